@@ -1,13 +1,14 @@
-/* Faults between a program and its kernel: errors of the disk, a clock that is wrong, and a journal of what is not synced.
+/* Injects faults between a program and the kernel: disk errors, a wrong clock, and a journal of data that is not synced.
  *
- * Loaded with LD_PRELOAD. PINTLE_SHIM names the control file (struct control), which whoever started the program maps or
- * writes at any time. Calls that change files are caught by a seccomp filter that raises SIGSYS, and not by replacing
- * functions of libc: so a raw system call (rustix makes them) is caught as well. The clock is read without a system call, so
- * there the functions of libc are replaced. Without PINTLE_SHIM nothing happens; where seccomp is not to be had, the program
- * ends at once with a word, since a fault that is not injected must not look like one that was survived.
+ * It is loaded with LD_PRELOAD. PINTLE_SHIM names the control file (struct control), which the program's parent maps or
+ * writes at any time. System calls that change files are caught by a seccomp filter that raises SIGSYS, and not by
+ * replacing functions of libc, so that raw system calls (as rustix makes them) are caught as well. The clock is read
+ * without a system call, so there the functions of libc are replaced. Without PINTLE_SHIM nothing happens; if seccomp is
+ * not available, the program ends at once with a message, since a fault that is not injected must not look like one that
+ * was survived.
  *
- * The journal is what makes a power cut: every change to a file below `root` is noted with the octets that stood there
- * before, and every sync with its beginning and end. tests/src/faults/powercut.rs takes back what was not synced.
+ * The journal is the basis of a simulated power cut: every change to a file below `root` is recorded with the octets that
+ * it overwrites, and every sync with its beginning and end. tests/src/faults/powercut.rs undoes what was not synced.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -44,8 +45,8 @@ struct rule {
     uint32_t ops;
     int32_t error;
     uint32_t act;
-    _Atomic int64_t skip; /* so many fitting calls pass first */
-    _Atomic int64_t left; /* and so many are hit then */
+    _Atomic int64_t skip; /* this many matching calls pass first */
+    _Atomic int64_t left; /* and this many are hit then */
     _Atomic uint64_t hits;
     char path[88]; /* a part of the file's path */
 };
@@ -53,12 +54,12 @@ struct rule {
 struct control {
     uint64_t magic;
     _Atomic int64_t offset; /* nanoseconds added to the time of day */
-    _Atomic int64_t drift;  /* and so many parts in a million since `since` */
-    _Atomic int64_t since;  /* of the monotonic clock */
+    _Atomic int64_t drift;  /* drift in parts in a million since `since` */
+    _Atomic int64_t since;  /* a time of the monotonic clock */
     _Atomic uint32_t journal;
     uint32_t unused;
     char root[256];
-    char side[256]; /* the folder of the journal and of files that were unlinked */
+    char side[256]; /* the folder of the journal and of unlinked files */
     struct rule rules[8];
 };
 
@@ -69,9 +70,9 @@ static struct control *control;
 static int journal = -1;
 static size_t root_length;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
-static char before[ROOM]; /* under `busy` */
+static char before[ROOM]; /* protected by `busy` */
 
-/* ---- the one place from which trapped calls pass ---- */
+/* ---- the only place from which trapped calls are made ---- */
 
 long pintle_gate(long number, long a, long b, long c, long d, long e, long f);
 extern char pintle_gate_end[];
@@ -120,7 +121,7 @@ static int path_of(int fd, char *path, size_t size) {
     return 1;
 }
 
-/* The absolute path that a call names, as far as it is below a folder that is open or the current one. */
+/* The absolute path that a call names, if it is below an open folder or the current one. */
 static int path_at(int folder, const char *name, char *path, size_t size) {
     if (name[0] == '/') return snprintf(path, size, "%s", name) < (int)size;
     if (folder == AT_FDCWD) {
@@ -132,7 +133,7 @@ static int path_at(int folder, const char *name, char *path, size_t size) {
     return snprintf(path + length, size - length, "/%s", name) < (int)(size - length);
 }
 
-/* Shared memory of SQLite's is no part of what is durable. */
+/* SQLite's shared memory is not durable data. */
 static int ours(const char *path) {
     size_t length = strlen(path);
     if (length > 4 && !strcmp(path + length - 4, "-shm")) return 0;
@@ -159,7 +160,7 @@ enum kind { OLD = 1, LENGTH = 2, SYNC_BEGIN = 3, SYNC_END = 4, CREATED = 5, UNLI
 
 struct record {
     uint32_t kind, path_length;
-    uint64_t inode, offset, size; /* `size`: the file's length before */
+    uint64_t inode, offset, size; /* `size`: the file's previous length */
     uint64_t old_length, new_length;
 };
 
@@ -176,7 +177,7 @@ static int journals(void) {
     return journal >= 0 && atomic_load(&control->journal);
 }
 
-/* Notes what stands in a range of the file, and what is to stand there; `new` may be NULL. */
+/* Records the octets in a range of the file, and those that will replace them; `new` may be NULL. */
 static void note_range(int fd, const char *path, const struct stat *file, uint64_t at, uint64_t length, const char *new) {
     char self[32];
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
@@ -196,7 +197,7 @@ static void note_length(const char *path, const struct stat *file, uint64_t leng
     note((struct record){LENGTH, 0, file->st_ino, length, file->st_size, 0, 0}, path, NULL, NULL);
 }
 
-/* A second name for what is about to lose its only one. */
+/* Makes a second name for a file that is about to lose its only one. */
 static uint64_t bury(const char *path) {
     struct stat file;
     char grave[320];
@@ -267,7 +268,7 @@ static long on_sync(const struct call *call) {
     lock();
     note(record, path, NULL, NULL);
     unlock();
-    /* Nothing loses its power here, so that octets need not reach a disk for the journal to say they would have. */
+    /* The power is not really cut, so octets need not reach a disk for the journal to record them as durable. */
     long result = 0;
     record.kind = SYNC_END;
     lock();
@@ -369,7 +370,7 @@ static long on_call(const struct call *call) {
     case SYS_unlink: return on_unlink(call, AT_FDCWD, (const char *)a[0], 0);
     case SYS_rename: return on_rename(call, AT_FDCWD, (const char *)a[0], AT_FDCWD, (const char *)a[1]);
 #endif
-    /* Whoever copies by these falls back to read and write, which are seen. */
+    /* Programs that copy by these calls fall back to read and write, which are caught. */
     case SYS_copy_file_range: case SYS_sendfile: return -ENOSYS;
     default: return pass(call);
     }
@@ -436,7 +437,7 @@ time_t time(time_t *to) {
     return now;
 }
 
-/* ---- the beginning ---- */
+/* ---- start-up ---- */
 
 static void give_up(const char *what) {
     fprintf(stderr, "shim: %s: %s\n", what, strerror(errno));

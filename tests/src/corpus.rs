@@ -1,38 +1,38 @@
-//! The corpus of ordinary mail in `corpus/`: its messages, how each of them comes, and the DNS of its honest senders.
+//! The corpus of ordinary mail in `corpus/`: its messages, the envelope of each, and the DNS of its honest senders.
 //!
-//! All of it is for people at `ours.example`. Whoever sends it through a gateway should see it arrive as it was.
+//! All messages are for people at `ours.example`. Sent through a gateway, each of them should arrive unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// How a message comes.
+/// The envelope of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct CorpusEnvelope<'a> {
-    /// The client is 127.0.0.n.
+    /// The last octet of the client's address, 127.0.0.n.
     pub client: u8,
-    /// Empty for the null reverse-path.
+    /// The reverse-path; empty for the null one.
     pub sender: &'a str,
 }
 
-/// The folder.
+/// The folder of the corpus.
 #[must_use]
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 
-/// The list of envelopes, for [`envelopes`] to read.
+/// Reads the list of envelopes, for [`envelopes`] to parse.
 ///
 /// # Panics
-/// It cannot be read.
+/// When it cannot be read.
 #[must_use]
 pub fn list() -> String {
     std::fs::read_to_string(folder().join("envelopes")).expect("the corpus has a list of envelopes")
 }
 
-/// The envelopes by the names of the messages' files.
+/// Parses the envelopes, by the names of the messages' files.
 ///
 /// # Panics
-/// A line is no envelope, or a message in the folder is not listed and would not be sent.
+/// When a line is not an envelope, or a message in the folder is not listed and would not be sent.
 #[must_use]
 pub fn envelopes(list: &str) -> BTreeMap<&str, CorpusEnvelope<'_>> {
     let lines = list.lines().filter(|line| !line.starts_with('#'));
@@ -55,17 +55,17 @@ fn files() -> Vec<String> {
     names.filter(|name| name.ends_with(".eml")).collect()
 }
 
-/// A message as it is sent.
+/// Reads a message as it is to be sent.
 ///
 /// # Panics
-/// It cannot be read.
+/// When it cannot be read.
 #[must_use]
 pub fn message(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).expect("a message of the corpus can be read")
 }
 
-/// An SPF record for the domain of every sender outside: 127.0.0.80 may send for it; `others` is what holds for the
-/// rest, such as `?all`.
+/// SPF records for the domains of all outside senders: 127.0.0.80 may send for them; `others` is the term for the rest,
+/// such as `?all`.
 #[must_use]
 pub fn honest_zones(envelopes: &BTreeMap<&str, CorpusEnvelope<'_>>, others: &str) -> String {
     let senders = envelopes.values().filter_map(|envelope| envelope.sender.split_once('@'));
@@ -74,7 +74,7 @@ pub fn honest_zones(envelopes: &BTreeMap<&str, CorpusEnvelope<'_>>, others: &str
     outside.map(|domain| format!("{domain} TXT \"v=spf1 ip4:127.0.0.80 {others}\"\n")).collect()
 }
 
-/// Whether a message has arrived as it was sent, with nothing but fields of one of these beginnings above it.
+/// Whether a message has arrived as it was sent, with only fields that begin with one of `ours` above it.
 #[must_use]
 pub fn is_intact(sent: &[u8], arrived: &[u8], ours: &[&str]) -> bool {
     let above = arrived.strip_suffix(sent).map(String::from_utf8_lossy);

@@ -1,7 +1,8 @@
-//! What the scenarios share: the real binary, started in a folder of its own and talked to over loopback.
+//! Shared code of the scenarios: it starts the real binary in its own folder and talks to it over loopback.
 //!
-//! A [`Gateway`] is a child process that ends with the value that owns it. Its ports are picked by the system and read from
-//! its log, so that any number of scenarios run at once; waiting is always for a line or a message, never for a time.
+//! A [`Gateway`] is a child process that ends when its value is dropped. The system picks its ports and they are read
+//! from its log, so that any number of scenarios can run at once; code always waits for a line or a message, never for
+//! a time.
 
 pub mod corpus;
 pub mod faults;
@@ -15,13 +16,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a scenario fails. Long, since machines are shared: it is no measurement.
+/// How long anything may take before a scenario fails. It is long, since machines are shared: this is not a
+/// measurement.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The binary under test: the one that stands beside this test's own target folder, or `PINTLE_BIN`.
+/// The binary under test: the one in the target folder of this test, or `PINTLE_BIN`.
 ///
 /// # Panics
-/// It has not been built.
+/// When it has not been built.
 #[must_use]
 pub fn binary() -> PathBuf {
     built("pintle", "PINTLE_BIN")
@@ -30,7 +32,7 @@ pub fn binary() -> PathBuf {
 /// A binary of this package or of the product, by name.
 ///
 /// # Panics
-/// It has not been built.
+/// When it has not been built.
 #[must_use]
 pub fn built(name: &str, variable: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
@@ -38,7 +40,7 @@ pub fn built(name: &str, variable: &str) -> PathBuf {
     }
     let own = std::env::current_exe().expect("a program knows its own path");
     let folder = own.parent().expect("a program lies in a folder");
-    // Tests lie in target/PROFILE/deps, programs in the folder above.
+    // Tests are in target/PROFILE/deps, programs in the folder above.
     let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = profile.join(name);
     assert!(
@@ -53,14 +55,14 @@ pub fn built(name: &str, variable: &str) -> PathBuf {
 pub struct Gateway {
     child: Child,
     log: Arc<GatewayLog>,
-    /// Where each listener listens.
+    /// The address of each listener, by name.
     addresses: BTreeMap<String, SocketAddr>,
 }
 
-/// So many lines of a log are kept, the latest: a gateway that runs for an hour must not fill its observer's memory.
+/// The most log lines that are kept, the latest ones: a gateway that runs for an hour must not fill the test's memory.
 const KEPT_LINES: usize = 100_000;
 
-/// What the gateway has written to its log.
+/// The log that the gateway has written.
 #[derive(Default)]
 struct GatewayLog {
     lines: Mutex<LogLines>,
@@ -77,7 +79,7 @@ impl Gateway {
     /// Starts the gateway with this configuration file and waits until it serves.
     ///
     /// # Panics
-    /// It does not come up; the message holds its log.
+    /// When it does not start; the message has its log.
     #[must_use]
     pub fn start(config: &Path) -> Self {
         let command = &mut Command::new(binary());
@@ -87,10 +89,10 @@ impl Gateway {
     /// Starts the gateway by this command and waits until it serves.
     ///
     /// # Errors
-    /// It does not come up; the text holds its log.
+    /// It does not start; the text has its log.
     ///
     /// # Panics
-    /// It cannot be started at all.
+    /// When it cannot be started at all.
     pub fn attempt(command: &mut Command) -> Result<Self, String> {
         let mut gateway = Self::spawn(command);
         gateway.log.try_wait(&["ready"])?;
@@ -106,7 +108,7 @@ impl Gateway {
     /// Starts a command of the binary without waiting.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// When it cannot be started.
     #[must_use]
     pub fn spawn(command: &mut Command) -> Self {
         let mut child =
@@ -118,10 +120,10 @@ impl Gateway {
         Self { child, log, addresses: BTreeMap::new() }
     }
 
-    /// Where this listener listens.
+    /// The address of this listener.
     ///
     /// # Panics
-    /// There is no such listener.
+    /// When there is no such listener.
     #[must_use]
     pub fn address(&self, listener: &str) -> SocketAddr {
         *self
@@ -130,16 +132,16 @@ impl Gateway {
             .unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.addresses))
     }
 
-    /// Waits for a line of the log that holds this text, and gives it.
+    /// Waits for a log line that contains this text, and returns it.
     ///
     /// # Panics
-    /// The gateway has ended, or [`PATIENCE`] has.
+    /// When the gateway has ended, or [`PATIENCE`] has passed.
     #[must_use]
     pub fn line(&self, text: &str) -> String {
         self.line_of_any(&[text])
     }
 
-    /// Waits for a line of the log that holds one of these texts, and gives it.
+    /// Waits for a log line that contains one of these texts, and returns it.
     ///
     /// # Panics
     /// As [`Gateway::line`].
@@ -148,7 +150,7 @@ impl Gateway {
         self.log.wait(texts)
     }
 
-    /// Waits for a line of the log that holds this text.
+    /// Waits for a log line that contains this text.
     ///
     /// # Panics
     /// As [`Gateway::line`].
@@ -162,25 +164,25 @@ impl Gateway {
         self.log.lines.lock().expect("the log").text()
     }
 
-    /// The process.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as a power cut would, but for the page cache.
+    /// Kills it, which is like a power cut, except for the page cache.
     ///
     /// # Panics
-    /// It cannot be ended.
+    /// When it cannot be killed.
     pub fn kill(mut self) {
         self.child.kill().expect("our own child can be killed");
         self.child.wait().expect("our own child can be awaited");
     }
 
-    /// Asks it to drain, and waits for its end.
+    /// Lets it drain, and waits for its end.
     ///
     /// # Panics
-    /// It does not end, or not well.
+    /// When it does not end, or ends with an error.
     pub fn stop(mut self) {
         self.signal("TERM");
         let start = Instant::now();
@@ -197,7 +199,7 @@ impl Gateway {
     /// Sends it a signal by name.
     ///
     /// # Panics
-    /// `kill` cannot be run.
+    /// When `kill` cannot be run.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.expect("kill can be run").success());
@@ -263,7 +265,7 @@ impl LogLines {
     }
 }
 
-/// The listener and address that a JSON line of the log tells.
+/// The listener and address in a JSON log line, if it has them.
 fn listener(line: &str) -> Option<(String, SocketAddr)> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
     if value.get("message")? != "listening" {
@@ -276,7 +278,7 @@ fn listener(line: &str) -> Option<(String, SocketAddr)> {
 /// Writes a configuration that relays everything to `next_hop`, with its spool in `folder`; `more` is added at the end.
 ///
 /// # Panics
-/// The file cannot be written.
+/// When the file cannot be written.
 #[must_use]
 pub fn configuration(folder: &Path, next_hop: SocketAddr, more: &str) -> PathBuf {
     let path = folder.join("pintle.toml");
@@ -319,15 +321,15 @@ via = "sink"
 "#
     );
     std::fs::write(&path, text).expect("a scratch folder can be written to");
-    // It may hold passwords, whatever a scenario adds to it later.
+    // It may contain passwords that a scenario adds later.
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("our own file");
     path
 }
 
-/// The `[[plugin]]` section of the example plugin, with all that it can do.
+/// The `[[plugin]]` section of the example plugin, with everything that it can do.
 ///
 /// All scenarios share the folder of compiled code, as the restarts of one gateway do: an unoptimised compiler takes
-/// seconds for what the real one does in a tenth.
+/// seconds where the real one takes a tenth.
 #[must_use]
 pub fn example_plugin() -> String {
     let cache = binary().with_file_name("plugin-cache");
@@ -345,10 +347,10 @@ config = {{ refuse = ["spammer@bad.example"], header = "X-Seen" }}
     )
 }
 
-/// Runs the binary to its end; gives exit code, standard output and standard error.
+/// Runs the binary to its end; returns exit code, standard output and standard error.
 ///
 /// # Panics
-/// It cannot be run.
+/// When it cannot be run.
 #[must_use]
 pub fn run(arguments: &[&str], folder: &Path) -> (i32, String, String) {
     let output = Command::new(binary()).args(arguments).current_dir(folder).stdin(Stdio::null()).output();

@@ -1,17 +1,17 @@
-//! Bounce address tags in the real binary: mail goes out signed, its bounces come back, and others do not.
+//! Bounce address tags in the real binary: outgoing mail is tagged, its bounces are accepted, and others are not.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Act, Client, Reply, Script, Sink, SinkStep, SinkTransaction, TempDir};
+use pintle_testkit::{Act, Client, Script, Sink, SinkStep, SinkTransaction, SmtpReply, TempDir};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <ann@ours.example>\r\n\r\nhello\r\n";
 
 const KEYS: &str = r#"keys = [{ number = 4, secret = "the key of the moment" }, { number = 0, secret = "the key of last year" }]"#;
 
-/// 239 octets: a tag would make a path of it that nobody has to take.
+/// 239 octets: with a tag the path would exceed the length that every server must accept.
 const NO_ROOM: &str = concat!(
     "a-local-part-that-leaves-no-room-for-any-tag-in-front.",
     "a-local-part-that-leaves-no-room-for-any-tag-in-front.",
@@ -27,7 +27,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `more` stands in the plugin's configuration beside its keys.
+    /// `more` is added to the plugin's configuration after its keys.
     async fn start(more: &str, script: Script) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(script).await;
@@ -54,22 +54,22 @@ impl Stage {
         client
     }
 
-    /// What arrives of a message from inside.
+    /// The message that arrives when a client inside sends one.
     async fn out(&self, sender: &str, recipients: &[&str]) -> SinkTransaction {
         let before = self.sink.log().accepted().count();
         self.colleague().await.deliver(sender, recipients, MESSAGE).await;
         self.sink.wait_for(before + 1).await.remove(before)
     }
 
-    /// What arrives of a stranger's message.
+    /// The message that arrives when an untrusted client sends one.
     async fn back(&self, sender: &str, recipient: &str) -> SinkTransaction {
         let before = self.sink.log().accepted().count();
         self.stranger().await.deliver(sender, &[recipient], MESSAGE).await;
         self.sink.wait_for(before + 1).await.remove(before)
     }
 
-    /// The reply to a recipient of a stranger's bounce.
-    async fn bounce(&self, recipient: &str) -> Reply {
+    /// The reply to a recipient when an untrusted client sends a bounce.
+    async fn bounce(&self, recipient: &str) -> SmtpReply {
         let mut client = self.stranger().await;
         client.ask("MAIL FROM:<>", 250).await;
         client.send(&format!("RCPT TO:<{recipient}>")).await;
@@ -77,7 +77,7 @@ impl Stage {
     }
 }
 
-fn refused(reply: &Reply, why: &str) {
+fn refused(reply: &SmtpReply, why: &str) {
     assert!(
         reply.code == 550 && reply.text().starts_with("5.7.1 ") && reply.text().contains(why),
         "{reply:?}"
@@ -95,7 +95,7 @@ async fn what_leaves_is_signed_and_its_bounce_comes_home() {
     );
     assert_eq!(stage.back("", &signed).await.recipients(), ["Ann@ours.example"]);
     assert_eq!(stage.back("", &signed.to_lowercase()).await.recipients(), ["ann@ours.example"]);
-    // Who answers the return address is a person, and meant the person behind it.
+    // A person who answers the return address means the person behind it.
     assert_eq!(stage.back("b@other.example", &signed).await.recipients(), ["Ann@ours.example"]);
     assert_eq!(
         stage.back("b@other.example", "prvs=0000000000=ann@ours.example").await.recipients(),
@@ -120,7 +120,7 @@ async fn only_our_own_addresses_are_signed_and_only_for_the_outside() {
     ] {
         assert_eq!(stage.out(sender, &[recipient]).await.sender.address, sender, "to {recipient}");
     }
-    // A stranger's mail that passes through is no mail of ours.
+    // Relayed mail of others is not tagged.
     assert_eq!(stage.back("ann@ours.example", "bob@ours.example").await.sender.address, "ann@ours.example");
     let both = stage.out("ann@ours.example", &["talk@lists.example", "b@other.example"]).await;
     assert!(both.sender.address.starts_with("prvs="), "the bounce of the other one must come home");
@@ -130,11 +130,11 @@ async fn only_our_own_addresses_are_signed_and_only_for_the_outside() {
 async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
     let more = "exempt_addresses = [\"robot@ours.example\"]";
     let stage = Stage::start(more, Script::new()).await;
-    refused(&stage.bounce("ann@ours.example").await, "<ann@ours.example> bears no tag (BATV)");
+    refused(&stage.bounce("ann@ours.example").await, "<ann@ours.example> has no BATV tag");
     refused(&stage.bounce("prvs=4123abcdef=ann@ours.example").await, "that we did not make");
     refused(&stage.bounce("prvs=7123abcdef=ann@ours.example").await, "of no key of ours");
     refused(&stage.bounce(expired()).await, "that has expired");
-    // What the tag hides is judged like any other recipient: the core's law stands.
+    // The recipient inside the tag is checked like any other: no relaying.
     refused(&stage.bounce("prvs=4123abcdef=ann%other.example@ours.example").await, "");
     let mut client = stage.stranger().await;
     client.ask("MAIL FROM:<b@other.example>", 250).await;
@@ -153,7 +153,7 @@ async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
     assert!(line.contains("untagged") && line.contains("ann@ours.example"), "{line}");
 }
 
-/// A tag of the older key, whose code was computed with Python's hmac module, for a day that is not near today.
+/// A tag of the older key, whose code was computed with Python's hmac module, for a day far from today.
 fn expired() -> &'static str {
     let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400 % 1_000;
     if (1..900).contains(&today) {
@@ -185,14 +185,14 @@ async fn with_refusal_at_data_a_callout_hears_that_the_address_exists() {
     let mut client = stage.stranger().await;
     client.ask("MAIL FROM:<>", 250).await;
     client.ask("RCPT TO:<ann@ours.example>", 250).await;
-    // Nobody is refused for another's sake.
+    // One recipient is not refused because of another.
     client.ask(&format!("RCPT TO:<{good}>"), 452).await;
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
-    refused(&client.expect(550).await, "<ann@ours.example> bears no tag (BATV)");
+    refused(&client.expect(550).await, "<ann@ours.example> has no BATV tag");
     client.ask("MAIL FROM:<>", 250).await;
     client.ask(&format!("RCPT TO:<{good}>"), 250).await;
-    refused(&client.ask("RCPT TO:<ann@ours.example>", 550).await, "bears no tag");
+    refused(&client.ask("RCPT TO:<ann@ours.example>", 550).await, "has no BATV tag");
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;
@@ -206,7 +206,7 @@ async fn with_refusal_at_data_a_callout_hears_that_the_address_exists() {
 async fn at_first_bounces_without_a_tag_are_taken_and_told() {
     let stage = Stage::start("accept_untagged_until = \"9999-12-31\"", Script::new()).await;
     assert_eq!(stage.back("", "ann@ours.example").await.recipients(), ["ann@ours.example"]);
-    stage.gateway.wait_for("a bounce without a tag would be refused from another day on");
+    stage.gateway.wait_for("a bounce without a tag would be refused after accept_untagged_until");
     refused(&stage.bounce("prvs=4123abcdef=ann@ours.example").await, "that we did not make");
 }
 
@@ -217,7 +217,7 @@ async fn domains_and_networks_are_the_operators_choice() {
     assert!(stage.out("a@relayed.example", &["b@other.example"]).await.sender.address.starts_with("prvs=4"));
     assert_eq!(stage.out("ann@ours.example", &["b@other.example"]).await.sender.address, "ann@ours.example");
     assert_eq!(stage.bounce("ann@ours.example").await.code, 250);
-    refused(&stage.bounce("a@relayed.example").await, "bears no tag");
+    refused(&stage.bounce("a@relayed.example").await, "has no BATV tag");
     let mut client = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
     client.hello("client.example").await;
     client.ask("MAIL FROM:<>", 250).await;

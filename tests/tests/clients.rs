@@ -1,6 +1,6 @@
-//! Clients that people really use, through the gateway, to a server that shares no code with it.
+//! Common mail clients send through the gateway to a server that shares no code with it.
 //!
-//! A client that is not installed is told and passed over, except in CI, where the set-up installs all of them.
+//! A client that is not installed is reported and skipped, except in CI, where the set-up installs all of them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "who was not there must be seen")]
@@ -15,7 +15,7 @@ use pintle_testkit::{Script, Sink, TempDir};
 const TEXT: &str =
     "From: a@x.example\r\nTo: b@y.example\r\nSubject: from a client\r\n\r\nhello\r\n.\r\ndots\r\n";
 
-/// Sends `TEXT` with a client and looks at what arrives.
+/// Sends `TEXT` with a client and checks what arrives.
 async fn try_client(program: &str, command: impl FnOnce(SocketAddr, &Path) -> Command) {
     if Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         assert!(std::env::var_os("CI").is_none(), "{program} is not installed, and CI runs every client");

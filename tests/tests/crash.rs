@@ -1,4 +1,4 @@
-//! Killed at any moment under load: no message that got its 250 is missing after a restart.
+//! The gateway is killed at random moments under load: no message that got its 250 is missing after a restart.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,12 +13,12 @@ use pintle_testkit::{Script, Sink, TempDir};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// How often it is killed.
+/// How often the gateway is killed.
 const ROUNDS: u64 = 12;
 /// How many clients send at once.
 const CLIENTS: u64 = 8;
 
-/// What has been promised so far, and how much there is to promise before the next kill.
+/// The number of acknowledged messages so far, and the number at which the gateway is killed next.
 #[derive(Default)]
 struct Book {
     promised: Mutex<BTreeSet<u64>>,
@@ -34,7 +34,7 @@ async fn no_promised_message_is_lost_to_a_kill() {
     let book = Arc::new(Book::default());
     for round in 0..ROUNDS {
         let gateway = Gateway::start(&config);
-        // Each round is cut at another point: after a few messages, or after a few hundred.
+        // Each round ends at another point: after a few messages, or after a few hundred.
         let goal = book.promised.lock().len() + 1 + usize::try_from(round * round * 3).unwrap();
         send_until(&book, gateway.address("inside"), goal, gateway).await;
     }
@@ -50,13 +50,14 @@ async fn no_promised_message_is_lost_to_a_kill() {
     gateway.stop();
 }
 
-/// Sends from many clients, kills the gateway once `goal` messages have been promised in all, and waits for the clients.
+/// Sends from many clients, kills the gateway once `goal` messages have been acknowledged in all, and waits for the
+/// clients.
 async fn send_until(book: &Arc<Book>, address: SocketAddr, goal: usize, gateway: Gateway) {
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CLIENTS {
         let book = Arc::clone(book);
         clients.spawn(async move {
-            // It ends with the connection, which is the point.
+            // The session ends with the connection, which is intended here.
             let _ = client(&book, address).await;
         });
     }

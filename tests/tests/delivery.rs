@@ -1,4 +1,4 @@
-//! One message's whole way through the real binary: in by SMTP, through a plugin, onto disk, out to a next hop.
+//! The path of one message through the real binary: received by SMTP, through a plugin, to disk, and out to a next hop.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! `pintle dkim`: a key is made, published as the command says, and found good; and what is wrong is told.
+//! `pintle dkim`: a key is made, published as the command says, and found valid; mistakes are reported.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,12 +13,12 @@ fn keygen(folder: &Path, more: &[&str]) -> (i32, String, String) {
     run(&[&base[..], more].concat(), folder)
 }
 
-/// The lines of zone files in what `keygen` said.
+/// The zone-file lines in the output of `keygen`.
 fn zone(out: &str) -> String {
     out.split("Publish in DNS:\n\n").skip(1).flat_map(|part| [part.lines().next().unwrap(), "\n"]).collect()
 }
 
-/// Asks the server, off the thread that serves.
+/// Runs the command on another thread than the one that serves.
 async fn check(server: &ZoneServer, folder: &Path, more: &[&str]) -> (i32, String) {
     let dns = server.address().to_string();
     let arguments = [&["dkim", "check", "example.org", "s1", "--dns", &dns], more].concat();

@@ -1,7 +1,7 @@
-//! DNS failing in every way, with all the stock plugins that ask it: sessions end, the relay stays closed, no mail is lost.
+//! DNS fails in every way, with all the stock plugins that use it: sessions end, no relay opens, no mail is lost.
 //!
-//! One gateway and one name server serve all; each way to fail has a domain and a client address of its own, so that all
-//! happen at once, and what is well goes on beside them.
+//! One gateway and one name server serve all cases. Each kind of failure has its own domain and client address, so that
+//! all of them happen at once, next to working domains.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use pintle_testkit::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-/// All ways to fail, none at all first.
+/// All kinds of failure, beginning with none.
 const FAULTS: [Option<ZoneFault>; 19] = [
     None,
     Some(ZoneFault::Silent),
@@ -37,8 +37,8 @@ const FAULTS: [Option<ZoneFault>; 19] = [
     Some(ZoneFault::Overcount),
 ];
 
-/// What a session may take from its greeting to its end: each plugin's call has two seconds, and there are few.
-/// Generous, since machines are shared; a session that hangs would take for ever.
+/// The most time that a session may take, from its greeting to its end: each plugin's call has two seconds, and there
+/// are few. It is generous, since machines are shared; a session that hangs would never end.
 const DEADLINE: Duration = Duration::from_secs(25);
 
 struct Stage {
@@ -48,7 +48,7 @@ struct Stage {
     folder: TempDir,
 }
 
-/// A way to fail, with its domain and its client.
+/// A kind of failure, with its domain and its client.
 #[derive(Clone)]
 struct Trouble {
     fault: Option<ZoneFault>,
@@ -66,7 +66,7 @@ fn troubles() -> Vec<Trouble> {
 }
 
 impl Trouble {
-    /// Every name that a session of this client and domain asks for.
+    /// All names that a session of this client and domain looks up.
     fn names(&self) -> Vec<String> {
         let [a, b, c, d] = self.client;
         let domain = &self.domain;
@@ -80,7 +80,7 @@ impl Trouble {
         ]
     }
 
-    /// What DNS says when it is well: the client is welcome, and the lists know nothing of it.
+    /// The correct DNS records: the client may send, and no list has it.
     fn zones(&self) -> String {
         let domain = &self.domain;
         format!(
@@ -90,7 +90,7 @@ impl Trouble {
         )
     }
 
-    /// Signed, as far as the key has to be asked for.
+    /// A signature for which the key has to be looked up.
     fn message(&self) -> Vec<u8> {
         let domain = &self.domain;
         format!(
@@ -101,17 +101,17 @@ impl Trouble {
     }
 }
 
-/// Where the mail exchangers are. Not where the gateway listens, or mail would loop (RFC 5321 section 5.1).
+/// The address of the mail exchangers. It is not the gateway's, or mail would loop (RFC 5321 section 5.1).
 const HOST: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 9);
 
 /// The public key of RFC 8463 appendix A.2.
 const KEY: &str = "k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 /// SHA-256 of "hello" and its line end.
 const HASH: &str = "zS7KNTV0HyeorkDDGwxB1AV6enuRKzO5rthkhdHIRnY=";
-/// As long as a signature, and none.
+/// Text with the length of a signature, but not a valid one.
 const SIGN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
 
-/// So little patience that the many failures of one session are over in seconds.
+/// Short timeouts, so that the many failures of one session take only seconds.
 const DNS: &str = "timeout = \"400ms\"\nattempts = 2\ndeadline = \"900ms\"";
 
 const PLUGINS: &str = r#"
@@ -150,7 +150,7 @@ wall = "2s"
 "#;
 
 impl Stage {
-    /// `temperror` is what it means for the mail that DNS does not answer.
+    /// `temperror` is the plugins' setting for DNS failures.
     async fn start(temperror: &str, dns: &str, more: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
@@ -179,7 +179,8 @@ impl Stage {
         self.folder.path().join("pintle.toml")
     }
 
-    /// A whole session: the reply to a foreign recipient is a refusal; gives the code that the mail to ours came to.
+    /// Runs a whole session, in which a recipient of a foreign domain must be refused. Returns the final code for mail
+    /// to our domain.
     async fn session(&self, trouble: &Trouble) -> u16 {
         let start = Instant::now();
         let session = tokio::time::timeout(DEADLINE, self.dialogue(trouble));
@@ -206,7 +207,7 @@ impl Stage {
         end
     }
 
-    /// Waits until the log tells that this recipient's mail is to be tried again.
+    /// Waits until the log says that delivery to this recipient will be tried again.
     async fn deferred(&self, recipient: &str) {
         let told = |line: &str| line.contains("\"deferral\"") && line.contains(recipient);
         while !self.gateway.log().lines().any(told) {
@@ -224,7 +225,7 @@ impl Stage {
     }
 }
 
-/// The sink's second address, as a mail exchanger: its port on [`HOST`]. It ends with the test's runtime.
+/// Forwards a second address to the sink, as a mail exchanger: its port on [`HOST`]. It ends with the test's runtime.
 async fn exchanger(sink: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((HOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -239,14 +240,14 @@ async fn exchanger(sink: SocketAddr) -> SocketAddr {
     address
 }
 
-/// What SPF comes to.
+/// The expected result of SPF.
 fn spf(fault: Option<ZoneFault>) -> &'static str {
     match fault {
-        // The truth arrives, over TCP where need be; records of others beside it do no harm.
+        // The correct answer arrives, if necessary over TCP; additional records of others do no harm.
         None | Some(ZoneFault::Truncated | ZoneFault::Poisoned | ZoneFault::NoEdns) => "pass",
-        // An answer that there is nothing is an answer. One about others, or that goes in circles, or leads to others, is none.
+        // A denial is an answer. An answer about other names, one that loops, or a referral is not.
         Some(ZoneFault::NxDomain | ZoneFault::NoData) => "none",
-        // Thousands of records, each of which says that everybody may send; and one that is too long to be meant.
+        // Thousands of records, each of which allows everybody to send; and one that is far too long.
         Some(ZoneFault::Flood | ZoneFault::Huge) => "permerror",
         Some(_) => "temperror",
     }
@@ -271,9 +272,9 @@ async fn mail_passes_and_no_relay_opens_however_dns_fails() {
         let [a, b, c, d] = trouble.client;
         asked(format!("{d}.{c}.{b}.{a}.list.example"), RecordKind::A);
     }
-    // No plugin was cut off: each ends within its own time.
+    // No plugin call was interrupted: each ended within its own time.
     assert!(!stage.gateway.log().contains("\"timeout\""), "{}", stage.gateway.log());
-    // Nobody has believed what was said about others, which was that everybody may send for them.
+    // False records about other names, which allowed everybody to send, were not believed.
     let victim = Trouble { fault: None, domain: ELSEWHERE.to_owned(), client: [127, 0, 2, 1] };
     assert_eq!(stage.session(&victim).await, 250);
     let arrived = stage.sink.wait_for(troubles.len() + 1).await;
@@ -284,7 +285,7 @@ async fn mail_passes_and_no_relay_opens_however_dns_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_operator_wants_it_mail_waits_until_dns_is_well() {
     let stage = Stage::start("defer", DNS, "").await;
-    // What does not fit a datagram cannot be had at all.
+    // Answers that do not fit a datagram cannot be received at all.
     stage.zone.refuse_tcp();
     let troubles = troubles();
     let needs_tcp = |fault| matches!(fault, Some(ZoneFault::Truncated | ZoneFault::Flood | ZoneFault::Huge));
@@ -321,7 +322,7 @@ async fn a_slow_answer_is_waited_for_and_nobody_else_waits() {
     assert!(Stage::results(&arrived, slow).contains("spf=pass smtp.mailfrom=t1.example"));
 }
 
-/// Mail for the troubled domains goes by MX, and soon again where that fails.
+/// Mail for these domains goes by MX, and is tried again soon if that fails.
 fn by_mx() -> String {
     let domains: Vec<String> = troubles().iter().map(|trouble| format!("{:?}", trouble.domain)).collect();
     format!(
@@ -341,7 +342,7 @@ async fn outbound_mail_waits_for_dns_and_is_delivered_once() {
         let recipient = format!("b@{}", trouble.domain);
         colleague.deliver("ann@ours.example", &[&recipient], b"Subject: out\r\n\r\nhello\r\n").await;
     }
-    // That a domain has no mail host is an answer, and the sender hears it at once.
+    // A domain without a mail host is a definite answer, and the sender gets a report at once.
     let (gone, others): (Vec<_>, Vec<_>) = troubles.iter().partition(|trouble| has_no_host(trouble.fault));
     for trouble in others.iter().filter(|trouble| !is_deliverable(trouble.fault)) {
         within(&format!("a deferral: {:?}", trouble.fault), stage.deferred(&format!("b@{}", trouble.domain)))
@@ -358,18 +359,18 @@ async fn outbound_mail_waits_for_dns_and_is_delivered_once() {
     assert_eq!(reports, gone.len());
 }
 
-/// Whether DNS says that the domain takes no mail.
+/// Whether DNS says that the domain accepts no mail.
 fn has_no_host(fault: Option<ZoneFault>) -> bool {
     spf(fault) == "none"
 }
 
-/// Whether the mail exchanger can be found in spite of it.
+/// Whether the mail exchanger can be found in spite of the failure.
 fn is_deliverable(fault: Option<ZoneFault>) -> bool {
     spf(fault) == "pass"
 }
 
-/// Nothing comes from anywhere: the log names the servers, health says so and readiness stays, and sessions do not wait
-/// for each name anew. It ends when the servers are back.
+/// No server answers: the log names the servers, health reports it, readiness stays, and sessions do not wait for each
+/// name again. It ends when the servers answer again.
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_answer_nothing_are_named_and_waited_for_once() {
     let folder = TempDir::new().unwrap();

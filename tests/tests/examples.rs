@@ -1,8 +1,9 @@
-//! The examples as they stand, started and sent through: only addresses, paths and names of servers are exchanged, and
-//! each of them must be there.
+//! Starts the examples and sends mail through them. Only addresses, paths and server names are replaced, and each of
+//! them must occur.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,13 +13,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use e2e::{Gateway, binary, corpus, run};
 use pintle_testkit::{Client, Script, Sink, SinkTransaction, TempDir, TestCa, ZoneServer};
 
-/// Our servers inside, and everybody outside.
+/// Our internal servers, and clients outside.
 const INSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const WORLD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
 const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
 const LISTED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 67));
 
-/// An example's configuration with these exchanges, in a folder that has what it names.
+/// Writes an example's configuration with these replacements to a folder that has the files it names.
 fn adapted(name: &str, folder: &Path, exchanges: &[(&str, String)]) -> std::path::PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).join("pintle.toml");
     let mut text = std::fs::read_to_string(file).unwrap();
@@ -42,7 +43,7 @@ fn adapted(name: &str, folder: &Path, exchanges: &[(&str, String)]) -> std::path
     path
 }
 
-/// Makes a key as the example's README says; gives the line for the zone.
+/// Makes a key as the example's README says; returns the line for the zone.
 fn key(folder: &Path, domain: &str, selector: &str, algorithm: &str) -> String {
     let out = format!("keys/{selector}.pem");
     let arguments = ["dkim", "keygen", "--domain", domain, "--selector", selector];
@@ -66,7 +67,7 @@ fn write(folder: &Path, name: &str, text: &str) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
 }
 
-/// The edge, the server inside, the world outside, and their DNS.
+/// The edge gateway, the server inside, the Internet, and their DNS.
 struct Edge {
     gateway: Gateway,
     exchange: Sink,
@@ -80,7 +81,7 @@ impl Edge {
         Self::of("example.org", &format!("{ZONES}\n{LISTS}"), &[]).await
     }
 
-    /// The edge of another domain than the example's, with more exchanges.
+    /// The edge gateway for another domain than the example's, with more replacements.
     async fn of(domain: &str, zones: &str, more: &[(&str, String)]) -> Self {
         let folder = TempDir::new().unwrap();
         let ca = TestCa::new();
@@ -114,7 +115,7 @@ impl Edge {
                 "[\"exchange1.corp.example.org\", \"exchange2.corp.example.org\"]",
                 format!("[\"{}\"]", exchange.address()),
             ),
-            // So that the second attempt need not wait.
+            // This makes the second attempt come at once.
             ("delay = \"5m\"", "delay = \"0s\"".to_owned()),
             ("[plugins]", format!("[dns]\nservers = [\"{}\"]\n[plugins]", zone.address())),
             (
@@ -133,12 +134,12 @@ impl Edge {
         client
     }
 
-    /// The reply to a message, or to what of its envelope was refused.
+    /// The final reply to a message, or the reply that refused a part of its envelope.
     async fn send(&self, from: IpAddr, sender: &str, recipient: &str, message: &str) -> (u16, String) {
         self.offer(from, sender, recipient, message.replace('\n', "\r\n").as_bytes()).await
     }
 
-    /// The same with a message that is octets.
+    /// As `send`, with a message of octets.
     async fn offer(&self, from: IpAddr, sender: &str, recipient: &str, message: &[u8]) -> (u16, String) {
         let mut client = self.client(from, if from == INSIDE { "inside" } else { "mx" }).await;
         for line in [format!("MAIL FROM:<{sender}>"), format!("RCPT TO:<{recipient}>"), "DATA".to_owned()] {
@@ -153,14 +154,14 @@ impl Edge {
         (reply.code, reply.text())
     }
 
-    /// As a server would: once more after a greylist's no.
+    /// Sends as a server does: once more after a greylist's deferral.
     async fn persist(&self, sender: &str, recipient: &str, message: &str) -> (u16, String) {
         let first = self.send(STRANGER, sender, recipient, message).await;
         assert!(first.0 == 451 && first.1.contains("Greylisted"), "a stranger waits: {first:?}");
         self.send(STRANGER, sender, recipient, message).await
     }
 
-    /// What `pintle try` says of the same.
+    /// The output of `pintle try` for the same message.
     fn dry_run(&self, from: IpAddr, sender: &str, recipient: &str, message: &[u8]) -> serde_json::Value {
         std::fs::write(self.folder.path().join("message.eml"), message).unwrap();
         let (from, listener) = (from.to_string(), if from == INSIDE { "inside" } else { "mx" });
@@ -229,8 +230,8 @@ async fn the_edge_refuses_and_holds_what_is_forged() {
     assert_eq!(edge.exchange.log().accepted().count(), 0, "nothing of it has come in");
 }
 
-/// What an operator releases is as clean as what was never held: the header firewall comes first here, and holding would not
-/// keep it from being asked (the policy chain has the test of that).
+/// A message that an operator releases is filtered like one that was never held: the header firewall comes first here,
+/// and a verdict to hold does not end the chain (the policy crate tests that).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_edge_holds_and_releases_bears_no_forged_field() {
     let edge = Edge::start().await;
@@ -270,9 +271,9 @@ async fn what_leaves_the_edge_is_signed_and_its_bounces_come_back() {
     assert_eq!(returned.recipients(), ["erika@example.org"]);
 }
 
-/// Everything that the corpus has, to the example as `ours.example` would have it. Who forwards has no leave to send for
-/// the sender's domain, which forbids it; and whose reports these are, the reports of mail that went out here, come back
-/// to the address that it went out with.
+/// Sends the whole corpus to the example as `ours.example` would get it. Forwarders are not allowed to send for the
+/// sender's domain, which forbids it; reports of mail that was sent from here come back to the address that it was sent
+/// with.
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
     let list = corpus::list();
@@ -294,7 +295,7 @@ async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
     let return_address = edge.world.wait_for(1).await.remove(0).sender.address;
     let mut caught = Vec::new();
     for (name, envelope) in &envelopes {
-        // A receipt goes to an address that stands in the header.
+        // A receipt is sent to an address in the header.
         let is_answer = envelope.sender.is_empty() && *name != "read-receipt.eml";
         let recipient = if is_answer { &return_address } else { "ann.lee@ours.example" };
         let from = IpAddr::from([127, 0, 0, envelope.client]);
@@ -319,15 +320,12 @@ async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
     }
 }
 
-/// `pintle try` plays the listener's own machine and pipeline: what it says of a message is what the gateway does with it,
-/// reply and header, octet by octet but for ids, times and the signatures over them.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_says_what_the_edge_does() {
-    let list = corpus::list();
-    let envelopes = corpus::envelopes(&list);
-    let zones = format!("{ZONES}\n{LISTS}\n{}", corpus::honest_zones(&envelopes, "-all"));
-    let edge = Edge::of("example.org", &zones, &[]).await;
-    let mut tried: Vec<(IpAddr, String, &str, Vec<u8>)> = Vec::new();
+/// Mail for the dry run: one in six messages of the corpus, and one for each way in which the example treats mail. Client,
+/// sender, recipient, message.
+fn mail_to_try(
+    envelopes: &BTreeMap<&str, corpus::CorpusEnvelope<'_>>,
+) -> Vec<(IpAddr, String, &'static str, Vec<u8>)> {
+    let mut tried = Vec::new();
     for (name, envelope) in envelopes.iter().filter(|(_, envelope)| !envelope.sender.is_empty()).step_by(6) {
         let from = IpAddr::from([127, 0, 0, envelope.client]);
         tried.push((from, envelope.sender.to_owned(), "erika@example.org", corpus::message(name)));
@@ -351,6 +349,18 @@ async fn a_dry_run_says_what_the_edge_does() {
         let message = message.replace('\n', "\r\n").into_bytes();
         tried.push((from, sender.to_owned(), recipient, message));
     }
+    tried
+}
+
+/// `pintle try` uses the listener's own protocol machine and pipeline: its prediction for a message is what the gateway
+/// does with it, reply and header, octet by octet except for ids, times and the signatures over them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_the_edge_does() {
+    let list = corpus::list();
+    let envelopes = corpus::envelopes(&list);
+    let zones = format!("{ZONES}\n{LISTS}\n{}", corpus::honest_zones(&envelopes, "-all"));
+    let edge = Edge::of("example.org", &zones, &[]).await;
+    let tried = mail_to_try(&envelopes);
     let (mut arrived, mut refused, mut held) = (0, 0, 0);
     for (from, sender, recipient, message) in &tried {
         let first = edge.offer(*from, sender, recipient, message).await;
@@ -391,7 +401,7 @@ async fn a_dry_run_says_what_the_edge_does() {
     assert_eq!(list["messages"].as_array().unwrap().len(), held, "{list}");
 }
 
-/// A header without what differs from one session to the next: ids, times, and the signatures over them.
+/// A header without the parts that differ between sessions: ids, times, and the signatures over them.
 fn stable(header: &str) -> String {
     let unfolded = header.replace("\r\n\t", " ").replace("\r\n ", " ");
     let varies = |tag: &&str| !["b=", "t=", "x="].iter().any(|name| tag.trim_start().starts_with(name));
@@ -409,34 +419,50 @@ fn stable(header: &str) -> String {
     unfolded.lines().map(field).collect::<Vec<_>>().join("\n")
 }
 
+/// The smart host, its provider, and what they need.
+struct SmartHost {
+    gateway: Gateway,
+    provider: Sink,
+    ca: TestCa,
+    _zone: ZoneServer,
+    _folder: TempDir,
+}
+
+impl SmartHost {
+    async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ca = TestCa::new();
+        certificate(folder.path(), &ca, "relay.example.org");
+        ca.write(folder.path());
+        for secret in ["secrets/scanner", "secrets/smarthost"] {
+            write(folder.path(), secret, "sesame\n");
+        }
+        std::fs::create_dir_all(folder.path().join("keys")).unwrap();
+        let record = key(folder.path(), "example.org", "relay2026", "rsa");
+        let provider =
+            Script::new().starttls(&ca.issue(&["provider.example"])).login("relay@example.org", "sesame");
+        let provider = Sink::start_at(SocketAddr::new(WORLD, 0), provider).await;
+        let zone = ZoneServer::start(&format!("provider.example A {WORLD}\n{record}")).await;
+        let exchanges = [
+            ("[\"0.0.0.0:587\", \"[::]:587\"]", "\"127.0.0.1:0\"".to_owned()),
+            ("[\"0.0.0.0:465\", \"[::]:465\"]", "\"127.0.0.1:0\"".to_owned()),
+            ("[\"10.1.3.1:25\"]", "\"127.0.0.1:0\"".to_owned()),
+            ("[\"10.1.3.0/24\"]", format!("[\"{INSIDE}/32\"]")),
+            ("smtp.office365.com:587", format!("provider.example:{}", provider.address().port())),
+            (
+                "[plugins]",
+                format!("[tls]\nroots = \"ca.pem\"\n[dns]\nservers = [\"{}\"]\n[plugins]", zone.address()),
+            ),
+        ];
+        let gateway = Gateway::start(&adapted("smarthost", folder.path(), &exchanges));
+        Self { gateway, provider, ca, _zone: zone, _folder: folder }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
-    let folder = TempDir::new().unwrap();
-    let ca = TestCa::new();
-    certificate(folder.path(), &ca, "relay.example.org");
-    ca.write(folder.path());
-    for secret in ["secrets/scanner", "secrets/smarthost"] {
-        write(folder.path(), secret, "sesame\n");
-    }
-    std::fs::create_dir_all(folder.path().join("keys")).unwrap();
-    let record = key(folder.path(), "example.org", "relay2026", "rsa");
-    let provider =
-        Script::new().starttls(&ca.issue(&["provider.example"])).login("relay@example.org", "sesame");
-    let provider = Sink::start_at(SocketAddr::new(WORLD, 0), provider).await;
-    let zone = ZoneServer::start(&format!("provider.example A {WORLD}\n{record}")).await;
-    let exchanges = [
-        ("[\"0.0.0.0:587\", \"[::]:587\"]", "\"127.0.0.1:0\"".to_owned()),
-        ("[\"0.0.0.0:465\", \"[::]:465\"]", "\"127.0.0.1:0\"".to_owned()),
-        ("[\"10.1.3.1:25\"]", "\"127.0.0.1:0\"".to_owned()),
-        ("[\"10.1.3.0/24\"]", format!("[\"{INSIDE}/32\"]")),
-        ("smtp.office365.com:587", format!("provider.example:{}", provider.address().port())),
-        (
-            "[plugins]",
-            format!("[tls]\nroots = \"ca.pem\"\n[dns]\nservers = [\"{}\"]\n[plugins]", zone.address()),
-        ),
-    ];
-    let gateway = Gateway::start(&adapted("smarthost", folder.path(), &exchanges));
-
+    let smart_host = SmartHost::start().await;
+    let SmartHost { gateway, provider, ca, .. } = &smart_host;
     let mut device = Client::connect_from(INSIDE, gateway.address("devices")).await;
     device.hello("scanner").await;
     let message =
@@ -445,7 +471,7 @@ async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
     let arrived = provider.wait_for(1).await.remove(0);
     assert_eq!(arrived.sender.address, "ann@example.org");
     assert_eq!((arrived.user.as_deref(), arrived.tls.is_some()), (Some("relay@example.org"), true));
-    // Line ends as they come, no domain, no date: a scanner's mail is made whole, and signed as it is then.
+    // Wrong line ends, no domain, no date: a scanner's mail is completed, and then signed.
     let message = b"From: scanner@example.org\r\nTo: sue@there.example\r\r\n\r\npage\r1\r\r\n";
     device.deliver("scanner", &["sue@there.example"], message).await;
     let scanned = provider.wait_for(2).await.remove(1);
@@ -458,7 +484,7 @@ async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
     assert!(text.contains("DKIM-Signature:") && text.contains("s=relay2026"), "{text}");
 
     let client = Client::connect(gateway.address("submission")).await;
-    let mut client = hello_tls(client, &ca).await;
+    let mut client = hello_tls(client, ca).await;
     client.ask("AUTH LOGIN", 334).await;
     client.ask(&BASE64.encode("scanner"), 334).await;
     client.ask(&BASE64.encode("sesame"), 235).await;

@@ -1,4 +1,4 @@
-//! Where the DNS of strangers may send the gateway, on the real binary.
+//! Mail exchangers chosen by untrusted DNS records, in the real binary.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,10 +8,10 @@ use std::net::TcpListener;
 use e2e::{Gateway, configuration};
 use pintle_testkit::{Client, Script, Sink, TempDir, ZoneServer};
 
-/// Where somebody listens who is not to be reached: another program of this machine.
+/// The address of another program on this machine, which must not be reached.
 const INSIDE: &str = "127.0.0.9";
 
-/// Domains whose owners point their exchangers at places inside.
+/// Domains whose exchangers have internal addresses.
 const TRAPS: &[(&str, &str)] = &[
     ("loopback.example", "A 127.0.0.9"),
     ("mapped.example", "AAAA ::ffff:127.0.0.9"),

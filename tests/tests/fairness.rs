@@ -1,4 +1,4 @@
-//! One network of clients whose calls of plugins never end keeps nobody else from the normal answers in their order.
+//! Clients of one network whose plugin calls never end do not keep other clients from getting normal answers.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use e2e::{Gateway, binary, configuration, run};
 use pintle_testkit::{Client, RecordKind, Script, Sink, TempDir, ZoneFault, ZoneServer};
 
-/// Addresses of one /24, about which the list answers nothing.
+/// Addresses of one /24, for which the list never answers.
 const SLOW: [IpAddr; 6] = [slow(61), slow(62), slow(63), slow(64), slow(65), slow(66)];
 const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 2, 5));
 
@@ -39,10 +39,10 @@ async fn a_network_whose_list_lookups_hang_keeps_no_other_from_being_served() {
     let gateway = Gateway::start(&config);
     let mut crowd = Vec::new();
     for client in SLOW {
-        // None of them gets as far as its greeting.
+        // None of them gets a greeting.
         crowd.push(Client::connect_from(client, gateway.address("mx")).await);
     }
-    // A quarter of the instances, two at least.
+    // A quarter of the instances, but at least two.
     while SLOW.iter().filter(|client| zone.count(&listed(**client), RecordKind::A) > 0).count() < 2 {
         tokio::task::yield_now().await;
     }

@@ -1,10 +1,10 @@
-//! A few rows of the fault matrix, played briefly: `cargo xtask faults` plays all of them, and for long.
+//! A few rows of the fault matrix in a short form: `cargo xtask faults` runs all of them in full.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use e2e::faults::{self, MatrixOptions};
 
-/// Plays one row briefly, and fails with what the row does not allow.
+/// Runs one row briefly, and fails if the row's allowance is exceeded.
 async fn holds(name: &str, rounds: u32) {
     let row = faults::row(name).unwrap();
     let options = MatrixOptions { rounds: Some(rounds), seed: 1, unruly: None };

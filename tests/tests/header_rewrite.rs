@@ -1,11 +1,12 @@
-//! The stock plugin `header-rewrite` in the real binary: which way mail goes, and what is done once or for each delivery.
+//! The stock plugin `header-rewrite` in the real binary: the direction of mail, and what is done once or for each
+//! delivery.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use e2e::{Gateway, binary, configuration, run};
 use pintle_testkit::{Client, Script, Sink, TempDir};
 
-/// A gateway that gives mail for our domain to one server and all other mail to another.
+/// A gateway that sends mail for our domain to one server and all other mail to another.
 struct Edge {
     gateway: Gateway,
     home: Sink,
@@ -80,8 +81,8 @@ async fn mail_among_ourselves_is_not_outbound() {
     assert!(!outside.contains("X-Internal-Id") && !outside.contains("X-Way"), "{outside}");
 }
 
-/// The core removes what claims the gateway's name when the message is committed; the plugin does it before, so that no
-/// later plugin is deceived. A trial shows what plugins have left.
+/// The core removes fields in the gateway's name when the message is committed; the plugin does it earlier, so that no
+/// later plugin is deceived. A dry run shows what plugins have left.
 #[test]
 fn results_in_the_gateways_own_name_are_forged_without_any_configuration() {
     let folder = TempDir::new().unwrap();

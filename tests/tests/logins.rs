@@ -1,4 +1,5 @@
-//! Who guesses passwords: counted over sessions, shut out for a while, and named in the log for those who shut out more.
+//! Password guessing: failures are counted over sessions, the network is locked out for a while, and the log names it
+//! for tools that block addresses.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +24,7 @@ name = "ann"
 password = "secret"
 "#;
 
-/// "\0ann\0wrong", "\0ann\0secret", and a name that would be another line of the log, were it let.
+/// "\0ann\0wrong", "\0ann\0secret", and a name that would start another log line if it were not escaped.
 const WRONG: &str = "AUTH PLAIN AGFubgB3cm9uZw==";
 const RIGHT: &str = "AUTH PLAIN AGFubgBzZWNyZXQ=";
 const FORGED: &str = "AUTH PLAIN AHgKbG9naW4gZmFpbGVkIGNsaWVudD0xOTIuMC4yLjEgAHdyb25n";
@@ -54,7 +55,8 @@ async fn who_guesses_is_shut_out_and_told_to_the_log_in_the_form_that_is_promise
     let (failed, refused) = (lines("login failed"), lines("login refused"));
     assert_eq!((failed.len(), refused.len(), lines("login").len()), (3, 1, 1), "{log}");
     for line in failed.iter().chain(&refused) {
-        // The filter of operations.md for lines of JSON: the client follows the message, and nothing else can look like it.
+        // The filter of operations.md for JSON lines: the client follows the message, and no other text can look like
+        // it.
         assert_eq!(line.matches("\"client\":\"127.0.0.67\",\"listener\":\"users\"").count(), 1, "{line}");
         let promised = ["\"message\":\"login failed\"", "\"message\":\"login refused\""];
         assert!(
@@ -83,7 +85,7 @@ async fn a_line_of_text_has_the_form_that_is_promised_whatever_name_was_given() 
     client.hello("client.example").await;
     client.ask(FORGED, 535).await;
     let line = gateway.line("login failed");
-    // The filter of operations.md for lines of text: `^\S+ +INFO \S+: login (failed|refused) client=<HOST> `.
+    // The filter of operations.md for text lines: `^\S+ +INFO \S+: login (failed|refused) client=<HOST> `.
     let mut parts = line.split_whitespace();
     let (_time, level, target) = (parts.next().unwrap(), parts.next(), parts.next().unwrap());
     assert_eq!((level, target), (Some("INFO"), "pintle_inbound::login:"), "{line}");

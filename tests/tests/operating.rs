@@ -1,4 +1,4 @@
-//! The operator's side of the real binary: check, queue, signals, limits.
+//! The operator's view of the real binary: check, queue, signals, limits.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -166,7 +166,7 @@ async fn a_hang_up_reloads_and_a_term_drains() {
     gateway.stop();
 }
 
-/// Whoever reads the log may die, and the disk that it is on may be full: mail goes on without it.
+/// The reader of the log may die, and the log's disk may be full: mail goes on without the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_any_more_costs_no_mail() {
     let folder = TempDir::new().unwrap();
@@ -203,7 +203,7 @@ fn a_complaint_that_nobody_can_have_is_no_crash() {
     }
 }
 
-/// As in some containers: with less address space than the memories of plugins would reserve.
+/// As in some containers: with less address space than the plugins' memories would reserve.
 #[test]
 fn a_limit_of_address_space_costs_no_start() {
     let folder = TempDir::new().unwrap();
@@ -215,7 +215,7 @@ fn a_limit_of_address_space_costs_no_start() {
     let gateway = Gateway::attempt(&mut command).unwrap_or_else(|why| panic!("{why}"));
     gateway.wait_for("each instance takes its own, with bounds checks");
     gateway.stop();
-    // The operator can say so, too.
+    // The operator can configure the same.
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[plugins]", "[plugins]\naddress_space = \"1GiB\"")).unwrap();
     let gateway = Gateway::start(&config);

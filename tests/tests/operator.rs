@@ -1,4 +1,4 @@
-//! What an operator asks of the real binary, and gets told: queue, reload and check, also when something is wrong.
+//! The operator's commands on the real binary: queue, reload and check, also when something is wrong.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,10 +13,10 @@ use pintle_testkit::{Client, Script, Sink, SinkStep, TempDir};
 use serde_json::Value;
 
 const MESSAGE: &[u8] = b"Subject: one\r\n\r\nhello\r\n";
-/// Nobody listens there.
+/// An address without a listener.
 const NOBODY: &str = "127.0.0.1:9";
 
-/// A folder with a configuration, and commands that are run there.
+/// A folder with a configuration, in which commands are run.
 struct Desk {
     folder: TempDir,
     config: PathBuf,
@@ -33,7 +33,7 @@ impl Desk {
         self.folder.path().join(name)
     }
 
-    /// Exit code, and all that is said.
+    /// The exit code, and all output.
     fn pintle(&self, arguments: &[&str]) -> (i32, String) {
         let arguments = [arguments, &["-c", self.config.to_str().unwrap()]].concat();
         let (code, out, err) = run(&arguments, self.folder.path());
@@ -146,7 +146,7 @@ async fn what_cannot_be_done_is_said_with_exit_code_1() {
     gateway.stop();
 }
 
-/// Who looks at the queue has no time to mend a plugin's settings first.
+/// An operator who looks at the queue should not have to fix a plugin's settings first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_typo_in_the_configuration_disables_no_command() {
     let desk = Desk::new(NOBODY, "");
@@ -264,7 +264,7 @@ fn strict_takes_warnings_for_mistakes() {
     );
 }
 
-/// Root checks what another user will run, and must not leave him folders that he has to refuse.
+/// Root checks a configuration for another user, and must not create folders that the user's gateway then refuses.
 #[test]
 fn check_makes_nothing() {
     let desk = Desk::new(NOBODY, &example_plugin());
@@ -314,14 +314,14 @@ async fn a_key_that_is_not_there_is_a_mistake_of_the_plugins_settings() {
     );
     desk.exchange("selector = \"s t\"", "selector = \"s\"");
     let gateway = Gateway::start(&desk.config);
-    // Neither the plugin nor its settings change, but what they name goes.
+    // Neither the plugin nor its settings change, but something that they name is removed.
     desk.exchange(keys, "[plugins]");
     let (code, said) = desk.pintle(&["reload"]);
     assert!(code == 1 && said.contains("there is no key \"kee\""), "{said}");
     gateway.stop();
 }
 
-/// One octet of the first message's body is another, in the log.
+/// Changes one octet of the first message's body in the log.
 fn flip_a_body(folder: &Path) {
     let segment = folder.join("segments/0000000000000001.log");
     let mut octets = fs::read(&segment).unwrap();
@@ -400,7 +400,7 @@ fn a_hash_that_is_printed_is_one_that_the_configuration_takes() {
     drop(desk);
 }
 
-/// The steps of the example's README, in its order, until the world outside is needed.
+/// The steps of the example's README, in its order, up to the first that needs the Internet.
 #[test]
 fn keys_can_be_compared_before_the_rest_is_there() {
     let desk = Desk::new(
@@ -417,7 +417,7 @@ fn keys_can_be_compared_before_the_rest_is_there() {
     assert_eq!(mode & 0o077, 0, "it is a file like any other");
 }
 
-/// A gateway with two plugins that a reload would load anew, the second of which then takes its time.
+/// A gateway with two plugins that a reload would load again, the second of which then takes a long time.
 fn slow_to_reload(start: &str) -> (Desk, Gateway) {
     let cache = binary().with_file_name("plugin-cache");
     let plugin = |name: &str, act: &str| {
@@ -436,7 +436,7 @@ fn slow_to_reload(start: &str) -> (Desk, Gateway) {
     (desk, gateway)
 }
 
-/// A request's time may be over before plugins are compiled, and an operator may lose patience.
+/// A request may time out before plugins are compiled, and an operator may interrupt the command.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_nobody_waits_for_comes_to_its_end() {
     let (desk, gateway) = slow_to_reload("5s");
@@ -466,14 +466,15 @@ async fn whoever_stops_the_gateway_waits_for_no_reload() {
         gateway.signal("TERM");
         gateway.wait_for("draining");
         gateway.wait_for("the gateway is being stopped");
-        // A second signal would cut it short.
+        // A second signal would end the process at once.
         gateway.wait_for("\"stopped\"");
         assert!(!gateway.log().contains("plugin second"), "{}", gateway.log());
         assert!(reload.is_none_or(|mut reload| reload.wait().unwrap().code() == Some(1)));
     }
 }
 
-/// A pipe has no end before its writer comes, and a device may have none: neither check nor a reload may wait for it.
+/// Reading a pipe does not end before its writer closes it, and a device may never end: neither check nor a reload may
+/// wait for them.
 #[test]
 fn what_is_no_file_is_told_and_not_read() {
     let desk = Desk::new(NOBODY, "");
@@ -502,7 +503,7 @@ fn what_is_no_file_is_told_and_not_read() {
     assert!(code == 1 && said.contains("no file"), "{said}");
 }
 
-/// Address space is laid out at the start, and has room for what comes later.
+/// The address space is laid out at the start, with room for later plugins.
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_are_added_by_a_reload() {
     let cache = binary().with_file_name("plugin-cache");

@@ -1,5 +1,5 @@
-//! What the gateway keeps is for nobody else on its machine: modes of all that it writes, what it refuses to rely on, and
-//! root's rights, given up after the ports are bound.
+//! Files and privileges: the modes of all that the gateway writes, what it refuses to rely on, and root's privileges,
+//! which it drops after binding the ports.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ fn with_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Everything below a folder, the folder first.
+/// All paths below a folder, the folder first.
 fn all_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
     let mut at = 0;
@@ -33,7 +33,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o777
 }
 
-/// The gateway as a shell with the usual umask starts it.
+/// Starts the gateway from a shell with the usual umask.
 fn started_by_a_shell(config: &Path) -> Gateway {
     let mut command = Command::new("sh");
     command.args(["-c", "umask 022; exec \"$0\" run --config \"$1\""]).arg(binary()).arg(config);
@@ -43,10 +43,10 @@ fn started_by_a_shell(config: &Path) -> Gateway {
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_is_closed_to_others_whatever_the_umask() {
     let folder = TempDir::new().unwrap();
-    // Nobody listens there, so that everything stays.
+    // No server listens there, so all mail stays in the queue.
     let next_hop = "127.0.0.1:9".parse().unwrap();
     let config = configuration(folder.path(), next_hop, "[plugins]\nstate = \"state\"\n");
-    // As an earlier version left it.
+    // As an earlier version left the file.
     fs::create_dir(folder.path().join("spool")).unwrap();
     with_mode(&folder.path().join("spool"), 0o755);
     let gateway = started_by_a_shell(&config);
@@ -110,7 +110,7 @@ async fn what_others_may_write_or_read_is_not_relied_on() {
     }
 }
 
-/// The ids of each thread of the process, from the system.
+/// The user and group ids of each thread of the process, from the system.
 fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
@@ -169,7 +169,8 @@ async fn who_stays_root_says_so() {
     gateway.stop();
 }
 
-/// Root reads what the gateway's user cannot: a start that is refused, or a reload, would be the first to tell.
+/// Root can read files that the gateway's user cannot: otherwise only a refused start, or a failed reload, would show
+/// it.
 #[test]
 fn check_warns_of_what_the_gateways_user_cannot_read() {
     if !is_root() {

@@ -1,4 +1,4 @@
-//! What lies in quarantines, seen and sorted by an operator on the real binary.
+//! Quarantines, as an operator lists, releases and deletes them on the real binary.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use e2e::{Gateway, PATIENCE, binary, configuration};
-use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SmtpReply, TempDir, ZoneServer};
 use serde_json::Value;
 
-/// A domain that wants forgeries put aside.
+/// A domain whose policy is to quarantine forgeries.
 const ZONES: &str = "_dmarc.x.example TXT \"v=DMARC1; p=quarantine\"";
 
-/// A gateway that honours DMARC, and what it talks to.
+/// A gateway that applies DMARC, and its peers.
 struct Stage {
     gateway: Option<Gateway>,
     sink: Sink,
@@ -24,7 +24,7 @@ struct Stage {
     _zone: ZoneServer,
 }
 
-/// What a command came to: exit code, standard output and standard error.
+/// The result of a command: exit code, standard output and standard error.
 struct Said {
     code: i32,
     out: Vec<u8>,
@@ -59,14 +59,14 @@ impl Stage {
         self.gateway.as_ref().unwrap()
     }
 
-    /// Somebody from outside claims to be a@x.example.
+    /// A client outside that claims to be a@x.example.
     async fn forge(&self, subject: &str) {
         let reply = self.try_to_forge(subject).await;
         assert_eq!(reply.code, 250, "{reply:?}");
     }
 
-    /// Gives the reply to the message.
-    async fn try_to_forge(&self, subject: &str) -> Reply {
+    /// Sends the message and returns the final reply.
+    async fn try_to_forge(&self, subject: &str) -> SmtpReply {
         let from = [127, 0, 0, 66].into();
         let mut client = Client::connect_from(from, self.gateway().address("mx")).await;
         client.hello("client.example").await;
@@ -95,7 +95,7 @@ impl Stage {
         }
     }
 
-    /// The messages in quarantine, as JSON.
+    /// The quarantined messages, as JSON.
     fn list(&self, more: &[&str]) -> Vec<Value> {
         let said = self.pintle(&[&["quarantine", "list", "--json"], more].concat());
         assert_eq!(said.code, 0, "{}", said.err);
@@ -103,7 +103,7 @@ impl Stage {
         page["messages"].as_array().unwrap().clone()
     }
 
-    /// Waits for a line in the metrics.
+    /// Waits for a line of the metrics.
     fn wait_for_metric(&self, line: &str) {
         let start = Instant::now();
         loop {
@@ -124,7 +124,7 @@ fn metrics(socket: &Path) -> String {
     text
 }
 
-/// Without the time at which each goes, which must be there.
+/// The messages without their expiry times, which must be present.
 fn without_expiry(mut messages: Vec<Value>) -> Vec<Value> {
     for message in &mut messages {
         let expires = message.as_object_mut().unwrap().remove("expires_ms");
@@ -137,7 +137,7 @@ fn id(message: &Value) -> String {
     message["id"].as_str().unwrap().to_owned()
 }
 
-/// A command for all that is held must not let out what somebody wanted looked at first.
+/// A command for all held messages must not release one that was quarantined for inspection.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_s_commands_leave_quarantines_alone_unless_a_message_is_named() {
     let stage = Stage::start("", "").await;
@@ -158,14 +158,10 @@ async fn the_queue_s_commands_leave_quarantines_alone_unless_a_message_is_named(
     stage.sink.wait_for(1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_released() {
-    let mut stage = Stage::start("", "").await;
-    stage.forge("the first").await;
-    stage.forge("the second").await;
+/// Checks what list, show and the metrics say about two quarantined messages, and returns their list.
+fn the_reasons_are_shown(stage: &Stage) -> Vec<Value> {
     let messages = stage.list(&[]);
     assert_eq!(messages.len(), 2);
-    let (first, second) = (id(&messages[0]), id(&messages[1]));
     for (key, value) in [
         ("quarantine", "dmarc"),
         ("by", "dmarc"),
@@ -183,9 +179,45 @@ async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_r
     );
     assert_eq!(stage.list(&["odd"]).len(), 0);
     assert_eq!(stage.list(&["--recipient", "B@OURS", "--sender", "x.example", "--limit", "1"]).len(), 1);
-    let shown = stage.pintle(&["quarantine", "show", &first]).text();
+    let shown = stage.pintle(&["quarantine", "show", &id(&messages[0])]).text();
     assert!(shown.contains("expires") && shown.contains("Subject: the first\n"), "{shown}");
     stage.wait_for_metric("pintle_quarantine_messages{quarantine=\"dmarc\"} 2");
+    messages
+}
+
+/// Checks that one message is released as it was shown, and the other deleted.
+async fn one_is_released_and_one_deleted(stage: &Stage, first: &str, second: &str, raw: &[u8]) {
+    let released = stage.pintle(&["quarantine", "release", first]);
+    assert_eq!((released.code, released.err.as_str()), (0, ""));
+    assert!(released.text().contains(&format!("{first}  released")), "{}", released.text());
+    let arrived = stage.sink.wait_for(1).await;
+    assert!(arrived[0].message == raw, "{:?}", String::from_utf8_lossy(&arrived[0].message));
+    let line = stage.gateway().line("\"release\"");
+    assert!(line.contains(r#""quarantine":"dmarc""#) && line.contains(r#""user":"anna""#), "{line}");
+
+    let deleted = stage.pintle(&["quarantine", "delete", second]);
+    assert_eq!(deleted.code, 0, "{}", deleted.text());
+    let line = stage.gateway().line("\"discard\"");
+    assert!(line.contains(second) && line.contains(r#""stage":"quarantine""#), "{line}");
+    let again = stage.pintle(&["quarantine", "delete", second]);
+    assert!(
+        again.code == 1 && again.text().contains(&format!("{second}  not deleted: no such")),
+        "{}",
+        again.text()
+    );
+    let unknown = stage.pintle(&["quarantine", "show", second, "--raw"]);
+    assert!(unknown.code == 1 && unknown.out.is_empty() && unknown.err.contains(second), "{}", unknown.err);
+    stage.wait_for_metric("pintle_quarantine_messages{quarantine=\"dmarc\"} 0");
+    stage.wait_for_metric("pintle_quarantine_total{act=\"released\"} 1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_released() {
+    let mut stage = Stage::start("", "").await;
+    stage.forge("the first").await;
+    stage.forge("the second").await;
+    let messages = the_reasons_are_shown(&stage);
+    let (first, second) = (id(&messages[0]), id(&messages[1]));
 
     let raw = stage.pintle(&["quarantine", "show", &first, "--raw"]).out;
     let header = stage.pintle(&["quarantine", "show", &first, "--header"]).out;
@@ -193,7 +225,7 @@ async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_r
     assert!(header.ends_with(b"\r\n\r\n") && [header, body].concat() == raw);
     stage.gateway.take().unwrap().kill();
     stage.gateway = Some(Gateway::start(&stage.config));
-    // When it goes is reckoned anew by the clocks of the new process, which may differ by a breath.
+    // The expiry is computed again from the new process's clocks, which may differ slightly.
     assert_eq!(without_expiry(stage.list(&[])), without_expiry(messages));
 
     let queue = stage.pintle(&["queue", "list"]).text();
@@ -202,29 +234,7 @@ async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_r
     assert!(refused.code == 1 && refused.text().contains("left in quarantine dmarc"), "{}", refused.text());
     assert_eq!(stage.sink.log().sessions, 0);
 
-    let released = stage.pintle(&["quarantine", "release", &first]);
-    assert_eq!((released.code, released.err.as_str()), (0, ""));
-    assert!(released.text().contains(&format!("{first}  released")), "{}", released.text());
-    let arrived = stage.sink.wait_for(1).await;
-    assert!(arrived[0].message == raw, "{:?}", String::from_utf8_lossy(&arrived[0].message));
-    let line = stage.gateway().line("\"release\"");
-    assert!(line.contains(r#""quarantine":"dmarc""#) && line.contains(r#""user":"anna""#), "{line}");
-
-    let deleted = stage.pintle(&["quarantine", "delete", &second]);
-    assert_eq!(deleted.code, 0, "{}", deleted.text());
-    let line = stage.gateway().line("\"discard\"");
-    assert!(line.contains(&second) && line.contains(r#""stage":"quarantine""#), "{line}");
-    let again = stage.pintle(&["quarantine", "delete", &second]);
-    assert!(
-        again.code == 1 && again.text().contains(&format!("{second}  not deleted: no such")),
-        "{}",
-        again.text()
-    );
-    let unknown = stage.pintle(&["quarantine", "show", &second, "--raw"]);
-    assert!(unknown.code == 1 && unknown.out.is_empty() && unknown.err.contains(&second), "{}", unknown.err);
-    stage.wait_for_metric("pintle_quarantine_messages{quarantine=\"dmarc\"} 0");
-    stage.wait_for_metric("pintle_quarantine_total{act=\"released\"} 1");
-
+    one_is_released_and_one_deleted(&stage, &first, &second, &raw).await;
     let log = stage.gateway().log();
     stage.gateway.take().unwrap().stop();
     assert_eq!(stage.sink.log().accepted().count(), 1, "neither the deleted one nor a report on it");
@@ -255,7 +265,7 @@ async fn many_leave_by_name_and_by_age() {
     assert_eq!(stage.sink.log().accepted().count(), 3);
 }
 
-/// Strangers cannot fill the disk with what is put aside: beyond the quota they keep their mail.
+/// Untrusted clients cannot fill the disk with quarantined mail: beyond the quota their mail is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quarantine_refuses_for_now_and_other_mail_passes() {
     let mut stage = Stage::start("", "[quarantine]\nmax_messages = { dmarc = 2 }").await;

@@ -1,4 +1,5 @@
-//! Relay control in the real binary: who gets mail out, as whom, and that nothing hidden, missing or broken opens the relay.
+//! Relay control in the real binary: who may relay mail, with which sender, and that nothing hidden, missing or broken
+//! opens the relay.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use base64::Engine;
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Leaf, Reply, Script, Sink, TempDir, TestCa};
+use pintle_testkit::{Client, Leaf, Script, Sink, SmtpReply, TempDir, TestCa};
 use sha2::{Digest, Sha256};
 
 struct Stage {
@@ -32,17 +33,17 @@ impl Stage {
         Self { gateway, sink, ca, _folder: folder }
     }
 
-    /// Somebody who is nobody's.
+    /// An untrusted client.
     async fn stranger(&self) -> Client {
         self.client(67, "mx").await
     }
 
-    /// Somebody in the network of the branch office.
+    /// A client in the network of the branch office.
     async fn branch(&self) -> Client {
         self.client(66, "mx").await
     }
 
-    /// Somebody whom the gateway trusts.
+    /// A client that the gateway trusts.
     async fn colleague(&self) -> Client {
         self.client(1, "inside").await
     }
@@ -54,13 +55,13 @@ impl Stage {
     }
 }
 
-/// The reply's words; the core adds the session's id to them.
-fn says(reply: &Reply, text: &str) {
+/// The text of the reply, without the session id that the core adds.
+fn says(reply: &SmtpReply, text: &str) {
     assert!(reply.text().starts_with(text), "{reply:?}");
 }
 
-/// Strangers from 127.0.0.66 may send to the partner; nobody may send to the enemy; ann may use her own address. Which
-/// domains are ours the gateway says.
+/// Untrusted clients from 127.0.0.66 may send to the partner; no one may send to the enemy; ann may use her own
+/// address. The gateway's configuration says which domains are ours.
 const RELAYING: &str = r#"grants = ["relay", "kv"]
 [plugin.config]
 senders = { ann = ["ann@ours.example"] }
@@ -107,7 +108,7 @@ async fn a_rule_opens_the_relay_for_its_network_and_no_hidden_address_opens_it_w
         let reply = client.ask(&format!("RCPT TO:<{hidden}>"), 550).await;
         says(&reply, "5.7.1 Relaying denied");
     }
-    // A source route is ignored, and what it was put before is judged (RFC 5321 section 4.1.1.3).
+    // A source route is ignored, and the address after it is checked (RFC 5321 section 4.1.1.3).
     client.ask("RCPT TO:<@partner.example:b@other.example>", 550).await;
     let mut stranger = stage.stranger().await;
     stranger.ask("MAIL FROM:<a@x.example>", 250).await;
@@ -159,7 +160,7 @@ async fn an_identity_sends_as_itself_and_not_too_much() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_control_that_is_broken_opens_nothing() {
-    // Without its grant, granting is a fault; and the operator's worst answer to a fault is to accept.
+    // Without its grant, allowing a relay is a fault; and the operator's worst choice for a fault is to accept.
     let plugin = RELAYING.replace("grants = [\"relay\", \"kv\"]", "grants = [\"kv\"]\non_fault = \"accept\"");
     let stage = Stage::start(&plugin).await;
     let mut client = stage.branch().await;
@@ -170,7 +171,8 @@ async fn a_relay_control_that_is_broken_opens_nothing() {
     stage.gateway.wait_for("denied");
 }
 
-/// How an address of domain D hides one of host H, and how one of H is written so that a filter may overlook it.
+/// Forms in which an address of domain D hides one of host H, and in which one of H is written so that a filter may
+/// overlook it.
 const FORMS: [&str; 71] = [
     "b@H",
     "b@H.",
@@ -245,7 +247,7 @@ const FORMS: [&str; 71] = [
     "=\u{ff1f}x?q?b=40H?=@D",
 ];
 
-/// Asks for all forms in one session, and for those whose dots are not ASCII; none may be taken.
+/// Tries all forms in one session, and those with dots outside ASCII; none may be accepted.
 async fn closed(mut client: Client, hidden: &str, domain: &str) {
     client.ask("MAIL FROM:<a@x.example> SMTPUTF8", 250).await;
     let wide = hidden.replace('.', "\u{3002}");
@@ -268,7 +270,7 @@ async fn every_form_in_which_an_address_hides_another_is_closed_to_everybody() {
     closed(stage.branch().await, "other.example", "ours.example").await;
     closed(stage.colleague().await, "enemy.example", "other.example").await;
     closed(stage.colleague().await, "enemy.example", "ours.example").await;
-    // What is seen through is let through where all of it may pass.
+    // A hidden address is accepted if all of its parts may be relayed to.
     let mut client = stage.branch().await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     for open in [
@@ -319,7 +321,7 @@ async fn an_address_that_is_another_one_to_a_next_hop_that_normalises_is_refused
     }
 }
 
-/// What the operator's worst choice, to accept on faults, comes to when the plugin fails in this way.
+/// The result when the plugin fails in this way, with the operator's worst choice, to accept on faults.
 async fn fails_closed(section: &str, line: &str) {
     let section = format!("[[plugin]]\nname = \"relay-control\"\non_fault = \"accept\"\n{section}\n");
     let stage = Stage::with(TestCa::new(), TempDir::new().unwrap(), &section).await;

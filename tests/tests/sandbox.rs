@@ -1,4 +1,4 @@
-//! The sandbox, as a newcomer meets it: what it says, what it keeps, and when it ends.
+//! The sandbox, as a new user sees it: what it prints, what it keeps, and when it ends.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,11 +16,11 @@ const MESSAGE: &[u8] = b"Subject: one\r\n\r\nhello\r\n";
 /// "\0sandbox\0wrong".
 const WRONG: &str = "AUTH PLAIN AHNhbmRib3gAd3Jvbmc=";
 
-/// A running sandbox, which ends with the test, however that ends.
+/// A running sandbox, which ends with the test, however the test ends.
 struct Sandbox {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// All that it has said.
+    /// Its output so far.
     told: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl Sandbox {
         panic!("it ended before {text:?}: {:#?}", self.told);
     }
 
-    /// Where it listens, by the word that begins the line of its first screen.
+    /// Its address, found by the first word of the line on its first screen.
     fn address(&self, name: &str) -> SocketAddr {
         let line = self.told.iter().find(|line| line.trim_start().starts_with(name)).unwrap();
         line[name.len() + 2..].split_whitespace().next().unwrap().parse().unwrap()
@@ -121,7 +121,7 @@ async fn what_fails_is_told_and_subjects_are_shown_as_readers_see_them() {
 async fn a_wrong_password_is_told() {
     let folder = TempDir::new().unwrap();
     let mut sandbox = Sandbox::start(folder.path(), &["--smtp", "127.0.0.1:0"]);
-    // Without TLS, as the file would have it for a test of one's own.
+    // Without TLS, as a user could change the file for a test.
     sandbox.signal("TERM");
     assert!(sandbox.child.wait().unwrap().success());
     let path = folder.path().join("box/pintle.toml");
@@ -150,7 +150,7 @@ fn it_ends_with_its_terminal_and_gives_its_ports_back() {
     std::net::TcpListener::bind(address).unwrap();
 }
 
-/// Two plugins of the program's own, with every grant; and the level of the log that made an unoptimised start last.
+/// Two built-in plugins, with all grants; and a log level that made an unoptimised start slow.
 #[test]
 fn plugins_of_the_programs_own_are_tried_by_name_and_open_addresses_are_told() {
     let folder = TempDir::new().unwrap();

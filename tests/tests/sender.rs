@@ -1,4 +1,4 @@
-//! Who sent a message, in the real binary: SPF and DMARC act, and Authentication-Results says what was found.
+//! Sender authentication in the real binary: SPF and DMARC act, and Authentication-Results reports the results.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// A gateway with both plugins; SPF refuses what fails where `fail` says so.
+    /// A gateway with both plugins; SPF refuses failures if `fail` says so.
     async fn start(fail: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
@@ -38,7 +38,7 @@ impl Stage {
         Self { gateway, sink, zone, _folder: folder }
     }
 
-    /// A client from 127.0.0.`last` who has said EHLO.
+    /// A client from 127.0.0.`last` that has sent EHLO.
     async fn client(&self, last: u8) -> Client {
         let mut client = Client::connect_from([127, 0, 0, last].into(), self.gateway.address("mx")).await;
         client.hello("client.example").await;

@@ -1,4 +1,4 @@
-//! DKIM and ARC in the real binary: one gateway signs, others verify and seal, and DNS is in the test's own process.
+//! DKIM and ARC in the real binary: one gateway signs, others verify and seal, with DNS in the test process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use pintle_testkit::{Client, Script, Sink, SinkStep, TempDir, ZoneServer};
 const MESSAGE: &[u8] = b"From: Ann <ann@a.example>\r\nTo: bob@ours.example\r\nSubject: a\r\n\
     \t folded   one\r\nDate: Sun, 22 Nov 2026 10:00:00 +0000\r\n\r\nHello  there. \r\n\r\n.a dot\r\n\r\n\r\n";
 
-/// A key made by the program itself in `folder`: its configuration and its line for the zone.
+/// A key made by the program itself in `folder`: its configuration and its zone line.
 fn key(folder: &Path, name: &str, domain: &str, algorithm: &str) -> (String, String) {
     let file = folder.join(format!("{name}.pem"));
     let arguments = ["dkim", "keygen", "--domain", domain, "--selector", name, "--algorithm", algorithm];
@@ -25,7 +25,7 @@ fn key(folder: &Path, name: &str, domain: &str, algorithm: &str) -> (String, Str
     (config, format!("{record}\n"))
 }
 
-/// A gateway with the plugin, and where it delivers.
+/// A gateway with the plugin, and its next hop.
 struct Hop {
     gateway: Gateway,
     sink: Sink,
@@ -33,7 +33,7 @@ struct Hop {
 }
 
 impl Hop {
-    /// `plugin` is what follows the plugin's grants, and other sections.
+    /// `plugin` is the text after the plugin's grants, with further sections.
     async fn start(zone: &ZoneServer, keys: &str, plugin: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
@@ -48,7 +48,7 @@ impl Hop {
         Self { gateway, sink, _folder: folder }
     }
 
-    /// The text of what arrives, unfolded, when this comes from one of our own.
+    /// The message that arrives, unfolded, when an own client sends this one.
     async fn sent_inside(&self, sender: &str, message: &[u8]) -> String {
         let before = self.sink.log().accepted().count();
         let mut client = Client::connect(self.gateway.address("inside")).await;
@@ -57,7 +57,7 @@ impl Hop {
         self.sink.wait_for(before + 1).await.pop().unwrap().text().to_owned()
     }
 
-    /// The reply to a stranger's message.
+    /// The reply to a message from an untrusted client.
     async fn sent_outside(&self, message: &[u8]) -> u16 {
         let mut client = Client::connect_from([127, 0, 0, 66].into(), self.gateway.address("mx")).await;
         client.hello("client.example").await;
@@ -66,7 +66,7 @@ impl Hop {
         client.reply().await.code
     }
 
-    /// The results that were reported of a stranger's message.
+    /// The results that were reported for a message from an untrusted client.
     async fn results(&self, message: &[u8]) -> String {
         let before = self.sink.log().accepted().count();
         assert_eq!(self.sent_outside(message).await, 250);
@@ -80,7 +80,7 @@ fn unfolded(text: &str) -> String {
     text.replace("\r\n ", " ").replace("\r\n\t", " ")
 }
 
-/// From the first field of this name on: as the next gateway gets it, without our trace.
+/// The message from the first field with this name on: as the next gateway gets it, without our trace fields.
 fn from_field(text: &str, name: &str) -> Vec<u8> {
     let start = text.find(&format!("{name}:")).unwrap_or_else(|| panic!("no {name} in {text}"));
     text.as_bytes()[start..].to_vec()
@@ -104,7 +104,7 @@ async fn what_one_gateway_signs_another_verifies() {
     let text = String::from_utf8(signed).unwrap();
     let another_body = verifier.results(text.replace("Hello", "Jello").as_bytes()).await;
     assert_eq!(another_body.matches("dkim=fail").count(), 2, "{another_body}");
-    // What is oversigned cannot be added; what is not signed can.
+    // Oversigned fields cannot be added; unsigned ones can.
     let second = text.replacen("\r\nSubject: a", "\r\nSubject: another\r\nSubject: a", 1);
     let second = verifier.results(second.as_bytes()).await;
     assert_eq!(second.matches("dkim=fail").count(), 2, "{second}");
@@ -182,7 +182,7 @@ async fn our_own_reports_are_signed_when_they_are_delivered() {
     assert!(results.contains("dkim=pass header.d=gate.example"), "{results}");
 }
 
-/// A list changes the subject, which breaks the author's signature, and seals what it found before.
+/// A mailing list changes the subject, which breaks the author's signature, and seals its own results.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trusted_seal_rescues_what_a_list_has_changed() {
     let folder = TempDir::new().unwrap();
@@ -215,7 +215,7 @@ async fn a_trusted_seal_rescues_what_a_list_has_changed() {
     assert_eq!(trusting.sent_outside(tampered.as_bytes()).await, 550, "the seal is broken");
 }
 
-/// A list seals what it gets: that it is trusted makes nobody the author of a forgery that went through it.
+/// A mailing list seals what it gets: trusting the list does not authenticate a forgery that passed through it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trusted_seal_launders_no_forgery() {
     let folder = TempDir::new().unwrap();
@@ -226,7 +226,7 @@ async fn a_trusted_seal_launders_no_forgery() {
     let lenient = format!("[plugin.config]\nseal = \"k2\"\n{dmarc}config = {{ reject = \"pass-on\" }}\n");
     let trusting = format!("{dmarc}config = {{ trusted_sealers = [\"list.example\"] }}\n");
     let trusting = Hop::start(&zone, "", &trusting).await;
-    // One list that says what it saw, and one that did not look.
+    // One list that reports its results, and one that did not verify.
     for plugins in [lenient.as_str(), "[plugin.config]\nseal = \"k2\"\n"] {
         let list = Hop::start(&zone, &seal, plugins).await;
         assert_eq!(list.sent_outside(MESSAGE).await, 250);
@@ -236,7 +236,7 @@ async fn a_trusted_seal_launders_no_forgery() {
     }
 }
 
-/// What our own people send in every odd form arrives as it was signed.
+/// Mail from our own users in every unusual form arrives as it was signed.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_messages_verify_where_they_arrive() {
     let folder = TempDir::new().unwrap();
@@ -277,7 +277,7 @@ async fn odd_messages_verify_where_they_arrive() {
     }
 }
 
-/// The reply to a message that is sent by BDAT.
+/// The reply to a message sent by BDAT.
 async fn chunked(hop: &Hop, listener: &str, message: &[u8]) -> u16 {
     let mut client = Client::connect_from([127, 0, 0, 66].into(), hop.gateway.address(listener)).await;
     client.hello("client.example").await;

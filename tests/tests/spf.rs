@@ -1,4 +1,5 @@
-//! SPF in the real binary: every case of the RFC 7208 test suite and of our own, and what the stock plugin makes of results.
+//! SPF in the real binary: every case of the RFC 7208 test suite and of our own, and how the stock plugin handles the
+//! results.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +9,7 @@ mod moved;
 use std::net::{IpAddr, SocketAddr};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Reply, Script, Sink, SpfCase, SpfScenario, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SmtpReply, SpfCase, SpfScenario, TempDir, ZoneFault, ZoneServer};
 
 use moved::Moved;
 
@@ -21,7 +22,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `plugin` is the plugin's own configuration, with what may follow it.
+    /// `plugin` is the plugin's own configuration, with further text after it.
     async fn start(grants: &str, plugin: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
@@ -49,7 +50,7 @@ impl Stage {
         client
     }
 
-    /// A client from 127.0.0.`last` who has said EHLO.
+    /// A client from 127.0.0.`last` that has sent EHLO.
     async fn stranger(&self, last: u8, hello: &str) -> Client {
         let mut client = self.client([127, 0, 0, last].into()).await;
         client.ask(&format!("EHLO {hello}"), 250).await;
@@ -57,7 +58,7 @@ impl Stage {
     }
 }
 
-/// Every result has a reply of its own.
+/// Each result has its own reply.
 const TELLING: &str = "fail = \"reject\"\nsoftfail = \"defer\"\npermerror = \"reject\"\ntemperror = \"defer\"\n\
     neutral = \"reject\"\nnone = \"reject\"\nhello = false\n";
 
@@ -72,15 +73,15 @@ async fn every_case_of_the_suites_passes_through_the_gateway() {
         }
     }
     assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    // What SMTP itself does not let anybody say never gets as far as SPF.
+    // Commands that SMTP itself does not allow are refused before SPF.
     assert_eq!(seen.unspeakable, UNSPEAKABLE);
     assert_eq!((seen.nameless, seen.judged), (NAMELESS.len(), JUDGED));
 }
 
 /// Cases whose HELO or MAIL command is refused for its syntax.
 const UNSPEAKABLE: [&str; 3] = ["nolocalpart", "emptylabel", "toolonglabel"];
-/// Cases that need a name of the client, which a client on loopback cannot have: resolvers answer for its reverse zones
-/// themselves (RFC 6303 sections 4.2 and 4.4). They run in the tests of the crate alone.
+/// Cases that need a host name of the client, which a client on loopback cannot have: resolvers answer for its reverse
+/// zones themselves (RFC 6303 sections 4.2 and 4.4). They run only in the tests of the crate.
 const NAMELESS: [&str; 9] = [
     "ptr-match-target",
     "ptr-match-implicit",
@@ -92,7 +93,7 @@ const NAMELESS: [&str; 9] = [
     "p-macro-multiple",
     "bytes-bug",
 ];
-/// All others.
+/// All other cases.
 const JUDGED: usize = 203 + 43 - 3 - 9;
 
 #[derive(Default)]
@@ -102,7 +103,7 @@ struct Seen {
     unspeakable: Vec<String>,
 }
 
-/// Runs a scenario's cases, those of one client at once.
+/// Runs a scenario's cases, those of one client in parallel.
 async fn run(stage: &Stage, scenario: &SpfScenario, seen: &mut Seen, wrong: &mut Vec<String>) {
     let mut hosts: Vec<IpAddr> = scenario.cases.iter().map(|case| case.host.to_canonical()).collect();
     hosts.sort_unstable();
@@ -136,7 +137,7 @@ enum Said {
     /// HELO or MAIL is refused for its syntax.
     Unspeakable,
     /// The reply to MAIL.
-    Reply(Reply),
+    Reply(SmtpReply),
 }
 
 async fn said(stage: &Stage, moved: &Moved, case: &SpfCase) -> Said {
@@ -150,7 +151,7 @@ async fn said(stage: &Stage, moved: &Moved, case: &SpfCase) -> Said {
     if [500, 501, 553].contains(&reply.code) { Said::Unspeakable } else { Said::Reply(reply) }
 }
 
-/// A path as SMTP wants it: a local part that is no dot-atom stands in quotes.
+/// A path as SMTP requires it: a local part that is not a dot-atom is quoted.
 fn path(sender: &str) -> String {
     match sender.rsplit_once('@') {
         Some((local, domain)) if local.contains(' ') => format!("\"{local}\"@{domain}"),
@@ -158,7 +159,7 @@ fn path(sender: &str) -> String {
     }
 }
 
-fn complaint(case: &SpfCase, moved: &Moved, reply: &Reply) -> Option<String> {
+fn complaint(case: &SpfCase, moved: &Moved, reply: &SmtpReply) -> Option<String> {
     let text = reply.text();
     let (result, explanation) = told(reply);
     let code = match result.as_str() {
@@ -178,8 +179,8 @@ fn complaint(case: &SpfCase, moved: &Moved, reply: &Reply) -> Option<String> {
     (!same).then(|| format!("explained by {right:?}, not {explanation:?}"))
 }
 
-/// Result and explanation out of a reply: `5.7.23 SPF of DOMAIN: RESULT; DOMAIN explains: TEXT (session …)`.
-fn told(reply: &Reply) -> (String, Option<String>) {
+/// Result and explanation in a reply: `5.7.23 SPF of DOMAIN: RESULT; DOMAIN explains: TEXT (session …)`.
+fn told(reply: &SmtpReply) -> (String, Option<String>) {
     // Each line begins with the enhanced code.
     let text: String = reply.lines.iter().map(|line| line.get(7..).unwrap_or_default()).collect();
     let text = text.rfind(" (").map_or(text.as_str(), |at| &text[..at]);
@@ -201,7 +202,7 @@ const ZONES: &str = "pass.example TXT \"v=spf1 ip4:127.0.0.66 -all\"\nfail.examp
     softfail.example TXT \"v=spf1 ~all\"\nneutral.example TXT \"v=spf1 ?all\"\nnone.example TXT \"hello\"\n\
     permerror.example TXT \"v=spf1 moo\"\nhelo.example TXT \"v=spf1 ip4:127.0.0.66 -all\"";
 
-/// What arrived without the field that tells of the reception, unfolded, line by line.
+/// The message that arrived, unfolded, line by line, without the Received field.
 fn fields(message: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(message).replace("\r\n ", " ").replace("\r\n\t", " ");
     text.lines().take_while(|line| !line.is_empty()).map(str::to_owned).collect()
@@ -254,12 +255,12 @@ async fn points_add_up_and_a_forbidden_hello_counts() {
             client.expect(at_end).await;
         }
     }
-    stage.gateway.wait_for("not let through: neutral");
+    stage.gateway.wait_for("not passed on: neutral");
     let arrived = stage.sink.wait_for(2).await;
     assert!(arrived.iter().all(|transaction| transaction.sender.address != "x@neutral.example"));
 }
 
-/// Forged in our name, twice; and by somebody else, whose business that is.
+/// Two results forged in our name, and one of another server, which must stay.
 const FORGED: &[u8] =
     b"Received-SPF: pass (gate.example: all is well) receiver=gate.example; client-ip=127.0.0.1\r\n\
     Received-SPF: pass (c)\r\n\tRECEIVER (c) =\r\n\t\"Gate.Example\"\r\n\
@@ -297,7 +298,7 @@ async fn received_spf_stands_on_top_and_nobody_else_writes_in_our_name() {
         let found = &fields[received + 1..fields.len() - 1];
         assert_eq!(found, expected);
     }
-    // A forwarder is not asked about, but may not speak for us either; a colleague may say what he likes.
+    // A forwarder is not checked, but must not send with our domain either; an authenticated colleague may.
     stage.stranger(77, "helo.example").await.deliver("", &["b@ours.example"], FORGED).await;
     stage.sink.wait_for(3).await;
     let mut colleague = Client::connect(stage.gateway.address("inside")).await;

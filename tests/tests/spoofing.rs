@@ -1,15 +1,15 @@
-//! Spoofed and ordinary mail through the real binary, with `spoof-guard` beside `spf` and `dmarc`: the matrix of
-//! spoofs in `corpus/spoofs` is caught as it says there, and of the ordinary messages in `corpus` not one is.
+//! Spoofed and ordinary mail through the real binary, with `spoof-guard`, `spf` and `dmarc`: the spoofs in
+//! `corpus/spoofs` are detected as listed there, and none of the ordinary messages in `corpus` is.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 
 use e2e::{Gateway, binary, configuration, corpus, run};
-use pintle_testkit::{Client, Reply, Script, Sink, SinkTransaction, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SinkTransaction, SmtpReply, TempDir, ZoneFault, ZoneServer};
 use serde_json::Value;
 
-/// What the operator of the matrix has configured; the corpus passes with it and without.
+/// The configuration of the spoofing matrix; the corpus passes with and without it.
 const OPERATOR: &str = r#"
 protect = ["bank.example", "paypal.example", "modem.example"]
 people = { "Ann Lee" = ["ann.lee@ours.example", "ann.lee@home.example"] }
@@ -28,21 +28,21 @@ struct Stage {
     _folder: TempDir,
 }
 
-/// One message on its way in.
+/// A message to be sent.
 struct Sent<'a> {
-    /// 127.0.0.n
+    /// The client is 127.0.0.n.
     client: u8,
     sender: &'a str,
     message: &'a [u8],
 }
 
 impl Stage {
-    /// Every message with points is held, so that none goes unseen.
+    /// Every message with a score is held, so that none is missed.
     async fn start(config: &str, zones: &str) -> Self {
         Self::with(config, zones, "").await
     }
 
-    /// The same with other sections.
+    /// As above, with other sections.
     async fn with(config: &str, zones: &str, sections: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
@@ -60,14 +60,14 @@ impl Stage {
             cache.display(),
             plugin("spoof-guard", config),
             plugin("spf", ""),
-            // It would refuse some of the same, for the same reasons.
+            // It would refuse some of the same mail, for the same reasons.
             plugin("dmarc", "permerror = \"pass-on\""),
         );
         let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &more));
         Self { gateway, sink, zone, _folder: folder }
     }
 
-    async fn send(&self, sent: &Sent<'_>) -> Reply {
+    async fn send(&self, sent: &Sent<'_>) -> SmtpReply {
         let from = [127, 0, 0, sent.client].into();
         let mut client = Client::connect_from(from, self.gateway.address("mx")).await;
         client.hello("client.example").await;
@@ -78,8 +78,8 @@ impl Stage {
         client.reply().await
     }
 
-    /// What has become of a message, and what was found. The log tells both by the name that the reply gives.
-    fn fate(&self, reply: &Reply) -> (&'static str, BTreeSet<String>) {
+    /// The fate of a message, and its findings. The log has both under the id that is in the reply.
+    fn fate(&self, reply: &SmtpReply) -> (&'static str, BTreeSet<String>) {
         let text = reply.text();
         let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
         if reply.code != 250 {
@@ -87,7 +87,7 @@ impl Stage {
             return ("reject", self.found(&last));
         }
         self.gateway.wait_for(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
-        // A held message has its hold in the log, any other its delivery.
+        // A held message has a hold record in the log, any other a delivery record.
         let next = self.gateway.line_of_any(
             &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
         );
@@ -103,7 +103,7 @@ impl Stage {
         (fate, self.found(&last))
     }
 
-    /// The checks in the plugin's log lines about this session or message.
+    /// The findings in the plugin's log lines about this session or message.
     fn found(&self, id: &str) -> BTreeSet<String> {
         let log = self.gateway.log();
         let lines = log.lines().filter(|line| line.contains(id) && line.contains("\"message\":\"found: "));
@@ -233,7 +233,7 @@ async fn the_operators_actions_are_taken_and_dns_in_trouble_defers() {
     assert!(reply.starts_with("451 4.7.26 ours.example in From is ours"), "{reply}");
 }
 
-/// Sends the whole corpus, and sees every message arrive as it was.
+/// Sends the whole corpus, and checks that every message arrives unchanged.
 async fn all_pass(config: &str) {
     let list = corpus::list();
     let envelopes = corpus::envelopes(&list);
@@ -321,7 +321,7 @@ fn unescaped(line: &str) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// The character that an escape stands for, none for a number of times, and what follows.
+/// The character that an escape stands for (none for a repetition), and the text after it.
 fn escape(rest: &str) -> (Option<char>, &str) {
     let number = |digits| char::from_u32(u32::from_str_radix(digits, 16).unwrap());
     match rest.split_at(1) {

@@ -1,11 +1,11 @@
-//! The stock plugins in the real binary: what clients see of them, with DNS from a server in the test's own process.
+//! The stock plugins in the real binary, as clients see them, with DNS in the test process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
 use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SmtpReply, TempDir, ZoneFault, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
@@ -22,7 +22,7 @@ const PLUGINS: [&str; 10] = [
     "dkim",
 ];
 
-/// A gateway with one stock plugin, what it talks to, and its folder.
+/// A gateway with one stock plugin, its peers, and its folder.
 struct Stage {
     gateway: Gateway,
     sink: Sink,
@@ -31,7 +31,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `plugin` is what follows `component` in the plugin's section; `zones` is what DNS knows.
+    /// `plugin` is the text after `component` in the plugin's section; `zones` has the DNS records.
     async fn start(name: &str, plugin: &str, zones: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
@@ -41,7 +41,7 @@ impl Stage {
         Self { gateway, sink, zone, _folder: folder }
     }
 
-    /// A stranger who has said EHLO; 127.0.0.66 is his address.
+    /// An untrusted client that has sent EHLO; its address is 127.0.0.66.
     async fn stranger(&self, hello: &str) -> Client {
         let from = [127, 0, 0, 66].into();
         let mut client = Client::connect_from(from, self.gateway.address("mx")).await;
@@ -49,7 +49,7 @@ impl Stage {
         client
     }
 
-    /// A client in a trusted network who has said EHLO.
+    /// A client in a trusted network that has sent EHLO.
     async fn colleague(&self) -> Client {
         let mut client = Client::connect(self.gateway.address("inside")).await;
         client.hello("inside.example").await;
@@ -58,7 +58,7 @@ impl Stage {
 }
 
 fn section(name: &str, plugin: &str) -> String {
-    // Shared by all scenarios: an unoptimised compiler takes seconds for what the real one does in a tenth.
+    // Shared by all scenarios: an unoptimised compiler takes seconds where the real one takes a tenth.
     let cache = binary().with_file_name("plugin-cache");
     format!(
         "[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"{name}\"\ncomponent = \"stock:{name}\"\n{plugin}\n",
@@ -66,8 +66,8 @@ fn section(name: &str, plugin: &str) -> String {
     )
 }
 
-/// The reply's words; the core adds the session's id to them.
-fn says(reply: &Reply, text: &str) {
+/// The text of the reply, without the session id that the core adds.
+fn says(reply: &SmtpReply, text: &str) {
     assert!(reply.text().starts_with(text), "{reply:?}");
 }
 
@@ -125,7 +125,7 @@ async fn a_list_of_the_good_outweighs_and_a_code_that_does_not_count_is_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_fails_in_any_way_refuses_nobody() {
-    // The resolver would try for longer than a call may take; the call must not fail for that.
+    // The resolver would try longer than a call may take; the call must not fail because of that.
     let plugin = format!("{TWO_LISTS}\n[plugin.limits]\nwall = \"4s\"");
     for fault in
         [ZoneFault::ServFail, ZoneFault::Refused, ZoneFault::Garbage, ZoneFault::Silent, ZoneFault::NoData]
@@ -145,7 +145,7 @@ async fn a_list_that_lists_everything_or_refuses_to_serve_lists_nobody() {
         2.0.0.127.dead.example A 127.255.255.254";
     let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
     stage.stranger("client.example").await.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
-    // Told by the tests, for the whole gateway, and not once more by each instance that meets it.
+    // Logged once by the tests for the whole gateway, and not by each instance that sees it.
     stage.gateway.wait_for("it lists 1.0.0.127.list.example, which nobody may list");
     stage.gateway.wait_for("it answers 127.255.255.254 to its test entry 2.0.0.127.dead.example");
     assert!(!stage.gateway.log().contains("refuses, and counts"), "{}", stage.gateway.log());
@@ -246,7 +246,7 @@ async fn a_stranger_comes_again_and_is_known_from_then_on() {
     client.ask("RCPT TO:<b@ours.example>", 250).await;
     client.ask("RCPT TO:<c@ours.example>", 451).await;
     client.ask("RCPT TO:<c@ours.example>", 250).await;
-    // Two combinations of the network have come again: the third need not.
+    // Two combinations of this network have come back: the third need not wait.
     client.ask("RCPT TO:<d@ours.example>", 250).await;
 }
 
@@ -347,7 +347,7 @@ in = ["recipients"]
 const FORGED: &[u8] = b"X-MS-Exchange-Organization-SCL: -1\r\nAuthentication-Results: gate.example;\r\n\tspf=pass\r\n\
     Authentication-Results: other.example; spf=pass\r\nSubject: hello\r\nX-Keep:  as\r\n\tit was\r\n\r\nbody\r\n";
 
-/// What arrived, without the Received field that the gateway writes on top.
+/// The message that arrived, without the Received field that the gateway adds.
 fn content(message: &[u8]) -> String {
     let text = String::from_utf8_lossy(message).into_owned();
     let ours = text
@@ -397,7 +397,7 @@ async fn a_dry_run_prints_the_difference_and_changes_nothing() {
     let stage = Stage::start("header-rewrite", &plugin, "").await;
     stage.stranger("client.example").await.deliver("a@x.example", &["old@ours.example"], FORGED).await;
     let arrived = stage.sink.wait_for(1).await.remove(0);
-    // But what claims the gateway's own name is removed whatever plugins do (RFC 8601 section 5).
+    // But fields in the gateway's own name are removed whatever plugins do (RFC 8601 section 5).
     let ours = "Authentication-Results: gate.example;\r\n\tspf=pass\r\n";
     let kept = String::from_utf8_lossy(FORGED).replace(ours, "");
     assert_eq!(content(&arrived.message), kept);
@@ -431,7 +431,7 @@ fn schema(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Every object of the schema that names its properties.
+/// All objects of the schema that list their properties.
 fn objects(schema: &Value, found: &mut Vec<Map<String, Value>>) {
     match schema {
         Value::Object(object) => {
@@ -476,14 +476,14 @@ fn the_examples_in_each_readme_are_good() {
                 make_key(folder.path(), key.split('"').next().unwrap());
             }
             let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &plugin);
-            // The plugin's schema judges it first, then the plugin.
+            // The plugin's schema checks it first, then the plugin.
             let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
             assert_eq!(code, 0, "{name}: {example}: {out}{err}");
         }
     }
 }
 
-/// An example may show the plugin's own settings alone.
+/// An example may show only the plugin's own settings.
 fn whole(name: &str, example: &str) -> String {
     if example.contains("[[plugin]]") {
         return example.to_owned();
@@ -491,7 +491,7 @@ fn whole(name: &str, example: &str) -> String {
     format!("[[plugin]]\nname = \"{name}\"\ncomponent = \"stock:{name}\"\n{}\n{example}", grants(name))
 }
 
-/// The key that an example signs with, made as its reader would make it.
+/// The key that an example signs with, made as a reader would make it.
 fn make_key(folder: &Path, file: &str) {
     std::fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
     let words = [
@@ -510,7 +510,7 @@ fn make_key(folder: &Path, file: &str) {
     assert_eq!(code, 0, "{out}{err}");
 }
 
-/// What the schema says is the default must be what the plugin takes; what the schema refuses, it must refuse.
+/// The schema's defaults must be the plugin's, and what the schema refuses, the plugin must refuse.
 #[test]
 fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
     for name in PLUGINS {
@@ -531,7 +531,7 @@ fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
     }
 }
 
-/// The property's default, or that of the definition that it refers to.
+/// The default of the property, or of the definition that it refers to.
 fn default_of(schema: &Value, property: &Value) -> Option<Value> {
     let reference = property.get("$ref").and_then(Value::as_str).unwrap_or_default();
     let definition = reference.rsplit('/').next().unwrap_or_default();

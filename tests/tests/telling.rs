@@ -1,4 +1,4 @@
-//! What the log says, to people and to machines: one name for the queue id, one line an event, and who the client was.
+//! The log, for people and machines: one name for the queue id, one line per event, and the client's address.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 const MESSAGE: &[u8] = b"Message-ID: <1@client.example>\r\n\
     Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe=0AERROR_forged=1B[2J?=\r\n\r\nhello\r\n";
 
-/// A next hop that takes no mail for one recipient, and one that will not for now.
+/// A next hop that refuses one recipient and defers another.
 async fn choosy() -> Sink {
     let refuse = |reply: &str| Act::Reply(reply.into());
     let script = Script::new()
@@ -55,7 +55,7 @@ async fn machines_get_objects_under_one_name_and_each_event_once() {
     let with = |name: &str, value: &str| -> Vec<&Value> {
         lines.iter().filter(|line| line.to_string().contains(value) && line[name].is_string()).collect()
     };
-    let said = with("plugin", "to come again in").remove(0);
+    let said = with("plugin", "asked to retry in").remove(0);
     assert_eq!(said["fields"]["network"], "127.0.0.0/24", "{said}");
     assert_eq!(said["fields"]["sender"], "a@x.example", "{said}");
     let id = said["queue_id"].as_str().unwrap();
@@ -104,7 +104,7 @@ async fn people_get_lines_without_json() {
     gateway.stop();
 }
 
-/// A hello of TLS 1.0: one cipher, no extension.
+/// A client hello of TLS 1.0: one cipher, no extension.
 fn old_hello() -> Vec<u8> {
     let body = [&[3, 1][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x13], &[1, 0]].concat();
     let length = |octets: &[u8]| u8::try_from(octets.len()).unwrap();

@@ -1,4 +1,4 @@
-//! What an operator sees before a plugin is turned on: `pintle check` on its configuration, `pintle try` on a message.
+//! Checks before a plugin is enabled: `pintle check` on its configuration, `pintle try` on a message.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -45,7 +45,7 @@ impl Desk {
         Self { folder, config }
     }
 
-    /// The line of the configuration that begins so, from 1.
+    /// The number of the configuration line that begins with this text, from 1.
     fn line(&self, start: &str) -> usize {
         let text = std::fs::read_to_string(&self.config).unwrap();
         text.lines().position(|line| line.starts_with(start)).unwrap() + 1
@@ -98,12 +98,8 @@ fn check_tells_every_mistake_with_line_cause_and_remedy() {
         "mx_delay",
         "  help: did you mean `max_delay`?\n",
     );
-    // What no schema can see the plugin says itself.
-    told(
-        "error: plugin grey: /window: not longer than `delay`: nobody could come again in time",
-        "config",
-        "\n",
-    );
+    // Mistakes that no schema can detect are reported by the plugin itself.
+    told("error: plugin grey: /window: not longer than `delay`: no retry could come in time", "config", "\n");
 }
 
 #[test]
@@ -202,7 +198,7 @@ fn verdicts_facts_and_log_lines_are_told() {
     assert_eq!(code, 0, "relay clients never wait");
 }
 
-/// A greylist knows nobody in a dry run, and what comes after RCPT could never be seen.
+/// A greylist knows no client in a dry run, so nothing after RCPT could ever be seen.
 #[test]
 fn a_dry_run_goes_beyond_the_greylist_where_it_is_told_to() {
     let grey = "[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n";
@@ -240,7 +236,7 @@ async fn a_dry_run_asks_the_name_server_that_it_is_told_and_only_the_plugins_nam
     assert!(asked.iter().any(|question| question.name.starts_with("9.2.0.192.list.example")), "{asked:?}");
 }
 
-/// What the running gateway's plugins have stored is not a dry run's to write over, whatever it is like.
+/// A dry run must not overwrite data that the running gateway's plugins have stored, in whatever form it is.
 #[test]
 fn a_dry_run_leaves_what_plugins_have_stored_alone() {
     let desk = Desk::new(

@@ -1,10 +1,10 @@
-//! Debian's packages, where this machine has them and lets us install.
+//! Installs Debian packages, where this machine has apt and the user may use it.
 
 use std::process::Command;
 
 use crate::run::{command, run, succeeds};
 
-/// Installs the packages; false where apt-get cannot, which it has then said.
+/// Installs the packages; false when apt-get fails, which it has then reported.
 pub(crate) fn install(packages: &[&str]) -> bool {
     if !has("apt-get") {
         return false;
@@ -19,7 +19,7 @@ pub(crate) fn install(packages: &[&str]) -> bool {
         let words = [privilege, &["apt-get"], &arguments].concat();
         let mut apt = command(words[0], &words[1..]);
         run(apt.env("DEBIAN_FRONTEND", "noninteractive"))
-            .inspect_err(|fault| println!("    no: {fault}"))
+            .inspect_err(|fault| println!("    failed: {fault}"))
             .is_ok()
     })
 }
@@ -29,7 +29,7 @@ pub(crate) fn has(program: &str) -> bool {
     succeeds(&mut command(program, &["--version"]))
 }
 
-/// The words before a command that make it run as root, or `None` where that takes a password.
+/// The command prefix for running as root, or `None` if that needs a password.
 fn privilege() -> Option<&'static [&'static str]> {
     let id = Command::new("id").arg("-u").output().ok()?;
     if id.stdout.trim_ascii() == b"0" {

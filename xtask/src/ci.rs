@@ -1,5 +1,5 @@
-//! `cargo xtask ci`: all that must pass before a change lands, the cheap and talkative checks first. Clippy already builds
-//! the stock plugins, so the toolchain for plugins comes before it.
+//! `cargo xtask ci`: all checks that must pass before a change is merged, the cheap and informative ones first. Clippy
+//! already builds the stock plugins, so the toolchain for plugins comes before it.
 
 use std::time::Instant;
 
@@ -20,8 +20,7 @@ const CHECKS: [CiCheck; 7] = [
     ("tests", tests),
 ];
 
-/// Stops at the first check that fails; says at the end how long each has taken, since who waits for it wants to know
-/// what to speed up.
+/// Stops at the first check that fails. At the end it prints how long each took, to show what could be made faster.
 pub(crate) fn ci() -> Result<(), ChoreError> {
     let mut times = Vec::new();
     for (name, check) in CHECKS {
@@ -61,8 +60,8 @@ fn clippy() -> Result<(), ChoreError> {
 
 fn documentation() -> Result<(), ChoreError> {
     step("Building the documentation");
-    // With the examples among them, tests' dependencies count and the graph has the features that clippy has just
-    // checked it with. Without, most of it would be checked once more.
+    // With the examples included, the tests' dependencies count and the crate graph has the features that clippy has
+    // just checked. Without them, most crates would be checked once more.
     let mut cargo = cargo(&[
         "doc",
         "--quiet",

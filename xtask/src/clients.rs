@@ -1,17 +1,17 @@
-//! Programs that tests compare us with: the mail clients that `tests/tests/clients.rs` sends with, and the verifiers that
-//! `crates/sender-auth/tests/it/interop.rs` asks about our signatures.
+//! Programs that tests use: the mail clients that `tests/tests/clients.rs` sends with, and the verifiers that
+//! `crates/sender-auth/tests/it/interop.rs` checks our signatures with.
 //!
-//! On somebody's own machine a missing one is only told, since its test is passed over there: nobody asked for their
-//! packages to be changed. CI runs every test, so there they are installed.
+//! On a developer's machine a missing program is only reported, since its test is skipped there and nobody asked to
+//! install packages. CI runs every test, so they are installed there.
 
 use crate::apt;
 use crate::run::{command, step, succeeds};
 
-/// A program, and how its presence shows.
+/// A program, and how to find out whether it is installed.
 struct ComparedProgram {
-    /// Debian's package.
+    /// The Debian package that contains it.
     package: &'static str,
-    /// A command that succeeds where it is installed.
+    /// A command that succeeds if it is installed.
     probe: &'static [&'static str],
 }
 
@@ -25,7 +25,7 @@ const PROGRAMS: [ComparedProgram; 6] = [
     ComparedProgram { package: "opendkim", probe: &["opendkim", "-V"] },
 ];
 
-/// Installs what is missing where CI runs, and says what is missing elsewhere.
+/// In CI, installs what is missing; elsewhere only reports it.
 pub(crate) fn provide() {
     let lacking = lacking(|probe| succeeds(&mut command(probe[0], &probe[1..])));
     if lacking.is_empty() {
@@ -33,18 +33,16 @@ pub(crate) fn provide() {
     }
     let packages = lacking.join(" ");
     if std::env::var_os("CI").is_none() {
-        step(format!(
-            "Not installed, so their tests are passed over: {packages} (apt-get install {packages})"
-        ));
+        step(format!("Not installed, so their tests are skipped: {packages} (apt-get install {packages})"));
         return;
     }
-    step("Installing the programs that the tests compare with");
+    step("Installing the programs that the tests need");
     if !apt::install(&lacking) {
         println!("    their tests will fail; install them by hand: {packages}");
     }
 }
 
-/// The packages that are not there.
+/// The packages that are not installed.
 fn lacking(succeeds: impl Fn(&[&str]) -> bool) -> Vec<&'static str> {
     PROGRAMS.iter().filter(|program| !succeeds(program.probe)).map(|program| program.package).collect()
 }

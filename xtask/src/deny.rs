@@ -1,7 +1,7 @@
 //! `cargo xtask deny`: licences, duplicates, forbidden crates, sources and advisories, by cargo-deny and deny.toml.
 //!
-//! Where cargo-deny is not installed it is built once into the user's cache folder. Advisories need the RustSec
-//! database, which comes by git: where it cannot be had, the other checks still decide, and a line says so.
+//! If cargo-deny is not installed, it is built once into the user's cache folder. Advisories need the RustSec database,
+//! which comes by git: if it cannot be fetched, only the other checks count, and a line says so.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use pintle_guest_build::{Guest, guests};
 
 use crate::run::{ChoreError, cargo, command, run, run_at_most, step, succeeds};
 
-/// Read when a version moves: the configuration file's format follows it.
+/// The version of cargo-deny; the format of the configuration file depends on it.
 const VERSION: &str = "0.20.2";
 
-/// Fetching the database takes seconds where it can be reached.
+/// The time limit for fetching the database, which takes seconds if it can be reached.
 const ADVISORIES_LIMIT: Duration = Duration::from_mins(2);
 
-/// Fails on what deny.toml forbids.
+/// Fails if anything violates deny.toml.
 pub(crate) fn deny() -> Result<(), ChoreError> {
     let program = program()?;
     step("Checking licences, duplicate crates and their sources");
@@ -27,7 +27,7 @@ pub(crate) fn deny() -> Result<(), ChoreError> {
     advisories(&program)
 }
 
-/// Plugins are linked from graphs of their own and are passed on like the rest; they need not use every licence.
+/// Plugins have their own dependency graphs and are distributed like the rest; they need not use every licence.
 fn check_guest(program: &str, guest: &Guest) -> Result<(), ChoreError> {
     let mut check = command(program, &["--config", "deny.toml", "--manifest-path"]);
     check.arg(guest.folder.join("Cargo.toml")).args(["check", "--hide-inclusion-graph"]);
@@ -35,7 +35,7 @@ fn check_guest(program: &str, guest: &Guest) -> Result<(), ChoreError> {
     run(check.args(["bans", "licenses", "sources"]))
 }
 
-/// A database that cannot be fetched is no fault of the change at hand; an advisory in one that was fetched is.
+/// A database that cannot be fetched is no error of the change at hand; an advisory in a fetched one is.
 fn advisories(program: &str) -> Result<(), ChoreError> {
     step("Checking for advisories");
     if let Err(fault) = run_at_most(&mut command(program, &["fetch", "db"]), ADVISORIES_LIMIT) {
@@ -45,7 +45,7 @@ fn advisories(program: &str) -> Result<(), ChoreError> {
     run(&mut command(program, &["check", "--disable-fetch", "--hide-inclusion-graph", "advisories"]))
 }
 
-/// cargo-deny from the PATH, or from the cache folder, built there first where it must be.
+/// Finds cargo-deny on the PATH, or in the cache folder, where it is built first if necessary.
 fn program() -> Result<String, ChoreError> {
     if succeeds(&mut command("cargo-deny", &["--version"])) {
         return Ok("cargo-deny".to_owned());
@@ -54,7 +54,7 @@ fn program() -> Result<String, ChoreError> {
     let program = root.join("bin/cargo-deny").to_string_lossy().into_owned();
     if !succeeds(&mut command(&program, &["--version"])) {
         step(format!("Building cargo-deny {VERSION}, once, into {}", root.display()));
-        // Unoptimised it builds in a third of the time, and it runs for seconds.
+        // An unoptimised build takes a third of the time, and the program runs only for seconds.
         let mut install =
             cargo(&["install", "cargo-deny", "--locked", "--debug", "--quiet", "--version", VERSION]);
         run(install.arg("--root").arg(&root).env_remove("CARGO_TARGET_DIR"))?;
@@ -62,7 +62,7 @@ fn program() -> Result<String, ChoreError> {
     Ok(program)
 }
 
-/// `$XDG_CACHE_HOME/pintle`, by default below the home folder; a machine without either gets the target folder.
+/// `$XDG_CACHE_HOME/pintle`, by default below the home folder; without either, a folder in the target folder.
 fn cache() -> PathBuf {
     let home = || std::env::home_dir().map(|home| home.join(".cache"));
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);

@@ -1,6 +1,6 @@
-//! `cargo xtask faults` and `cargo xtask soak`: the real binary under faults, and for long.
+//! `cargo xtask faults` and `cargo xtask soak`: fault matrix and soak test on the real binary.
 //!
-//! This builds what they need and starts `pintle-faults` or `pintle-soak` of package e2e, which do the work.
+//! They build what they need and start `pintle-faults` or `pintle-soak` of package e2e, which do the work.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,35 +11,35 @@ use pintle_guest_build::{component, repository, target_dir};
 use crate::run::{ChoreError, cargo, run, step};
 use crate::setup;
 
-/// The page that a full run writes its table into.
+/// The page that a full run updates with its table.
 const PAGE: &str = "docs/reliability.md";
 
-/// Which rows.
+/// The options of `cargo xtask faults`.
 #[derive(Debug, Args)]
 pub(crate) struct FaultsOptions {
-    /// Rows, or beginnings of rows' names; all when none is named
+    /// Names of rows, or prefixes of names; all rows by default
     rows: Vec<String>,
-    /// Name the rows and end
+    /// List the rows and exit
     #[arg(long)]
     list: bool,
-    /// So many rounds of each row at most, and larger steps: a short run
+    /// Run each row at most N times, with larger steps: a short run
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
-    /// What chance begins with
+    /// The seed of the random numbers
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Test the release binary
     #[arg(long)]
     release: bool,
-    /// Where all figures go
+    /// Write all results to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// How long.
+/// The options of `cargo xtask soak`.
 #[derive(Debug, Args)]
 pub(crate) struct SoakOptions {
-    /// How long mail comes
+    /// Send mail for N minutes
     #[arg(long, value_name = "N", default_value_t = 30)]
     minutes: u64,
     /// Test the release binary
@@ -47,7 +47,7 @@ pub(crate) struct SoakOptions {
     release: bool,
 }
 
-/// Builds, plays the rows and, when all were played in full, writes the page.
+/// Builds, runs the rows and, if all of them were run in full, updates the page.
 pub(crate) fn faults(options: &FaultsOptions) -> Result<(), ChoreError> {
     let mut command = program("pintle-faults", options.release)?;
     command.args(&options.rows);
@@ -62,11 +62,11 @@ pub(crate) fn faults(options: &FaultsOptions) -> Result<(), ChoreError> {
             command.arg(flag).arg(value.to_string());
         }
     }
-    step("Playing the fault matrix");
+    step("Running the fault matrix");
     run(&mut command)
 }
 
-/// Builds, and lets mail come for long.
+/// Builds, and runs the soak test.
 pub(crate) fn soak(options: &SoakOptions) -> Result<(), ChoreError> {
     let mut command = program("pintle-soak", options.release)?;
     command.arg("--minutes").arg(options.minutes.to_string());
@@ -74,13 +74,14 @@ pub(crate) fn soak(options: &SoakOptions) -> Result<(), ChoreError> {
     run(&mut command)
 }
 
-/// A program of package e2e with the binary beside it; its scratch folders lie on the disk that build products are on,
-/// since a temporary folder may lie in memory, where a sync costs nothing.
+/// A program of package e2e with the binary next to it. Its scratch folders are on the disk with the build products,
+/// since a temporary folder may be in memory, where a sync costs nothing.
 fn program(name: &str, release: bool) -> Result<Command, ChoreError> {
     let profile = if release { "release" } else { "debug" };
     step(format!("Building the {profile} binary and {name}"));
     let mut build = cargo(&["build", "--quiet", "--workspace"]);
-    // The debug binary is the one of the tests, with the same features, so that dependencies are built once for both.
+    // The debug binary is the one that the tests use, with the same features, so that dependencies are built once for
+    // both.
     run(build.args(if release { &["--bins", "--release"][..] } else { &["--lib", "--bins", "--tests"] }))?;
     let scratch = target_dir().join("scratch");
     std::fs::create_dir_all(&scratch)
@@ -90,7 +91,7 @@ fn program(name: &str, release: bool) -> Result<Command, ChoreError> {
     Ok(command)
 }
 
-/// The plugin that misbehaves.
+/// The path of the component of the misbehaving plugin.
 fn unruly() -> Result<PathBuf, ChoreError> {
     setup::setup()?;
     Ok(component("unruly")?)

@@ -1,8 +1,8 @@
-//! `cargo xtask fuzz`: the fuzz targets of the crates, one after the other, each for some minutes.
+//! `cargo xtask fuzz`: runs the fuzz targets of the crates, one after the other, each for some minutes.
 //!
-//! A target is a file in `crates/*/fuzz/fuzz_targets`. It begins with the seeds that are checked in beside it, which a test
-//! of its crate replays, and keeps what it learns in `crates/*/fuzz/corpus`. What breaks a promise is left in
-//! `crates/*/fuzz/artifacts`, and the last line says so.
+//! A target is a file in `crates/*/fuzz/fuzz_targets`. It starts with the seeds that are checked in next to it, which a
+//! test of its crate replays, and stores new inputs in `crates/*/fuzz/corpus`. Inputs that fail are stored in
+//! `crates/*/fuzz/artifacts`, and the last line of output says so.
 
 use std::fs;
 use std::io;
@@ -13,18 +13,19 @@ use pintle_guest_build::{repository, target_dir};
 
 use crate::run::{ChoreError, command, run, step, succeeds};
 
-/// Which, and for how long.
+/// The options of `cargo xtask fuzz`.
 #[derive(Debug, Args)]
 pub(crate) struct FuzzOptions {
-    /// Names of targets; all when none is named
+    /// Names of targets; all by default
     targets: Vec<String>,
-    /// How long each runs
+    /// Run each target for N minutes
     #[arg(long, value_name = "N", default_value_t = 10)]
     minutes: u64,
-    /// Name the targets and end
+    /// List the targets and exit
     #[arg(long)]
     list: bool,
-    /// Build with this sanitizer: slower by half and more, and for memory errors, which crates without `unsafe` have none of
+    /// Build with this sanitizer. It is slower by half or more, and finds memory errors, which crates without `unsafe`
+    /// do not have
     #[arg(long, value_name = "NAME", default_value = "none")]
     sanitizer: String,
 }
@@ -33,11 +34,11 @@ pub(crate) struct FuzzOptions {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct FuzzTarget {
     name: String,
-    /// The workspace that it is built in, from the repository's root: `crates/mail/fuzz`.
+    /// The workspace of the target, from the repository's root: `crates/mail/fuzz`.
     folder: PathBuf,
 }
 
-/// Runs the targets that are named, and then says which of them found something.
+/// Runs the selected targets, and then says which of them found something.
 pub(crate) fn fuzz(options: &FuzzOptions) -> Result<(), ChoreError> {
     let targets = chosen(all(repository())?, &options.targets)?;
     if options.list {
@@ -59,7 +60,7 @@ pub(crate) fn fuzz(options: &FuzzOptions) -> Result<(), ChoreError> {
     match found.is_empty() {
         true => Ok(()),
         false => Err(ChoreError::BadRun(format!(
-            "{} of {} targets failed; what they found, if they were built, lies in {}. Mend it and keep the input in seeds/",
+            "{} of {} targets failed; their findings, if they were built, are in {}. Fix the fault and keep the input in seeds/",
             found.len(),
             targets.len(),
             found.iter().map(artifacts).collect::<Vec<_>>().join(", "),
@@ -90,7 +91,7 @@ fn names(folder: &Path) -> Result<Vec<String>, ChoreError> {
     entries.map(name).collect::<io::Result<_>>().map_err(unreadable)
 }
 
-/// Those that are named, in the order of their names; all when none is.
+/// The targets with these names, in the order of the names; all if no name is given.
 fn chosen(all: Vec<FuzzTarget>, named: &[String]) -> Result<Vec<FuzzTarget>, ChoreError> {
     let known: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
     if let Some(other) = named.iter().find(|name| !known.contains(&name.as_str())) {
@@ -102,7 +103,8 @@ fn chosen(all: Vec<FuzzTarget>, named: &[String]) -> Result<Vec<FuzzTarget>, Cho
     Ok(all.into_iter().filter(|target| named.is_empty() || named.contains(&target.name)).collect())
 }
 
-/// Says what is missing and how to get it. Nothing is installed for whoever has only asked.
+/// Checks that the tools are installed, and says how to get a missing one. Nothing is installed without being asked
+/// for.
 fn provided() -> Result<(), ChoreError> {
     let lack = |what: &str| Err(ChoreError::NoToolchain(format!("{what}; then run this again")));
     if !succeeds(&mut nightly(&["--version"])) {
@@ -120,14 +122,14 @@ fn nightly(arguments: &[&str]) -> std::process::Command {
     command("rustup", &[&["run", "nightly", "cargo"], arguments].concat())
 }
 
-/// Builds it and lets it run.
+/// Builds and runs one target.
 fn one(target: &FuzzTarget, options: &FuzzOptions) -> Result<(), ChoreError> {
     let root = repository();
     let folder = root.join(&target.folder);
     let unreadable = |cause| ChoreError::Unreadable { path: folder.display().to_string(), cause };
     let lock = folder.join("Cargo.lock");
     if !lock.exists() {
-        // The versions that the product is built with.
+        // Use the dependency versions of the product.
         fs::copy(root.join("Cargo.lock"), lock).map_err(unreadable)?;
     }
     let corpus = folder.join("corpus").join(&target.name);
@@ -154,7 +156,7 @@ mod tests {
         assert!(fault.contains("`sever`") && fault.contains("server"), "{fault}");
     }
 
-    /// So that a finding has a place to be kept in, and a build of the tests stays small.
+    /// A finding needs a place to be kept, and the build of the tests must stay small.
     #[test]
     fn every_target_is_built_and_has_a_few_small_seeds() {
         for FuzzTarget { name, folder } in all(repository()).unwrap() {

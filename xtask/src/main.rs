@@ -1,9 +1,9 @@
-//! The project's chores, run as `cargo xtask NAME`. One module per chore; this file only lists them.
+//! Development tasks, run as `cargo xtask NAME`. One module per task; this file only lists them.
 //!
-//! A chore does its own set-up, says each step before it takes it, and ends with one line that tells how it went. What
-//! it runs is printed as it would be typed, so that anybody can repeat a step by hand.
+//! A task does its own set-up, prints each step before it runs it, and ends with one line that gives the result.
+//! Commands are printed as they would be typed, so that each step can be repeated by hand.
 
-#![allow(clippy::print_stdout, reason = "chores talk to whoever ran them")]
+#![allow(clippy::print_stdout, reason = "tasks print to the terminal")]
 
 mod apt;
 mod bench;
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The project's chores")]
+#[command(name = "cargo xtask", about = "Development tasks of this repository")]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -37,31 +37,31 @@ enum Chore {
     Setup,
     /// Build all plugins of the repository into target/plugins
     Plugins,
-    /// Set up, build the plugins, run every test; further arguments go to the test runner
+    /// Set up, build the plugins and run all tests; further arguments go to the test runner
     Test {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Set up, build, and start a gateway to play with; further arguments go to `pintle sandbox`
+    /// Set up, build, and start a sandbox gateway; further arguments go to `pintle sandbox`
     Sandbox {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure the release binary under load, beside Postfix where it is installed
+    /// Benchmark the release binary, and Postfix for comparison where it is installed
     Bench(bench::BenchOptions),
-    /// Play the fault matrix on the real binary, and write docs/reliability.md when all of it was played
+    /// Run the fault matrix on the real binary, and update docs/reliability.md when all of it was run
     Faults(faults::FaultsOptions),
-    /// Half an hour of mixed mail and faults: nothing may be lost, and nothing may grow
+    /// Run mixed mail and faults for half an hour: no mail may be lost, and no resource use may grow
     Soak(faults::SoakOptions),
     /// Run the simulation of spool, queue and delivery with many seeds
     Simulate(simulate::SimulateOptions),
-    /// Run the fuzz targets, ten minutes each unless told otherwise
+    /// Run the fuzz targets, ten minutes each by default
     Fuzz(fuzz::FuzzOptions),
-    /// Check what the compiler cannot: fences between crates, sizes, first lines, copies
+    /// Check what the compiler cannot: dependencies between crates, sizes, first lines, copies
     Tidy,
     /// Check licences, duplicate and forbidden crates, sources and advisories
     Deny,
-    /// All that must pass before a change lands
+    /// Run all checks that must pass before a change is merged
     Ci,
 }
 

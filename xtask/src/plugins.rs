@@ -7,7 +7,7 @@ use pintle_guest_build::build_all;
 use crate::run::{ChoreError, step};
 use crate::setup;
 
-/// The components, built where they were stale.
+/// Builds all components that are out of date, and returns their paths.
 pub(crate) fn plugins() -> Result<Vec<PathBuf>, ChoreError> {
     let toolchain = setup::setup()?;
     step("Building plugins");

@@ -1,59 +1,59 @@
-//! Running other programs, in the repository's root, with a line that says so.
+//! Runs other programs in the repository's root, and prints their command lines.
 
 use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Why a chore did not succeed.
+/// Why a task failed.
 #[derive(Debug)]
 pub(crate) enum ChoreError {
     /// A program could not be started.
     NotStarted { program: String, cause: io::Error },
-    /// A program ended with an error of its own, which it has printed.
+    /// A program ended with an error, which it has printed itself.
     Failed { command: String, status: ExitStatus },
-    /// A program was still running after this long, and was ended.
+    /// A program was still running after this time, and was killed.
     TooSlow { command: String, limit: Duration },
     /// A toolchain is missing; the text says what to do.
     NoToolchain(String),
-    /// A guest was not built.
+    /// A guest could not be built.
     Guest(pintle_guest_build::BuildError),
-    /// Something in the repository is not as tidy demands; each line names a place.
+    /// Something in the repository violates the rules of `tidy`; each line names a place.
     Untidy(Vec<String>),
-    /// A measurement that does not count.
+    /// A measurement is not valid; the text says why.
     BadRun(String),
     /// A file could not be read.
     Unreadable { path: String, cause: io::Error },
-    /// A program printed something else than its documentation promises.
+    /// A program printed something else than its documentation says.
     Unexpected { command: String, cause: serde_json::Error },
 }
 
-/// Says what comes next.
+/// Prints the next step.
 pub(crate) fn step(text: impl fmt::Display) {
     println!("\n==> {text}");
 }
 
-/// A program to be run in the repository's root.
+/// A command to be run in the repository's root.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(pintle_guest_build::repository());
     command
 }
 
-/// The cargo that runs this.
+/// A command of the cargo that runs this.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     command(&cargo, arguments)
 }
 
-/// Runs it in the open and waits.
+/// Prints the command, runs it with its output shown, and waits for its end.
 pub(crate) fn run(command: &mut Command) -> Result<(), ChoreError> {
     println!("    {}", shown(command));
     let status = command.status().map_err(|cause| not_started(command, cause))?;
     if status.success() { Ok(()) } else { Err(ChoreError::Failed { command: shown(command), status }) }
 }
 
-/// As [`run`], but ends it after `limit`: for programs that may wait for a network that is not there.
+/// As [`run`], but kills it after `limit`: for programs that may wait for a network that is not there.
 pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), ChoreError> {
     println!("    {}", shown(command));
     let mut child = command.spawn().map_err(|cause| not_started(command, cause))?;
@@ -69,19 +69,19 @@ pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), 
             None => std::thread::sleep(Duration::from_millis(100)),
         }
     }
-    // It may have ended in this moment, and then neither call has anything to do.
+    // It may have just ended, and then neither call has an effect.
     drop(child.kill());
     drop(child.wait());
     Err(ChoreError::TooSlow { command: shown(command), limit })
 }
 
-/// Whether it can be run and succeeds; what it prints is not shown.
+/// Whether it can be run and succeeds; its output is not shown.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// What it prints.
+/// Runs it and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>, ChoreError> {
     let output = command.stderr(Stdio::inherit()).output().map_err(|cause| not_started(command, cause))?;
     if output.status.success() {
@@ -91,7 +91,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>, ChoreError> {
     }
 }
 
-/// As one would type it.
+/// The command as it would be typed.
 fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program());
@@ -119,7 +119,9 @@ impl fmt::Display for ChoreError {
             }
             Self::NoToolchain(text) | Self::BadRun(text) => f.write_str(text),
             Self::Guest(fault) => fault.fmt(f),
-            Self::Untidy(lines) => write!(f, "{} thing(s) to tidy:\n{}", lines.len(), lines.join("\n")),
+            Self::Untidy(lines) => {
+                write!(f, "{} violation(s) of the house rules:\n{}", lines.len(), lines.join("\n"))
+            }
             Self::Unreadable { path, cause } => write!(f, "{path}: {cause}"),
             Self::Unexpected { command, cause } => {
                 write!(f, "the output of `{command}` is not understood: {cause}")

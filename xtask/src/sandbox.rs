@@ -1,18 +1,18 @@
-//! `cargo xtask sandbox`: from a fresh clone to a gateway to play with.
+//! `cargo xtask sandbox`: from a fresh clone to a running sandbox gateway.
 
 use crate::plugins;
 use crate::run::{ChoreError, cargo, run, step};
 
-/// Optimised, since plugins are compiled by it: unoptimised its first start takes longer than this does. Not quiet, since it
-/// takes minutes, and who sees nothing happen believes that nothing does.
+/// Optimised, since the binary compiles plugins: the first start of an unoptimised one takes longer than this build.
+/// Not quiet, since it takes minutes, and without output it would seem to hang.
 const BUILD: [&str; 4] = ["build", "--release", "--package", "pintle"];
-/// By now there is nothing to build.
+/// Nothing is left to build by then.
 const START: [&str; 7] = ["run", "--release", "--quiet", "--package", "pintle", "--", "sandbox"];
 
 /// Runs `pintle sandbox` until it is interrupted.
 pub(crate) fn sandbox(arguments: &[String]) -> Result<(), ChoreError> {
     plugins::plugins()?;
-    step("Building the gateway, as it is released: some minutes the first time");
+    step("Building the release binary, which takes some minutes the first time");
     run(&mut cargo(&BUILD))?;
     step("Starting the sandbox");
     run(cargo(&START).args(arguments))

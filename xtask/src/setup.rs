@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: makes sure that plugins can be built here.
+//! `cargo xtask setup`: makes sure that plugins can be built on this machine.
 //!
-//! Where a toolchain is complete it does nothing. Otherwise it tries rustup, then Debian's packages, and where neither
-//! helps it ends with what to do by hand. It changes nothing else on the machine.
+//! If there is a complete toolchain, it does nothing. Otherwise it tries rustup, then Debian's packages, and if neither
+//! works, it ends with instructions. It changes nothing else on the machine.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use pintle_guest_build::{MissingPart, MissingToolchain, Toolchain, WASM_TARGET};
 use crate::apt;
 use crate::run::{ChoreError, command, run_at_most, step};
 
-/// A download of some 30 MB, where there is a network at all.
+/// The time limit for a download of some 30 MB, if there is a network at all.
 const RUSTUP_LIMIT: Duration = Duration::from_mins(3);
 
-/// A toolchain that builds plugins, installed first where that is needed and possible.
+/// Returns a toolchain that builds plugins, which is installed first if necessary and possible.
 pub(crate) fn setup() -> Result<Toolchain, ChoreError> {
     let Err(missing) = Toolchain::find() else {
         return found();
@@ -40,15 +40,15 @@ fn found() -> Result<Toolchain, ChoreError> {
 }
 
 fn add_target() -> Result<(), ChoreError> {
-    step("Asking rustup for the target");
+    step("Installing the target by rustup");
     let outcome = run_at_most(&mut command("rustup", &["target", "add", WASM_TARGET]), RUSTUP_LIMIT);
     if let Err(fault) = &outcome {
-        println!("    no: {fault}");
+        println!("    failed: {fault}");
     }
     outcome
 }
 
-/// False where apt-get cannot or need not help.
+/// False if apt-get fails or is not enough.
 fn install_packages(missing: &MissingToolchain) -> bool {
     let packages = packages(missing);
     if packages.is_empty() || missing.0.contains(&MissingPart::Linkers) {

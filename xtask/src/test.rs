@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test there is, from a bare machine.
+//! `cargo xtask test`: runs all tests, on a machine with nothing installed but Rust.
 
 use std::time::Instant;
 
@@ -7,13 +7,13 @@ use pintle_guest_build::{FRESH_COMPONENTS, Guest, guests, plugins_dir, target_di
 use crate::run::{ChoreError, cargo, run, step, succeeds};
 use crate::{clients, plugins};
 
-/// Sets up, builds the plugins and runs all tests; `arguments` go to the runner of the workspace's tests.
+/// Sets up, builds the plugins and runs all tests; `arguments` go to the test runner of the workspace.
 pub(crate) fn test(arguments: &[String]) -> Result<(), ChoreError> {
     let start = Instant::now();
     clients::provide();
     let components = plugins::plugins()?;
     step("Building the binary and the tests");
-    // Scenarios run the binary; built together with the tests, both share one set of dependencies.
+    // Scenarios run the binary; when it is built together with the tests, both share one set of dependencies.
     run(&mut cargo(&["build", "--quiet", "--workspace", "--lib", "--bins", "--tests"]))?;
     step("Running the tests of the workspace");
     run(runner().args(arguments).env(FRESH_COMPONENTS, plugins_dir()))?;
@@ -28,7 +28,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<(), ChoreError> {
     Ok(())
 }
 
-/// nextest where it is installed, since it runs tests of all crates at once.
+/// nextest if it is installed, since it runs the tests of all crates in parallel.
 fn runner() -> std::process::Command {
     if succeeds(&mut cargo(&["nextest", "--version"])) {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
@@ -37,7 +37,7 @@ fn runner() -> std::process::Command {
     }
 }
 
-/// A plugin's pure functions are tested on the machine that builds it.
+/// Tests a plugin's pure functions on the host.
 fn test_guest(guest: &Guest) -> Result<(), ChoreError> {
     let mut cargo = cargo(&["test", "--quiet", "--manifest-path"]);
     cargo.arg(guest.folder.join("Cargo.toml")).arg("--target-dir").arg(target_dir().join("guests"));

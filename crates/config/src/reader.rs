@@ -17,7 +17,7 @@ use crate::definition::{KeyDefinition, Schema, SectionDefinition, SectionShape};
 use crate::exposed::{FileKind, Us};
 use crate::position::position;
 use crate::value_kind::ValueKind;
-use crate::{Cause, ConfigRule, Mistake};
+use crate::{Cause, ConfigRule, FileRule, Mistake};
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -196,8 +196,8 @@ impl<'a> Section<'a> {
         self.spot(key).complain(cause);
     }
 
-    pub(crate) fn rule(&self, key: &str, rule: ConfigRule) {
-        self.spot(key).complain(Cause::Rule(rule));
+    pub(crate) fn rule(&self, key: &str, rule: impl Into<ConfigRule>) {
+        self.spot(key).rule(rule);
     }
 
     fn value(&self, key: &str) -> Option<&'a Value<'a>> {
@@ -285,17 +285,17 @@ impl Spot<'_> {
         }
         let us = self.reader.us.get();
         if let Some(uid) = us.kept_out_of(path).filter(|_| !us.is_whoever_looks()) {
-            self.warn(ConfigRule::Unreadable(path.to_owned(), uid));
+            self.warn(FileRule::Unreadable(path.to_owned(), uid));
         }
     }
 
-    pub(crate) fn rule(&self, rule: ConfigRule) {
-        self.complain(Cause::Rule(rule));
+    pub(crate) fn rule(&self, rule: impl Into<ConfigRule>) {
+        self.complain(Cause::Rule(rule.into()));
     }
 
-    pub(crate) fn warn(&self, rule: ConfigRule) {
+    pub(crate) fn warn(&self, rule: impl Into<ConfigRule>) {
         let (key, span) = (self.key.clone(), self.span.clone());
-        self.reader.found.borrow_mut().warnings.push(Mistake { key, span, cause: Cause::Rule(rule) });
+        self.reader.found.borrow_mut().warnings.push(Mistake { key, span, cause: Cause::Rule(rule.into()) });
     }
 
     pub(crate) fn line(&self) -> usize {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pintle_config::{Cause, ConfigReport, ConfigRule, read, reference};
+use pintle_config::{Cause, ConfigReport, ConfigRule, FileRule, ListenerRule, read, reference};
 use pintle_inbound::{AuthOffer, TlsMode};
 use pintle_mail::NextHop;
 
@@ -36,7 +36,8 @@ fn example(name: &str, host: &str) -> ConfigReport {
 /// What is warned of, but for what lies below /run on the machine of the test.
 fn warnings(report: &ConfigReport) -> Vec<Cause> {
     let all = report.warnings.iter().map(|warning| warning.cause.clone());
-    all.filter(|cause| !matches!(cause, Cause::Rule(ConfigRule::NoRuntimeFolder(_)))).collect()
+    all.filter(|cause| !matches!(cause, Cause::Rule(ConfigRule::File(FileRule::NoRuntimeFolder(_)))))
+        .collect()
 }
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -63,7 +64,7 @@ fn the_edge_example_is_good() {
 fn the_smarthost_example_is_good() {
     let report = example("smarthost", "relay.example.org");
     assert!(report.mistakes.is_empty(), "{report}");
-    assert_eq!(warnings(&report), [Cause::Rule(ConfigRule::PlainPasswords)], "{report}");
+    assert_eq!(warnings(&report), [Cause::Rule(ListenerRule::PlainPasswords.into())], "{report}");
     let settings = report.into_settings().unwrap();
     assert_eq!(settings.outbound.routes.next_hop("example.net"), NextHop::Relay("microsoft".into()));
     assert!(settings.outbound.relays["microsoft"].credentials.is_some());
@@ -73,7 +74,10 @@ fn the_smarthost_example_is_good() {
 #[test]
 fn a_hostname_outside_the_certificate_is_warned_about() {
     let report = example("edge", "other.example.org");
-    assert_eq!(warnings(&report), [Cause::Rule(ConfigRule::HostnameNotCovered("mx.example.org".into()))]);
+    assert_eq!(
+        warnings(&report),
+        [Cause::Rule(ListenerRule::HostnameNotCovered("mx.example.org".into()).into())]
+    );
     assert!(report.settings.is_some());
 }
 

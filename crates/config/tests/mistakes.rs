@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use pintle_config::{Cause, ConfigReport, ConfigRule, Exposed, How, read};
+use pintle_config::{
+    AccountRule, Cause, ConfigReport, ConfigRule, DeliveryRule, Exposed, FileRule, How, ListenerRule,
+    SecretRule, read,
+};
 
 fn report(text: &str) -> ConfigReport {
     read(text.to_owned(), Path::new("pintle.toml"), &[])
@@ -22,7 +25,7 @@ fn rules(text: &str) -> Vec<ConfigRule> {
     };
     // What lies below /run on the machine of the test is nobody's mistake.
     let found = report.mistakes.iter().chain(&report.warnings).map(rule);
-    found.filter(|rule| !matches!(rule, ConfigRule::NoRuntimeFolder(_))).collect()
+    found.filter(|rule| !matches!(rule, ConfigRule::File(FileRule::NoRuntimeFolder(_)))).collect()
 }
 
 const MANY: &str = r#"hostnme = "gw.example"
@@ -155,25 +158,28 @@ const MX: &str = "hostname = \"gw.example\"\n[domains]\naccepted = \"example.org
 #[test]
 fn keys_that_contradict_each_other_are_told() {
     for (text, rule) in [
-        ("tls = \"starttls\"", ConfigRule::TlsWithoutCertificate),
-        ("require_tls = true", ConfigRule::TlsWithoutCertificate),
-        ("tls = \"none\"\nrequire_tls = true", ConfigRule::RequireTlsWithoutTls),
-        ("trusted = \"0.0.0.0/0\"", ConfigRule::OpenRelay),
-        ("[relay]\nnetworks = \"::/0\"", ConfigRule::OpenRelay),
-        ("[queue]\nmax_age = \"1h\"", ConfigRule::WarnAfterExpiry),
-        ("[[user]]\nname = \"a\"", ConfigRule::OnePassword),
-        ("[relays.mx]\nhosts = \"a.example\"", ConfigRule::ReservedName("mx".into())),
-        ("[relays.a]\nhosts = \"a.example\"\nusername = \"u\"", ConfigRule::HalfCredentials),
-        ("[score]\nreject = 5\nquarantine = 7.5", ConfigRule::QuarantineAboveReject),
+        ("tls = \"starttls\"", ConfigRule::from(ListenerRule::TlsWithoutCertificate)),
+        ("require_tls = true", ConfigRule::from(ListenerRule::TlsWithoutCertificate)),
+        ("tls = \"none\"\nrequire_tls = true", ConfigRule::from(ListenerRule::RequireTlsWithoutTls)),
+        ("trusted = \"0.0.0.0/0\"", ConfigRule::from(ListenerRule::OpenRelay)),
+        ("[relay]\nnetworks = \"::/0\"", ConfigRule::from(ListenerRule::OpenRelay)),
+        ("[queue]\nmax_age = \"1h\"", ConfigRule::from(DeliveryRule::WarnAfterExpiry)),
+        ("[[user]]\nname = \"a\"", ConfigRule::from(SecretRule::OnePassword)),
+        ("[relays.mx]\nhosts = \"a.example\"", ConfigRule::from(DeliveryRule::ReservedName("mx".into()))),
+        (
+            "[relays.a]\nhosts = \"a.example\"\nusername = \"u\"",
+            ConfigRule::from(SecretRule::HalfCredentials),
+        ),
+        ("[score]\nreject = 5\nquarantine = 7.5", ConfigRule::from(DeliveryRule::QuarantineAboveReject)),
     ] {
         assert_eq!(rules(&format!("{MX}{text}\n")), [rule], "{text}");
     }
     let nobodys = MX.replace("\"example.org\"", "\".example.org\"");
-    assert_eq!(rules(&nobodys), [ConfigRule::PostmasterNowhere]);
+    assert_eq!(rules(&nobodys), [ConfigRule::from(DeliveryRule::PostmasterNowhere)]);
     assert_eq!(rules(&format!("postmaster = \"a@b.example\"\n{nobodys}")), []);
     assert_eq!(
         rules(&format!("{MX}auth = \"offered\"\n")),
-        [ConfigRule::AuthNeverOffered, ConfigRule::AuthWithoutUsers]
+        [ConfigRule::from(ListenerRule::AuthNeverOffered), ConfigRule::from(ListenerRule::AuthWithoutUsers)]
     );
     assert_eq!(rules(MX), []);
 }
@@ -199,7 +205,7 @@ fn credentials_do_not_travel_in_the_clear_unless_told() {
             format!("{MX}[relays.a]\nhosts = \"a.example\"\nusername = \"u\"\npassword = \"p\"\n{more}\n");
         report(&text).mistakes.into_iter().map(|mistake| mistake.cause).collect::<Vec<_>>()
     };
-    let in_the_clear = || [Cause::Rule(ConfigRule::CredentialsInTheClear("a".into()))];
+    let in_the_clear = || [Cause::Rule(ConfigRule::from(SecretRule::CredentialsInTheClear("a".into())))];
     let allowed = "credentials_without_verified_tls = true";
     assert_eq!(relay(""), in_the_clear());
     assert_eq!(relay("tls = \"none\""), in_the_clear());
@@ -207,7 +213,7 @@ fn credentials_do_not_travel_in_the_clear_unless_told() {
     for unverified in ["tls = \"required\"", "implicit_tls = true", "implicit_tls = true\ntls = \"none\""] {
         assert_eq!(
             relay(unverified),
-            [Cause::Rule(ConfigRule::CredentialsUnverified("a".into()))],
+            [Cause::Rule(ConfigRule::from(SecretRule::CredentialsUnverified("a".into())))],
             "{unverified}"
         );
         assert_eq!(relay(&format!("{unverified}\n{allowed}")), [], "{unverified}");
@@ -225,7 +231,7 @@ fn an_unverified_login_is_told_with_place_and_remedy() {
     );
     let shown = report(&text).to_string();
     for part in [
-        "error: relays.a.tls: the password for relay \"a\" would go to whoever answers",
+        "error: relays.a.tls: the password for relay \"a\" could be sent to any host that answers",
         "pintle.toml:16:7",
         "help: set tls = \"verified\" for the relay",
         "credentials_without_verified_tls = true",
@@ -253,10 +259,11 @@ fn named_credentials_belong_to_relays() {
     let known = vec!["a".to_owned()];
     let undefined = Cause::Undefined { what: "relay", name: "b".into(), known };
     assert_eq!(named("relays = [\"a\", \"b\"]", "verified", ""), [(key.clone(), undefined)]);
-    let unverified = || [(key.clone(), Cause::Rule(ConfigRule::CredentialsUnverified("a".into())))];
+    let unverified =
+        || [(key.clone(), Cause::Rule(ConfigRule::from(SecretRule::CredentialsUnverified("a".into()))))];
     assert_eq!(named("relays = \"a\"", "required", ""), unverified());
     assert_eq!(named("relays = \"a\"", "required", "credentials_without_verified_tls = true"), []);
-    let clear = Cause::Rule(ConfigRule::CredentialsInTheClear("a".into()));
+    let clear = Cause::Rule(ConfigRule::from(SecretRule::CredentialsInTheClear("a".into())));
     assert_eq!(named("relays = \"a\"", "opportunistic", ""), [(key.clone(), clear)]);
 }
 
@@ -283,7 +290,7 @@ fn numbers_that_would_stop_the_gateway_are_told() {
 fn a_listener_that_takes_nothing_is_warned_about() {
     let text = "hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"\n";
     assert!(report(text).settings.is_some());
-    assert_eq!(rules(text), [ConfigRule::AcceptsNothing]);
+    assert_eq!(rules(text), [ConfigRule::from(ListenerRule::AcceptsNothing)]);
 }
 
 /// The mail has its 250 by then, so that the word would promise what does not happen.
@@ -297,7 +304,7 @@ fn a_refusal_for_a_fault_after_the_acceptance_is_warned_about() {
     let report = read("{ default = \"reject\", deliver = \"reject\" }");
     assert!(report.settings.is_some(), "{report}");
     let [warning] = report.warnings.as_slice() else { panic!("{report}") };
-    assert_eq!(warning.cause, Cause::Rule(ConfigRule::RefusedAfterAcceptance));
+    assert_eq!(warning.cause, Cause::Rule(ConfigRule::from(DeliveryRule::RefusedAfterAcceptance)));
     assert_eq!((report.place(warning).line, warning.key.as_str()), (15, "plugin[1].on_fault.deliver"));
     for fine in ["\"reject\"", "{ deliver = \"defer\", message = \"reject\" }"] {
         assert!(read(fine).warnings.is_empty(), "{fine}");
@@ -312,7 +319,7 @@ fn secrets_are_never_shown() {
     );
     let report = report(&text);
     let shown = report.to_string();
-    assert_eq!(shown.matches("a secret stands in the configuration file").count(), 3, "{shown}");
+    assert_eq!(shown.matches("a secret is written in the configuration file").count(), 3, "{shown}");
     assert!(!shown.contains("sesame"), "{shown}");
     let settings = format!("{:?}", report.into_settings().unwrap());
     assert!(!settings.contains("sesame"), "{settings}");
@@ -371,17 +378,26 @@ fn a_hash_that_would_stop_the_gateway_is_a_mistake() {
 fn whom_to_become_must_exist_and_not_be_root() {
     assert_eq!(
         rules(&format!("{MX}[process]\nuser = \"no such user\"\n")),
-        [ConfigRule::NoSuchUser("no such user".to_owned())]
+        [ConfigRule::from(AccountRule::NoSuchUser("no such user".to_owned()))]
     );
-    assert_eq!(rules(&format!("{MX}[process]\nuser = \"root\"\n")), [ConfigRule::UserIsRoot]);
-    assert_eq!(rules(&format!("{MX}[process]\ngroup = \"root\"\n")), [ConfigRule::GroupWithoutUser]);
-    assert_eq!(rules(&format!("{MX}[process]\nuser = \"4294000001\"\n")), [ConfigRule::NumberWithoutGroup]);
+    assert_eq!(
+        rules(&format!("{MX}[process]\nuser = \"root\"\n")),
+        [ConfigRule::from(AccountRule::UserIsRoot)]
+    );
+    assert_eq!(
+        rules(&format!("{MX}[process]\ngroup = \"root\"\n")),
+        [ConfigRule::from(AccountRule::GroupWithoutUser)]
+    );
+    assert_eq!(
+        rules(&format!("{MX}[process]\nuser = \"4294000001\"\n")),
+        [ConfigRule::from(AccountRule::NumberWithoutGroup)]
+    );
 }
 
 #[test]
 fn some_sessions_are_left_for_strangers() {
     let text = format!("{MX}max_sessions = 10\nkept_for_trusted = 10\n");
-    assert_eq!(rules(&text), [ConfigRule::NothingForStrangers]);
+    assert_eq!(rules(&text), [ConfigRule::from(ListenerRule::NothingForStrangers)]);
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pintle_config::{Cause, ConfigReport, ConfigRule, Settings, parts, read};
+use pintle_config::{
+    Cause, CertificateRule, ConfigReport, ConfigRule, DeliveryRule, FileRule, ListenerRule, Settings, parts,
+    read,
+};
 use pintle_mail::UnixTime;
 use tempfile::TempDir;
 
@@ -28,7 +31,10 @@ fn told(folder: &TempDir, text: &str) -> Vec<(String, ConfigRule)> {
     let all = report.mistakes.iter().chain(&report.warnings);
     let rules = all.filter_map(|mistake| match &mistake.cause {
         // These depend on the machine of the test, or say what the test does not ask about.
-        Cause::Rule(ConfigRule::NoRuntimeFolder(_) | ConfigRule::AcceptsNothing) => None,
+        Cause::Rule(
+            ConfigRule::File(FileRule::NoRuntimeFolder(_))
+            | ConfigRule::Listener(ListenerRule::AcceptsNothing),
+        ) => None,
         Cause::Rule(rule) => Some((mistake.key.clone(), rule.clone())),
         cause => panic!("{}: {cause}", mistake.key),
     });
@@ -46,14 +52,14 @@ fn folders_must_be_folders_and_be_there_where_nobody_makes_them() {
     fs::write(at("file"), "").unwrap();
     fs::create_dir(at("folder")).unwrap();
     for (more, key, rule) in [
-        ("[spool]\ndir = \"file\"", "spool.dir", ConfigRule::NotAFolder(at("file"))),
-        ("[plugins]\ncache = \"file\"", "plugins.cache", ConfigRule::NotAFolder(at("file"))),
-        ("[plugins]\nstate = \"file\"", "plugins.state", ConfigRule::NotAFolder(at("file"))),
-        ("[admin]\nsocket = \"none/s\"", "admin.socket", ConfigRule::NoFolder(at("none"))),
-        ("[admin]\nsocket = \"file/s\"", "admin.socket", ConfigRule::NotAFolder(at("file"))),
-        ("[admin]\nsocket = \"file\"", "admin.socket", ConfigRule::NotASocket(at("file"))),
-        ("[log]\nfile = \"none/l\"", "log.file", ConfigRule::NoFolder(at("none"))),
-        ("[log]\nfile = \"folder\"", "log.file", ConfigRule::NotAFile(at("folder"))),
+        ("[spool]\ndir = \"file\"", "spool.dir", ConfigRule::from(FileRule::NotAFolder(at("file")))),
+        ("[plugins]\ncache = \"file\"", "plugins.cache", ConfigRule::from(FileRule::NotAFolder(at("file")))),
+        ("[plugins]\nstate = \"file\"", "plugins.state", ConfigRule::from(FileRule::NotAFolder(at("file")))),
+        ("[admin]\nsocket = \"none/s\"", "admin.socket", ConfigRule::from(FileRule::NoFolder(at("none")))),
+        ("[admin]\nsocket = \"file/s\"", "admin.socket", ConfigRule::from(FileRule::NotAFolder(at("file")))),
+        ("[admin]\nsocket = \"file\"", "admin.socket", ConfigRule::from(FileRule::NotASocket(at("file")))),
+        ("[log]\nfile = \"none/l\"", "log.file", ConfigRule::from(FileRule::NoFolder(at("none")))),
+        ("[log]\nfile = \"folder\"", "log.file", ConfigRule::from(FileRule::NotAFile(at("folder")))),
     ] {
         assert_eq!(told(&folder, &format!("{BEGIN}{more}\n")), one(key, rule), "{more}");
     }
@@ -61,7 +67,7 @@ fn folders_must_be_folders_and_be_there_where_nobody_makes_them() {
     assert_eq!(told(&folder, &format!("{BEGIN}{good}")), [], "what is missing the gateway makes");
     let gone = report(&folder, &format!("{BEGIN}[admin]\nsocket = \"/run/no-such-folder/s\"\n"));
     assert!(gone.settings.is_some(), "the service manager makes it: {gone}");
-    let missing = ConfigRule::NoRuntimeFolder("/run/no-such-folder".into());
+    let missing = ConfigRule::from(FileRule::NoRuntimeFolder("/run/no-such-folder".into()));
     assert!(gone.warnings.iter().any(|warning| warning.cause == Cause::Rule(missing.clone())), "{gone}");
 }
 
@@ -74,7 +80,7 @@ fn addresses_that_exclude_each_other_are_told() {
         )
     };
     let overlap = |one: &str, other: &str, line| {
-        ConfigRule::Overlap(one.parse().unwrap(), other.parse().unwrap(), line)
+        ConfigRule::from(ListenerRule::Overlap(one.parse().unwrap(), other.parse().unwrap(), line))
     };
     let wild = overlap("127.0.0.1:25", "0.0.0.0:25", 4);
     assert_eq!(told(&folder, &two("\"0.0.0.0:25\"", "\"127.0.0.1:25\"")), one("listener[2].addresses", wild));
@@ -105,12 +111,13 @@ fn a_relay_that_is_ourselves_is_a_loop() {
         );
         told(&folder, &text)
     };
-    let us = |host: &str| one("relays.a.hosts", ConfigRule::RelayIsUs(host.to_owned()));
+    let us = |host: &str| one("relays.a.hosts", ConfigRule::from(DeliveryRule::RelayIsUs(host.to_owned())));
     assert_eq!(with("127.0.0.9:2525", "127.0.0.9:2525"), us("127.0.0.9:2525"));
     assert_eq!(with("0.0.0.0:25", "127.0.0.1"), us("127.0.0.1:25"));
     assert_eq!(with("0.0.0.0:25", "localhost"), us("localhost:25"));
     assert_eq!(with("[::]:25", "[::1]"), us("[::1]:25"));
-    let may = |host: &str| one("relays.a.hosts", ConfigRule::RelayMayBeUs(host.to_owned()));
+    let may =
+        |host: &str| one("relays.a.hosts", ConfigRule::from(DeliveryRule::RelayMayBeUs(host.to_owned())));
     assert_eq!(with("192.0.2.1:25", "gw.example"), may("gw.example:25"));
     assert_eq!(with("192.0.2.1:25", "Mail.example:25"), may("mail.example:25"));
     for (listener, host) in [
@@ -128,21 +135,29 @@ fn a_relay_that_is_ourselves_is_a_loop() {
 #[test]
 fn who_takes_no_mail_or_leads_it_nowhere_is_warned() {
     let folder = TempDir::new().unwrap();
-    assert_eq!(told(&folder, "hostname = \"gw.example\"\n"), one("listener", ConfigRule::NoListener));
+    assert_eq!(
+        told(&folder, "hostname = \"gw.example\"\n"),
+        one("listener", ConfigRule::from(ListenerRule::NoListener))
+    );
     let domains = |accepted: &str, more: &str| {
         told(
             &folder,
             &format!("{BEGIN}[domains]\naccepted = {accepted}\n[relays.in]\nhosts = \"192.0.2.1\"\n{more}"),
         )
     };
-    let no_route = |name: &str| one("domains.accepted", ConfigRule::NoRoute(name.to_owned()));
+    let no_route =
+        |name: &str| one("domains.accepted", ConfigRule::from(DeliveryRule::NoRoute(name.to_owned())));
     let route = |domain: &str, via: &str| format!("[[route]]\ndomain = \"{domain}\"\nvia = \"{via}\"\n");
     assert_eq!(domains("\"a.example\"", ""), no_route("a.example"));
     assert_eq!(domains("[\"a.example\", \"b.example\"]", &route("a.example", "in")), no_route("b.example"));
     let below = domains("\".a.example\"", &route("a.example", "in"));
-    assert_eq!(below, [one("postmaster", ConfigRule::PostmasterNowhere), no_route(".a.example")].concat());
+    assert_eq!(
+        below,
+        [one("postmaster", ConfigRule::from(DeliveryRule::PostmasterNowhere)), no_route(".a.example")]
+            .concat()
+    );
     let below = domains("\".a.example\"", &route(".a.example", "in"));
-    assert_eq!(below, one("postmaster", ConfigRule::PostmasterNowhere));
+    assert_eq!(below, one("postmaster", ConfigRule::from(DeliveryRule::PostmasterNowhere)));
     for (accepted, routed, via) in [
         ("a.example", "a.example", "in"),
         ("a.example", "*", "in"),
@@ -170,17 +185,23 @@ fn a_certificate_whose_time_is_over_or_has_not_come_is_told() {
     let folder = TempDir::new().unwrap();
     let key = "tls.certificate[1].chain";
     let text = certificate(&folder, 2001, (2004, 1, 1));
-    assert_eq!(told(&folder, &text), one(key, ConfigRule::Expired("2004-01-01".into())));
+    assert_eq!(
+        told(&folder, &text),
+        one(key, ConfigRule::from(CertificateRule::Expired("2004-01-01".into())))
+    );
     assert!(report(&folder, &text).settings.is_some(), "mail is taken all the same");
     let text = certificate(&folder, 2301, (2304, 1, 1));
-    assert_eq!(told(&folder, &text), one(key, ConfigRule::NotYetValid("2301-01-01".into())));
+    assert_eq!(
+        told(&folder, &text),
+        one(key, ConfigRule::from(CertificateRule::NotYetValid("2301-01-01".into())))
+    );
     let text = certificate(&folder, 2001, (2304, 1, 1));
     assert_eq!(told(&folder, &text), []);
     let soon =
         UnixTime::from(SystemTime::now() + Duration::from_secs(10 * 24 * 3600)).rfc3339()[..10].to_owned();
     let until = (soon[..4].parse().unwrap(), soon[5..7].parse().unwrap(), soon[8..].parse().unwrap());
     let text = certificate(&folder, 2001, until);
-    assert_eq!(told(&folder, &text), one(key, ConfigRule::ExpiresSoon(soon)));
+    assert_eq!(told(&folder, &text), one(key, ConfigRule::from(CertificateRule::ExpiresSoon(soon))));
 }
 
 #[test]

@@ -301,7 +301,7 @@ fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<DnsAnswer, D
         return Err(DnsError::ServFail);
     }
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-    Ok(DnsAnswer { records, ttl: Duration::from_secs(ttl.into()), secure: false })
+    Ok(DnsAnswer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
 fn end_of_aliases<'a>(name: &'a Name, answers: &'a [WireRecord]) -> &'a Name {

@@ -11,7 +11,7 @@
 //! later try may succeed.
 //!
 //! Not done here: deciding whether to connect to an address, when to query again, and what to tell the peer. DNSSEC is
-//! not validated yet, so [`HickoryResolver`] never sets [`DnsAnswer::secure`].
+//! not validated.
 
 mod address;
 mod hickory;

@@ -54,7 +54,7 @@ pub enum Record {
     Aaaa(Ipv6Addr),
     /// A mail exchanger; the lowest preference comes first (RFC 5321 section 5.1).
     Mx {
-        /// Lower is preferred.
+        /// The preference; lower values are tried first.
         preference: u16,
         /// The host, or "." for a domain that takes no mail (RFC 7505).
         exchange: String,
@@ -69,7 +69,7 @@ pub enum Record {
     Cname(String),
     /// A service (RFC 2782).
     Srv {
-        /// Lower is preferred.
+        /// The priority; lower values are tried first.
         priority: u16,
         /// The weight among records of one priority.
         weight: u16,

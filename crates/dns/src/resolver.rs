@@ -43,8 +43,6 @@ pub struct DnsAnswer {
     pub records: Vec<Record>,
     /// How long the answer may be cached: the shortest TTL of its records.
     pub ttl: Duration,
-    /// Whether we have validated the answer by DNSSEC, along the whole chain of names.
-    pub secure: bool,
 }
 
 /// Why there is no answer.

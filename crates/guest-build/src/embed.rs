@@ -1,4 +1,4 @@
-//! Putting components into a program, for its build script.
+//! Embeds components into a program, for its build script.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::{BuildError, Guest, Toolchain, build, guests, sources};
 ///
 /// # Errors
 ///
-/// As [`crate::component`]. A build script should print the fault and exit with failure: its text says what to do.
+/// As [`crate::component`]. A build script should print the error and exit with failure: its text says what to do.
 pub fn embed(names: &[&str]) -> Result<(), BuildError> {
     let folder = PathBuf::from(std::env::var_os("OUT_DIR").ok_or(BuildError::NoBuildScript)?);
     let toolchain = Toolchain::find()?;

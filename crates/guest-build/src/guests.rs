@@ -1,7 +1,7 @@
-//! Which guests there are and where their components go.
+//! Finds the guests, and where their components go.
 //!
 //! A guest is a folder with a Cargo.toml directly under one of [`ROOTS`]; its name is its package's name. Folders in
-//! other languages lie beside them and are passed over.
+//! other languages are skipped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use std::sync::OnceLock;
 
 use crate::BuildError;
 
-/// Stock plugins, plugins to learn from, and plugins that misbehave for tests.
+/// Stock plugins, example plugins, and misbehaving plugins for tests.
 const ROOTS: [&str; 3] = ["plugins", "examples/plugins", "tests/guests"];
 
-/// What every guest is made of besides its own folder: a change here makes every component stale.
+/// The sources of every guest besides its own folder: a change here rebuilds every component.
 const SHARED: [&str; 4] =
     ["crates/plugin-sdk/src", "crates/plugin-sdk/wit", "crates/plugin-sdk/Cargo.toml", "plugins/Cargo.toml"];
 
-/// What only the repository's root has.
+/// A file that only the repository's root has.
 const CONTRACT: &str = "wit/plugin.wit";
 
 /// A plugin of this repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Guest {
-    /// The package's name, which is the component's as well.
+    /// The package's name, which is also the component's.
     pub name: String,
     /// The folder of its Cargo.toml.
     pub folder: PathBuf,
@@ -55,7 +55,7 @@ pub(crate) fn find(name: &str) -> Result<Guest, BuildError> {
     Ok(all.swap_remove(at))
 }
 
-/// The files and folders a guest is built from; a build script prints them after `cargo:rerun-if-changed=`.
+/// The files and folders that a guest is built from; a build script prints them after `cargo:rerun-if-changed=`.
 #[must_use]
 pub fn sources(guest: &Guest) -> Vec<PathBuf> {
     let shared = SHARED.iter().map(|path| repository().join(path));
@@ -65,8 +65,8 @@ pub fn sources(guest: &Guest) -> Vec<PathBuf> {
 
 /// The repository's root.
 ///
-/// Cargo says of which checkout it runs something; two checkouts with one target folder can share what was compiled. A
-/// program that was not started by cargo takes the checkout that it was compiled in.
+/// Cargo says which checkout a program belongs to; two checkouts with one target folder can share compiled code. A
+/// program that was not started by cargo uses the checkout that it was compiled in.
 #[must_use]
 pub fn repository() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
@@ -79,17 +79,17 @@ pub fn repository() -> &'static Path {
     })
 }
 
-/// Where components are put: `plugins` in the target folder.
+/// The folder of all components: `plugins` in the target folder.
 #[must_use]
 pub fn plugins_dir() -> PathBuf {
     target_dir().join("plugins")
 }
 
-/// The target folder of the build that runs now.
+/// The target folder of the current build.
 ///
-/// A build script is not told, and `CARGO_TARGET_DIR` misses `--target-dir` and configuration files. But whatever
-/// runs this code (build script, test or xtask) was put into the target folder by cargo, which marks its root with a
-/// CACHEDIR.TAG.
+/// A build script is not given it, and `CARGO_TARGET_DIR` does not cover `--target-dir` and configuration files. But
+/// cargo has put whatever runs this code (build script, test or xtask) into the target folder, and marks its root with
+/// a CACHEDIR.TAG.
 #[must_use]
 pub fn target_dir() -> PathBuf {
     let marked = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file();
@@ -114,8 +114,8 @@ fn collect(root: &Path, found: &mut Vec<Guest>) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// The `name` of the `[package]` table. Our own manifests are plain enough to be read by the line, which spares the
-/// binary's build script a TOML parser.
+/// The `name` in the `[package]` table. Our own manifests are simple enough to be parsed by line, so that the binary's
+/// build script needs no TOML parser.
 fn package_name(manifest: &str) -> Option<String> {
     let package = manifest.lines().skip_while(|line| line.trim() != "[package]").skip(1);
     package.take_while(|line| !line.starts_with('[')).find_map(|line| {

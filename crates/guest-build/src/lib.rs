@@ -1,7 +1,7 @@
-//! Builds guests: plugins written in Rust that live in this repository, each into one WASI 0.2 component.
+//! Builds guests: the plugins written in Rust in this repository, each into one WASI 0.2 component.
 //!
-//! Three callers share this code, so that they never disagree about toolchain or place: `cargo xtask plugins`, the
-//! build script of the `pintle` binary (which embeds stock plugins), and tests that need a component:
+//! Three callers share this code, so that they always agree about toolchain and paths: `cargo xtask plugins`, the build
+//! script of the `pintle` binary (which embeds stock plugins), and tests that need a component:
 //!
 //! ```no_run
 //! let wasm = pintle_guest_build::component("example")?;
@@ -9,9 +9,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! It promises that the path it returns holds a component built from the sources as they are now, whoever else builds
-//! at the same time. It never installs anything: that is `cargo xtask setup`'s affair, and the error of a missing
-//! toolchain says so. It needs nothing but std, since a build script waits for it.
+//! The returned path always contains a component built from the current sources, whatever else builds at the same time.
+//! Nothing is ever installed here: `cargo xtask setup` does that, and the error of a missing toolchain says so. This
+//! crate needs only std, since a build script waits for it.
 
 mod compile;
 mod embed;
@@ -25,11 +25,11 @@ pub use toolchain::{DebianToolchain, MissingPart, MissingToolchain, Toolchain, W
 
 use std::path::PathBuf;
 
-/// A folder of components that are known to be fresh. `cargo xtask test` sets it for the tests it runs, so that each
-/// of a few hundred test processes need not ask cargo again.
+/// The environment variable for a folder of components that are known to be up to date. `cargo xtask test` sets it for
+/// the tests that it runs, so that hundreds of test processes need not run cargo again.
 pub const FRESH_COMPONENTS: &str = "PINTLE_COMPONENTS";
 
-/// The path of the component of the guest whose package is called `name`, built first where that is needed.
+/// The path of the component of the guest package called `name`, which is built first if necessary.
 ///
 /// # Errors
 ///

@@ -1,22 +1,22 @@
-//! Finding a toolchain that makes WASI 0.2 components.
+//! Finds a toolchain that builds WASI 0.2 components.
 //!
-//! Two kinds do: one with the target's standard library installed (rustup), and Debian's newest Rust, which ships the
-//! library's source instead and borrows the linkers from a rustup toolchain. Finding looks at files only.
+//! There are two kinds: one with the target's standard library installed (rustup), and Debian's newest Rust, which
+//! ships the library's source instead and uses the linkers of a rustup toolchain. The search only looks at files.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The target of every guest: its output is a component already.
+/// The target triple of every guest: its output is already a component.
 pub const WASM_TARGET: &str = "wasm32-wasip2";
 
-/// What the workspace asks of a compiler, less the leading "1.".
+/// The compiler version that the workspace requires, without the leading "1.".
 const MINIMUM_MINOR: u32 = 95;
 
 const LINKERS: [&str; 2] = ["rust-lld", "wasm-component-ld"];
 
-/// What builds guests on this machine.
+/// The toolchain that builds guests on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Toolchain {
     /// The active toolchain, which has the target.
@@ -25,39 +25,39 @@ pub enum Toolchain {
     Debian(DebianToolchain),
 }
 
-/// Where the pieces of Debian's way are.
+/// The parts of Debian's toolchain that have no fixed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DebianToolchain {
-    /// Holds `rust-lld` and `wasm-component-ld`, which Debian does not package.
+    /// The folder of `rust-lld` and `wasm-component-ld`, which Debian does not package.
     pub linkers: PathBuf,
 }
 
-/// Neither kind is complete; says what each one lacks, in the order of looking.
+/// Neither kind is complete: what each one lacks, in the order of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingToolchain(pub Vec<MissingPart>);
 
-/// A piece of a toolchain that is not there.
+/// A part of a toolchain that is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MissingPart {
     /// The target's standard library in the active toolchain.
     Target,
-    /// A file of one of Debian's packages, or a recent enough one.
+    /// A file of one of Debian's packages, in a recent enough version.
     Package {
-        /// Where it would be.
+        /// The path of the file.
         path: &'static str,
-        /// The package that brings it.
+        /// The package that contains it.
         package: &'static str,
     },
-    /// `rust-lld` and `wasm-component-ld`, for Debian's way.
+    /// `rust-lld` and `wasm-component-ld`, for Debian's toolchain.
     Linkers,
 }
 
 impl Toolchain {
-    /// The first complete toolchain.
+    /// Finds the first complete toolchain.
     ///
     /// # Errors
     ///
-    /// None is complete.
+    /// No toolchain is complete.
     pub fn find() -> Result<Self, MissingToolchain> {
         let sysroot = active_sysroot();
         if sysroot.as_deref().is_some_and(has_target) {
@@ -67,7 +67,7 @@ impl Toolchain {
         found.map(Self::Debian).map_err(|lacks| MissingToolchain([vec![MissingPart::Target], lacks].concat()))
     }
 
-    /// A cargo command of this toolchain, rid of whatever an outer cargo has put into the environment for itself.
+    /// A cargo command of this toolchain, without the environment that an outer cargo has set for itself.
     #[must_use]
     pub fn cargo(&self) -> Command {
         match self {
@@ -78,7 +78,7 @@ impl Toolchain {
         }
     }
 
-    /// What `cargo build` needs besides `--target` to use it.
+    /// The arguments that `cargo build` needs besides `--target` to use it.
     #[must_use]
     pub fn build_arguments(&self) -> &'static [&'static str] {
         match self {
@@ -88,7 +88,7 @@ impl Toolchain {
     }
 }
 
-/// The files that tell whether Debian's packages are there.
+/// The files that show whether Debian's packages are installed.
 const PACKAGES: [(&str, &str); 4] = [
     (DEBIAN_RUSTC, "rustc-web"),
     (DEBIAN_CARGO, "cargo-web"),
@@ -99,7 +99,7 @@ const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
 impl DebianToolchain {
-    /// `version` gives a compiler's minor version: Debian's plain `rustc` lies at the same path and is years older.
+    /// `version` returns a compiler's minor version: Debian's plain `rustc` has the same path and is years older.
     fn find(
         root: &Path,
         sysroots: &[PathBuf],
@@ -129,10 +129,10 @@ impl DebianToolchain {
         if let Ok(path) = std::env::join_paths(folders) {
             command.env("PATH", path);
         }
-        // Building the standard library is an unstable flag of cargo, and this is the stable compiler's leave to use it.
+        // Building the standard library is an unstable feature of cargo; this allows it in the stable compiler.
         command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
         command.env("RUSTFLAGS", "-L/usr/lib/wasm32-wasi");
-        // Set by an outer cargo to the libraries of its own toolchain.
+        // An outer cargo sets it to the libraries of its own toolchain.
         command.env_remove("LD_LIBRARY_PATH");
         command
     }
@@ -140,7 +140,7 @@ impl DebianToolchain {
 
 impl fmt::Display for MissingToolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "nothing on this machine builds {WASM_TARGET} components; what is lacking:")?;
+        writeln!(f, "nothing on this machine builds {WASM_TARGET} components; what is missing:")?;
         for lack in &self.0 {
             writeln!(f, "  - {lack}")?;
         }
@@ -160,8 +160,8 @@ impl fmt::Display for MissingPart {
     }
 }
 
-/// Flags meant for the host's compiler, and the wrapper that clippy puts around it, would break a guest's build; a
-/// target folder of the outer build is locked while its build scripts run.
+/// Flags for the host's compiler, and the wrapper that clippy uses, would break a guest's build; a target folder of the
+/// outer build is locked while its build scripts run.
 fn clean(mut command: Command) -> Command {
     let names = [
         "CARGO_BUILD_RUSTFLAGS",
@@ -190,7 +190,7 @@ fn has_target(sysroot: &Path) -> bool {
     })
 }
 
-/// 96 of "rustc 1.96.0 (…)".
+/// The minor version: 96 for "rustc 1.96.0 (…)".
 fn minor_version(rustc: &Path) -> Option<u32> {
     let output = Command::new(rustc).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -204,7 +204,7 @@ fn active_sysroot() -> Option<PathBuf> {
     (output.status.success() && !path.trim().is_empty()).then(|| PathBuf::from(path.trim()))
 }
 
-/// The active sysroot and those of rustup's other toolchains, any of which may lend its linkers.
+/// The active sysroot and those of rustup's other toolchains, any of which may have the linkers.
 fn sysroots(active: Option<PathBuf>) -> Vec<PathBuf> {
     let home = || std::env::home_dir().map(|home| home.join(".rustup"));
     let rustup = std::env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(home);

@@ -1,5 +1,5 @@
-//! The example plugin, built from source: its component's type tells which hooks it has and which services it calls,
-//! and no others. The host judges plugins by this type alone.
+//! The example plugin, built from source: the type of its component lists exactly the hooks that it has and the
+//! services that it uses. The host relies on this type alone.
 
 use std::collections::BTreeSet;
 use std::error::Error;

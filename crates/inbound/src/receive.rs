@@ -126,7 +126,7 @@ impl Accepted<'_> {
     fn received(&self) -> Vec<u8> {
         let session = self.session;
         let recipients = &self.transaction.envelope.recipients;
-        let received = trace::Received {
+        let received = trace::ReceivedField {
             hello: session.hello.as_deref().unwrap_or(""),
             client_name: session.facts.get(facts::CLIENT_NAME).map(String::as_str),
             client: session.client.ip().to_canonical(),

@@ -7,7 +7,10 @@
 use pintle_mail::auth_results::MethodResult;
 use pintle_mail::{Body, Bytes, EnhancedCode, HeaderBlock, Reply, UnixTime};
 use pintle_policy::{Message, Transaction};
-use pintle_sender_auth::sign::{self, Assessment, Keyring, SealError, SignError};
+use pintle_sender_auth::sign::{
+    self, Assessment, CannotSign, Keyring, SealError, SignError, SignatureKind, SignatureResult,
+    SigningRequest,
+};
 use pintle_sender_auth::{ArcResult, Findings};
 
 /// The inputs of a signature.
@@ -28,59 +31,42 @@ impl Signing<'_> {
     pub(crate) async fn fields(&self, header: &HeaderBlock) -> Result<Vec<u8>, Reply> {
         let nothing: &dyn Body = &Bytes::new();
         let body = self.message.body.as_deref().unwrap_or(nothing);
-        let signatures = self.signatures(header, body).await?;
+        let signatures = self.signatures(header, body).await.map_err(cannot_sign)?;
         let Some(seal) = &self.message.seal else {
             return Ok(signatures);
         };
         let signed = HeaderBlock::parse([&signatures, header.as_bytes().as_ref()].concat().into());
-        let set = self.seal(seal, &signed, body).await?;
+        let set = self.seal(seal, &signed, body).await.map_err(cannot_sign)?;
         Ok([set, signatures].concat())
     }
 
-    async fn signatures(&self, header: &HeaderBlock, body: &dyn Body) -> Result<Vec<u8>, Reply> {
-        if self.message.sign.is_empty() {
-            return Ok(Vec::new());
-        }
-        let keys = self.keys.named(&self.message.sign).map_err(|name| self.missing(&name))?;
-        match sign::sign(&keys, header, body, self.now).await {
-            Ok(fields) => Ok(counted("dkim", "made", fields)),
-            Err(error @ SignError::NoFrom) => {
-                tracing::warn!(queue_id = %self.transaction.id, %error, "not signed");
-                Ok(counted("dkim", "left-out", Vec::new()))
-            }
-            Err(error) => Err(self.failed("dkim", &error)),
-        }
+    async fn signatures(&self, header: &HeaderBlock, body: &dyn Body) -> Result<Vec<u8>, CannotSign> {
+        let names = &self.message.sign;
+        SigningRequest { id: self.transaction.id, names, header, body, now: self.now }.sign(self.keys).await
     }
 
-    async fn seal(&self, key: &str, header: &HeaderBlock, body: &dyn Body) -> Result<Vec<u8>, Reply> {
-        let key = self.keys.get(key).ok_or_else(|| self.missing(key))?;
+    async fn seal(&self, key: &str, header: &HeaderBlock, body: &dyn Body) -> Result<Vec<u8>, CannotSign> {
+        let id = self.transaction.id;
+        let key = self.keys.get(key).ok_or_else(|| sign::missing_key(SignatureKind::Arc, id, key))?;
         let results: Vec<_> = self.transaction.auth_results.iter().map(method_result).collect();
         let findings = self.transaction.computed.slot::<Findings>();
         let none = ArcResult::none();
         let chain = findings.signatures.get().map_or(&none, |signatures| &signatures.arc);
         let found = Assessment { authserv_id: self.hostname, results: &results, chain };
         match sign::seal(key, &found, header, body, self.now).await {
-            Ok(set) => Ok(counted("arc", "made", set)),
+            Ok(set) => {
+                sign::count(SignatureKind::Arc, SignatureResult::Made);
+                Ok(set)
+            }
             Err(SealError::Sign(error)) if !matches!(error, SignError::NoFrom) => {
-                Err(self.failed("arc", &error))
+                Err(sign::failed(SignatureKind::Arc, id, &error))
             }
             Err(error) => {
-                tracing::info!(queue_id = %self.transaction.id, %error, "not sealed");
-                Ok(counted("arc", "left-out", Vec::new()))
+                tracing::info!(queue_id = %id, %error, "a message goes without a seal");
+                sign::count(SignatureKind::Arc, SignatureResult::LeftOut);
+                Ok(Vec::new())
             }
         }
-    }
-
-    /// A reload can remove a key after a plugin has requested it and before it is used.
-    fn missing(&self, name: &str) -> Reply {
-        tracing::error!(queue_id = %self.transaction.id, key = name, "the signing key no longer exists");
-        cannot_sign()
-    }
-
-    fn failed(&self, kind: &'static str, error: &SignError) -> Reply {
-        tracing::error!(queue_id = %self.transaction.id, %error, "a message could not be signed");
-        counted(kind, "failed", Vec::new());
-        cannot_sign()
     }
 }
 
@@ -94,11 +80,6 @@ pub(crate) fn method_result(result: &pintle_policy::AuthResult) -> MethodResult<
     }
 }
 
-fn counted(kind: &'static str, result: &'static str, fields: Vec<u8>) -> Vec<u8> {
-    metrics::counter!("pintle_signatures_total", "kind" => kind, "result" => result).increment(1);
-    fields
-}
-
-fn cannot_sign() -> Reply {
+fn cannot_sign(_: CannotSign) -> Reply {
     Reply::new(451, EnhancedCode(4, 3, 0), "The message cannot be signed now; try again later")
 }

@@ -18,7 +18,7 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
 }
 
-/// One accepted RCPT.
+/// One recipient: an accepted RCPT command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
     /// The recipient's number, which does not change within the transaction and in the spool.
@@ -72,9 +72,9 @@ pub enum BodyType {
 /// `RET=`: how much of the message a report brings back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Return {
-    /// The whole message.
+    /// `FULL`: the whole message.
     Full,
-    /// The header alone.
+    /// `HDRS`: only the header.
     Headers,
 }
 

@@ -31,5 +31,5 @@ pub use header::{Field, FieldPosition, HeaderBlock, HeaderEdit, HeaderError};
 pub use id::{QueueId, SessionId};
 pub use next_hop::{NextHop, NoNextHop, TlsPolicy};
 pub use reply::{EnhancedCode, Reply, Severity};
-pub use shown::{shown, speaks};
+pub use shown::{acts_on_terminal, shown};
 pub use time::UnixTime;

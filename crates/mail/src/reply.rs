@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The longest text on one line, so that the line stays within 512 octets (RFC 5321 section 4.5.3.1.5).
 const MAX_TEXT: usize = 490;
 
-/// An SMTP reply.
+/// An SMTP reply: sent by us, or received from a next hop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// The reply code, 200 to 599.
@@ -21,8 +21,7 @@ pub struct Reply {
     /// The enhanced status code at the start of the text; none for replies that never have one (RFC 2034 section 4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<EnhancedCode>,
-    /// The text: one line, or several separated by `
-    /// `.
+    /// The text: one line, or several separated by `\n`.
     pub text: Cow<'static, str>,
 }
 

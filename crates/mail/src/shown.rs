@@ -12,7 +12,8 @@ const OCTETS_EACH: usize = 32;
 pub fn shown(value: &str, most: usize) -> String {
     let end = value.floor_char_boundary(most.saturating_mul(OCTETS_EACH));
     let decoded = mime::decode_words(value[..end].trim());
-    let mut letters = decoded.trim().chars().map(|c| if speaks(c) { char::REPLACEMENT_CHARACTER } else { c });
+    let mut letters =
+        decoded.trim().chars().map(|c| if acts_on_terminal(c) { char::REPLACEMENT_CHARACTER } else { c });
     let mut text: String = letters.by_ref().take(most).collect();
     if letters.next().is_some() || end < value.len() {
         text.pop();
@@ -24,7 +25,7 @@ pub fn shown(value: &str, most: usize) -> String {
 /// Whether a terminal or a line-based reader takes this character for more than a letter: controls, line ends, and
 /// characters that change the direction of text (Unicode TR 36, section 2.7).
 #[must_use]
-pub fn speaks(c: char) -> bool {
+pub fn acts_on_terminal(c: char) -> bool {
     let turns =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let ends = matches!(c, '\u{2028}' | '\u{2029}');

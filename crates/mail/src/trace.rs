@@ -9,14 +9,14 @@ use crate::{Address, HeaderBlock, QueueId, UnixTime};
 
 /// The contents of one Received field.
 #[derive(Debug, Clone)]
-pub struct Received<'a> {
+pub struct ReceivedField<'a> {
     /// The EHLO or HELO argument as the client gave it; unsafe characters are replaced when it is written.
     pub hello: &'a str,
     /// The client's forward-confirmed host name; none when it is not known.
     pub client_name: Option<&'a str>,
     /// The client's IP address.
     pub client: IpAddr,
-    /// Our host name.
+    /// Our host name, after `by`.
     pub by: &'a str,
     /// `ESMTP`, `ESMTPSA` and their like (RFC 3848, RFC 6531 section 4.3).
     pub with: &'a str,
@@ -31,7 +31,7 @@ pub struct Received<'a> {
     pub at: UnixTime,
 }
 
-impl Received<'_> {
+impl ReceivedField<'_> {
     /// Writes the whole field, folded, with its CRLF.
     #[must_use]
     pub fn to_field(&self) -> Vec<u8> {
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn the_field_says_who_how_and_when() {
         let recipient = Address::parse("b@example.org", Charset::Ascii).unwrap();
-        let received = Received {
+        let received = ReceivedField {
             hello: "mx (\u{e4}vil)\r\n",
             client_name: Some("mail.example.net"),
             client: "2001:db8::1".parse().unwrap(),

@@ -1,6 +1,6 @@
 //! Runs the plays on the seeds of the fuzz targets and on random octets, so that a fault found once stays fixed.
 
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 mod plays;
 

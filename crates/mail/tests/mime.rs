@@ -1,6 +1,6 @@
 //! MIME trees: the results for benign and hostile messages, and what must hold for any message.
 
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 mod mime_play;
 

@@ -1,4 +1,4 @@
-//! One delivery attempt, from the queue's word to the durable outcome.
+//! One delivery attempt: the plugins' say, the exchange with the next hop, and the durable outcome.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -11,15 +11,17 @@ use pintle_smtp::client::ReplyOutcome;
 use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
 use crate::clock::monotonic;
-use crate::connect::ConnectFailure;
+use crate::connect_failure::ConnectFailure;
 use crate::connection::ClientConnection;
-use crate::exchange::{self, Exchange, ExchangeReplies, Word};
-use crate::plan::Plan;
-use crate::runner::{Finished, interrupted};
-use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SettleContext};
-use crate::shared::OutboundShared;
-use crate::stages::{self, Ruled, Ruling, Staged};
-use crate::{Config, Full, Room, quarantine, quota};
+use crate::exchange::{self, ExchangeResult};
+use crate::finished::{Finished, interrupted};
+use crate::parts::OutboundShared;
+use crate::plan::DeliveryPlan;
+use crate::recipient_result::{self, DiscardStage, RecipientResult, ReportPolicy, Resolution};
+use crate::replies::{ExchangeReplies, RecipientReply};
+use crate::settle::{self, SettleCause};
+use crate::stages::{self, DeliverDecision, StopAction, StoppedDelivery};
+use crate::{Config, QuarantineFull, QuotaReservation, quarantine, quarantine_admission};
 
 /// Makes the attempt. Whatever happens, the job comes back.
 pub(crate) async fn run(shared: Arc<OutboundShared>, attempt: Attempt) -> Option<Finished> {
@@ -28,16 +30,21 @@ pub(crate) async fn run(shared: Arc<OutboundShared>, attempt: Attempt) -> Option
         Ok(stored) => stored,
         Err(error) => return Some(unreadable(&attempt, &error)),
     };
-    let trying =
-        Trying { shared: &shared, config: &config, stored: &stored, attempt: &attempt, started: monotonic() };
-    Some(trying.run().await)
+    let running = RunningAttempt {
+        shared: &shared,
+        config: &config,
+        stored: &stored,
+        attempt: &attempt,
+        started: monotonic(),
+    };
+    Some(running.run().await)
 }
 
-/// A message that is gone or set aside needs no attempt; anything else may pass.
+/// The result for a message that cannot be read: one that is gone or damaged is not tried again, anything else is.
 fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
     let gone = matches!(error, SpoolError::Unknown(_) | SpoolError::Damaged(..));
     if *error != SpoolError::Unknown(attempt.message) {
-        tracing::error!(queue_id = %attempt.message, %error, "a message cannot be delivered");
+        tracing::error!(queue_id = %attempt.message, %error, "a message cannot be read, and is not delivered now");
     }
     let report = AttemptReport {
         remaining: if gone { Box::default() } else { attempt.recipients.clone() },
@@ -49,7 +56,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
 }
 
 /// An attempt under way.
-struct Trying<'a> {
+struct RunningAttempt<'a> {
     shared: &'a OutboundShared,
     config: &'a Arc<Config>,
     stored: &'a Stored,
@@ -57,23 +64,23 @@ struct Trying<'a> {
     started: Instant,
 }
 
-/// What was said about each recipient, by a next hop or in its place.
-struct Heard {
-    words: Vec<Word>,
+/// The reply about each recipient, by a next hop or in its place, and what the replies say about the next hop.
+struct AttemptReplies {
+    replies: Vec<RecipientReply>,
     hop: HopSign,
-    /// The next hop took only so many recipients at once.
+    /// The next hop takes fewer recipients at once than there are.
     overflow: bool,
     /// The plugin that decided, if one did.
     by: Option<String>,
     retired: Vec<Box<ClientConnection>>,
 }
 
-impl Heard {
-    /// The same word for everybody.
-    fn all(plan: &Plan, word: impl Fn(u32) -> Word) -> Self {
+impl AttemptReplies {
+    /// The same reply for all recipients.
+    fn all(plan: &DeliveryPlan, reply: impl Fn(u32) -> RecipientReply) -> Self {
         let recipients = plan.envelope.recipients.iter();
         Self {
-            words: recipients.map(|recipient| word(recipient.id)).collect(),
+            replies: recipients.map(|recipient| reply(recipient.id)).collect(),
             hop: HopSign::Silent,
             overflow: false,
             by: None,
@@ -81,121 +88,125 @@ impl Heard {
         }
     }
 
-    fn answer(answer: ExchangeReplies) -> Self {
-        let words = &answer.words;
+    fn exchanged(exchange: ExchangeReplies) -> Self {
+        let replies = &exchange.replies;
         Self {
-            hop: if words.iter().any(Word::is_hop_trouble) {
+            hop: if replies.iter().any(RecipientReply::is_hop_trouble) {
                 HopSign::Trouble
-            } else if words.iter().any(Word::is_heard) {
+            } else if replies.iter().any(RecipientReply::is_from_next_hop) {
                 HopSign::Working
             } else {
                 // A session that broke under one message says little about the next hop and may say much about the
                 // message.
                 HopSign::Silent
             },
-            overflow: answer.overflow,
+            overflow: exchange.overflow,
             by: None,
-            retired: answer.retired,
-            words: answer.words,
+            retired: exchange.retired,
+            replies: exchange.replies,
         }
     }
 
-    fn trouble(plan: &Plan, trouble: &ConnectFailure) -> Self {
-        let hop = if trouble.hop { HopSign::Trouble } else { HopSign::Silent };
-        Self { hop, ..Self::all(plan, |id| Word::trouble(id, trouble)) }
+    fn no_session(plan: &DeliveryPlan, failure: &ConnectFailure) -> Self {
+        let hop = if failure.is_hop_trouble { HopSign::Trouble } else { HopSign::Silent };
+        Self { hop, ..Self::all(plan, |id| RecipientReply::no_session(id, failure)) }
     }
 }
 
-impl Trying<'_> {
+impl RunningAttempt<'_> {
     async fn run(&self) -> Finished {
         if self.stored.entry.hold.is_some() {
-            // It was held after the queue had let it go.
+            // It was held after the queue had begun the attempt.
             return self.held(self.stored.entry.hold.as_ref());
         }
         let plan = match stages::deliver(self.shared, self.config, self.stored, self.attempt).await {
-            Staged::Go(plan) => plan,
-            Staged::Decided(ruled) => return self.obey(ruled).await,
+            DeliverDecision::Send(plan) => plan,
+            DeliverDecision::Stop(stopped) => return self.carry_out(stopped).await,
         };
         if plan.target.next_hop == NextHop::Discard || plan.envelope.recipients.is_empty() {
-            return self.discard(&plan, "route", None).await;
+            return self.discard(&plan, DiscardStage::Route, None).await;
         }
         self.send(plan).await
     }
 
-    /// Does what a verdict says in place of a delivery.
-    async fn obey(&self, ruled: Ruled) -> Finished {
-        let Ruled { ruling, by, plan } = ruled;
-        let outcome = match ruling {
-            Ruling::Quarantine(name) => match self.room(&name).await {
-                Ok(_room) => return self.quarantine(name, by).await,
-                // It waits in the queue, where its age is counted.
+    /// Carries out what was decided in place of a delivery.
+    async fn carry_out(&self, stopped: StoppedDelivery) -> Finished {
+        let StoppedDelivery { action, by, plan } = stopped;
+        let outcome = match action {
+            StopAction::Quarantine(name) => match self.reserve_room(&name).await {
+                Ok(_reservation) => return self.quarantine(name, by).await,
+                // It waits in the queue, where its maximum age holds.
                 Err(full) => ReplyOutcome::Deferred(full.reply()),
             },
-            Ruling::Discard => return self.discard(&plan, "deliver", by).await,
-            Ruling::Fail(reply) => ReplyOutcome::Failed(reply),
-            Ruling::Defer(reply) => ReplyOutcome::Deferred(reply),
+            StopAction::Discard => return self.discard(&plan, DiscardStage::Deliver, by).await,
+            StopAction::Fail(reply) => ReplyOutcome::Failed(reply),
+            StopAction::Defer(reply) => ReplyOutcome::Deferred(reply),
         };
-        let heard = Heard { by, ..Heard::all(&plan, |id| Word::ours(id, outcome.clone())) };
-        self.settle(&plan, heard).await
+        let all = AttemptReplies::all(&plan, |id| RecipientReply::ours(id, outcome.clone()));
+        self.settle(&plan, AttemptReplies { by, ..all }).await
     }
 
-    async fn send(&self, mut plan: Box<Plan>) -> Finished {
-        let heard = match exchange::deliver(self.shared, self.config, &plan).await {
-            Exchange::Answered(answer) => Heard::answer(answer),
-            Exchange::ConnectFailure(trouble) => Heard::trouble(&plan, &trouble),
-            Exchange::Interrupted => return self.finished(interrupted(self.attempt.recipients.clone())),
+    async fn send(&self, mut plan: Box<DeliveryPlan>) -> Finished {
+        let replies = match exchange::deliver(self.shared, self.config, &plan).await {
+            ExchangeResult::Answered(replies) => AttemptReplies::exchanged(replies),
+            ExchangeResult::ConnectFailure(failure) => AttemptReplies::no_session(&plan, &failure),
+            ExchangeResult::Interrupted => {
+                return self.finished(interrupted(self.attempt.recipients.clone()));
+            }
         };
         if plan.view.is_some() {
-            stages::result(self.shared, self.stored, &mut plan, told(&heard)).await;
+            stages::result(self.shared, self.stored, &mut plan, delivery_outcomes(&replies)).await;
         }
-        self.settle(&plan, heard).await
+        self.settle(&plan, replies).await
     }
 
-    async fn settle(&self, plan: &Plan, heard: Heard) -> Finished {
+    /// Settles each recipient by its reply. A deferred one waits for the back-off of the retry policy, or as long as a
+    /// plugin said.
+    async fn settle(&self, plan: &DeliveryPlan, replies: AttemptReplies) -> Finished {
         let wait = plan.retry_after.unwrap_or_else(|| {
             let count = self.attempt.attempts.saturating_add(1);
-            self.config.retry.wait(count, self.shared.roll())
+            self.config.retry.wait(count, self.shared.random())
         });
         let now = self.shared.clock.now();
-        let mut results = self.dropped(plan);
+        let mut results: Vec<RecipientResult> =
+            self.removed(plan).map(|id| discarded(id, DiscardStage::Deliver)).collect();
         let mut remaining = Vec::new();
-        for word in &heard.words {
-            let deferred = word.is_deferred();
+        for reply in &replies.replies {
+            let deferred = reply.is_deferred();
             if deferred {
-                remaining.push(word.outcome.id);
+                remaining.push(reply.outcome.id);
             }
-            // Who is only waiting for the next transaction of the same attempt has not been deferred.
-            if !(deferred && heard.overflow) {
-                results.push(fate_of(word, plan, now, wait));
+            // A recipient that only waits for the next transaction of the same attempt has not been deferred.
+            if !(deferred && replies.overflow) {
+                results.push(result_of(reply, plan, now, wait));
             }
         }
         let report = AttemptReport {
             remaining: remaining.into(),
-            hop: heard.hop,
-            again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
+            hop: replies.hop,
+            again: if replies.overflow { Again::AtOnce } else { Again::After(wait) },
             hold: HoldState::Free,
         };
-        let context = self.context(plan, heard.by, "deliver");
-        let mut finished = self.durably(&context, &results, report).await;
-        finished.retired = heard.retired;
+        let mut finished = self.durably(&self.cause(plan, replies.by), &results, report).await;
+        finished.retired = replies.retired;
         finished
     }
 
     /// Drops the copies of this attempt's recipients.
-    async fn discard(&self, plan: &Plan, stage: &'static str, by: Option<String>) -> Finished {
-        let mut results = self.dropped(plan);
-        results.extend(plan.envelope.recipients.iter().map(|recipient| discarded(recipient.id)));
-        let context = self.context(plan, by, stage);
+    async fn discard(&self, plan: &DeliveryPlan, stage: DiscardStage, by: Option<String>) -> Finished {
+        let kept = plan.envelope.recipients.iter().map(|recipient| recipient.id);
+        let ids = self.removed(plan).chain(kept);
+        let results: Vec<RecipientResult> = ids.map(|id| discarded(id, stage)).collect();
         let report = AttemptReport { hop: HopSign::Silent, ..AttemptReport::settled() };
-        self.durably(&context, &results, report).await
+        self.durably(&self.cause(plan, by), &results, report).await
     }
 
-    async fn room(&self, name: &str) -> Result<Room, Full> {
+    async fn reserve_room(&self, name: &str) -> Result<QuotaReservation, QuarantineFull> {
         let size = self.stored.head.len() as u64 + self.stored.body.size();
-        quota::admit(self.shared, name, size).await
+        quarantine_admission::admit(self.shared, name, size).await
     }
 
-    /// Holds the whole message: a verdict speaks about its content, which all recipients share.
+    /// Holds the whole message: a verdict is about its content, which all recipients share.
     async fn quarantine(&self, name: String, by: Option<String>) -> Finished {
         let stage = Some("deliver".to_owned());
         let since = self.shared.clock.now();
@@ -203,19 +214,19 @@ impl Trying<'_> {
         match self.shared.spool.hold(self.stored.id, hold.clone()).await {
             Ok(_) => {
                 quarantine::count("quarantined");
-                self.shared.tell_hold(self.stored.id, &hold, by.as_deref());
+                self.shared.record_hold(self.stored.id, &hold, by.as_deref());
                 self.held(Some(&hold))
             }
             Err(SpoolError::Unknown(_)) => self.finished(AttemptReport::settled()),
             Err(error) => {
-                tracing::error!(queue_id = %self.stored.id, %error, "a message cannot be held now");
+                tracing::error!(queue_id = %self.stored.id, %error, "a message cannot be put into its quarantine now; it will be tried again");
                 let again = Again::BackOff;
                 self.finished(AttemptReport { again, ..interrupted(self.attempt.recipients.clone()) })
             }
         }
     }
 
-    /// What the attempt has found. An operator may have let go of it since: the queue knows which came later.
+    /// The result for a message that is held. An operator may have released it since: the queue knows which came later.
     fn held(&self, hold: Option<&Hold>) -> Finished {
         let custody = self.config.quarantine.custody(hold, &self.shared.ages.timeline());
         self.finished(AttemptReport { hold: custody, ..interrupted(self.attempt.recipients.clone()) })
@@ -223,37 +234,36 @@ impl Trying<'_> {
 
     async fn durably(
         &self,
-        context: &SettleContext,
+        cause: &SettleCause,
         results: &[RecipientResult],
         report: AttemptReport,
     ) -> Finished {
-        match settle::durably(self.shared, self.stored, context, results).await {
+        match settle::durably(self.shared, self.stored, cause, results).await {
             Ok(()) => {}
             // An operator settled it while the attempt was under way.
             Err(SpoolError::Unknown(_)) => return self.finished(AttemptReport::settled()),
             Err(error) => {
-                tracing::error!(queue_id = %self.stored.id, %error, "an attempt's outcome cannot be stored");
+                tracing::error!(queue_id = %self.stored.id, %error, "the outcome of a delivery cannot be stored; it will be made again");
             }
         }
         self.finished(report)
     }
 
-    fn context(&self, plan: &Plan, by: Option<String>, stage: &'static str) -> SettleContext {
-        SettleContext {
-            attempt: self.attempt.attempts.saturating_add(1),
+    fn cause(&self, plan: &DeliveryPlan, by: Option<String>) -> SettleCause {
+        SettleCause::Attempt {
+            next_hop: plan.target.next_hop.clone(),
+            number: self.attempt.attempts.saturating_add(1),
             took: monotonic().saturating_duration_since(self.started),
             by,
-            stage,
-            ..SettleContext::none(plan.target.next_hop.clone())
         }
     }
 
-    /// Pending recipients of this attempt whom a plugin took out of it: their copies are dropped, since nobody would ever
-    /// come back for them.
-    fn dropped(&self, plan: &Plan) -> Vec<RecipientResult> {
+    /// Pending recipients of this attempt that a plugin has removed from it. Their copies are dropped, since no later
+    /// attempt would be made for them.
+    fn removed(&self, plan: &DeliveryPlan) -> impl Iterator<Item = u32> {
         let kept = |id: u32| plan.envelope.recipients.iter().any(|recipient| recipient.id == id);
-        let ids = self.attempt.recipients.iter().copied();
-        ids.filter(|id| settle::pending(self.stored, *id).is_some() && !kept(*id)).map(discarded).collect()
+        let pending = |id: u32| recipient_result::pending(self.stored, id).is_some();
+        self.attempt.recipients.iter().copied().filter(move |id| pending(*id) && !kept(*id))
     }
 
     fn finished(&self, report: AttemptReport) -> Finished {
@@ -261,36 +271,36 @@ impl Trying<'_> {
     }
 }
 
-fn discarded(recipient: u32) -> RecipientResult {
-    RecipientResult { end: Resolution::Discarded, ..RecipientResult::nothing(recipient) }
+fn discarded(recipient: u32, stage: DiscardStage) -> RecipientResult {
+    RecipientResult::without_reply(recipient, Resolution::Discarded(stage))
 }
 
-fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> RecipientResult {
-    let heard = &word.outcome;
-    let telling =
-        if plan.no_bounce.contains(&heard.id) { ReportPolicy::Suppressed } else { ReportPolicy::Due };
+fn result_of(reply: &RecipientReply, plan: &DeliveryPlan, now: UnixTime, wait: Duration) -> RecipientResult {
+    let outcome = &reply.outcome;
+    let suppressed = plan.no_bounce.contains(&outcome.id);
+    let policy = if suppressed { ReportPolicy::Suppressed } else { ReportPolicy::Due };
     RecipientResult {
-        recipient: heard.id,
-        end: match &heard.outcome {
-            ReplyOutcome::Delivered(_) => Resolution::Delivered(word.success),
+        recipient: outcome.id,
+        end: match &outcome.outcome {
+            ReplyOutcome::Delivered(_) => Resolution::Delivered(reply.success),
             ReplyOutcome::Deferred(_) => Resolution::Deferred(now.plus(wait)),
-            ReplyOutcome::Failed(_) => Resolution::Failed(telling),
+            ReplyOutcome::Failed(_) => Resolution::Failed(policy),
         },
-        reply: Some(heard.outcome.reply().clone()),
-        speaker: heard.speaker,
-        peer: Arc::clone(&word.peer),
+        reply: Some(outcome.outcome.reply().clone()),
+        speaker: outcome.speaker,
+        peer: Arc::clone(&reply.peer),
         last_attempt: Some(now),
     }
 }
 
-/// The outcomes as the judges hear of them.
-fn told(heard: &Heard) -> Vec<pintle_policy::DeliveryOutcome> {
-    let tell = |word: &Word| pintle_policy::DeliveryOutcome {
-        recipient: word.outcome.id,
-        next_hop: word.peer.host.clone(),
-        reply: Some(word.outcome.outcome.reply().clone()),
-        delivered: matches!(word.outcome.outcome, ReplyOutcome::Delivered(_)),
-        retry: word.is_deferred(),
+/// The outcomes in the form in which plugins get them.
+fn delivery_outcomes(replies: &AttemptReplies) -> Vec<pintle_policy::DeliveryOutcome> {
+    let outcome = |reply: &RecipientReply| pintle_policy::DeliveryOutcome {
+        recipient: reply.outcome.id,
+        next_hop: reply.peer.host.clone(),
+        reply: Some(reply.outcome.outcome.reply().clone()),
+        delivered: matches!(reply.outcome.outcome, ReplyOutcome::Delivered(_)),
+        retry: reply.is_deferred(),
     };
-    heard.words.iter().map(tell).collect()
+    replies.replies.iter().map(outcome).collect()
 }

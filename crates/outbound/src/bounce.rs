@@ -1,4 +1,4 @@
-//! What senders are told: who deserves a report, and the report as a new message.
+//! Bounces and other reports to senders: who gets a DSN (RFC 3464), and the DSN as a new message.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,14 @@ use pintle_smtp::client::Speaker;
 use pintle_spool::{Content, Entry, NewMessage, Stored};
 
 use crate::Config;
-use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SuccessReporter};
-use crate::shared::OutboundShared;
+use crate::parts::OutboundShared;
+use crate::recipient_result::{self, RecipientResult, ReportPolicy, Resolution, SuccessReporter};
 
 /// The longest line that is returned, with its CRLF, in octets.
 const LONGEST_LINE: usize = 1_000;
 
-/// A report that is to be committed.
-pub(crate) struct BornReport {
+/// A DSN that is to be committed.
+pub(crate) struct NewReport {
     pub(crate) message: NewMessage,
     pub(crate) kind: ReportKind,
     pub(crate) to: Address,
@@ -27,28 +27,28 @@ pub(crate) struct BornReport {
     pub(crate) about: Vec<u32>,
 }
 
-/// The reports that these results beget; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
-pub(crate) async fn children(
+/// The reports that are due for these results; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
+pub(crate) async fn reports_for(
     shared: &OutboundShared,
     stored: &Stored,
     results: &[RecipientResult],
-) -> Vec<BornReport> {
-    let mut children = Vec::new();
+) -> Vec<NewReport> {
+    let mut reports = Vec::new();
     let ReversePath::Address(sender) = &stored.entry.envelope.sender else {
-        return children;
+        return reports;
     };
     for kind in [ReportKind::Failure, ReportKind::Success] {
-        let told: Vec<DsnRecipient<'_>> =
+        let recipients: Vec<DsnRecipient<'_>> =
             results.iter().filter_map(|result| dsn_recipient(stored, result, kind)).collect();
-        if !told.is_empty() {
-            let letter = DsnBuilder { shared, stored, sender };
-            children.push(letter.child(kind, &told).await);
+        if !recipients.is_empty() {
+            let builder = DsnBuilder { shared, stored, sender };
+            reports.push(builder.report(kind, &recipients).await);
         }
     }
-    children
+    reports
 }
 
-/// A recipient of whom the sender is told.
+/// A recipient that a report is about.
 struct DsnRecipient<'a> {
     recipient: &'a Recipient,
     action: DsnAction,
@@ -56,13 +56,13 @@ struct DsnRecipient<'a> {
     cause: Option<Cow<'static, str>>,
 }
 
-/// RFC 3461 sections 4.1 and 5.2: what the sender asked for decides.
+/// Whether a report of this kind names the recipient. What the sender asked for decides (RFC 3461 sections 4.1 and 5.2).
 fn dsn_recipient<'a>(
     stored: &'a Stored,
     result: &'a RecipientResult,
     kind: ReportKind,
 ) -> Option<DsnRecipient<'a>> {
-    let recipient = settle::recipient(stored, result.recipient)?;
+    let recipient = recipient_result::recipient(stored, result.recipient)?;
     let notify = recipient.params.notify();
     let (action, cause) = match (kind, result.end) {
         (ReportKind::Failure, Resolution::Failed(ReportPolicy::Due)) if notify.failure => {
@@ -82,18 +82,19 @@ fn dsn_recipient<'a>(
     Some(DsnRecipient { recipient, action, result, cause })
 }
 
-/// What a next hop said stands in a field of its own; what we found ourselves has no other place than this sentence.
+/// Why the recipient expired, in words. A next hop's reply has a field of its own; what we found out ourselves has no other
+/// place than this sentence.
 fn too_late(result: &RecipientResult) -> Cow<'static, str> {
-    let sentence = "It could not be delivered in time, and we have given up.";
+    let sentence = "It could not be delivered in time; no further attempt is made.";
     match &result.reply {
         Some(reply) if result.speaker == Speaker::Us => {
-            format!("{sentence} The last trouble: {}.", reply.text).into()
+            format!("{sentence} The last failure: {}.", reply.text).into()
         }
         _ => sentence.into(),
     }
 }
 
-/// What all reports of one settlement have in common.
+/// Writes the reports of one settlement.
 pub(crate) struct DsnBuilder<'a> {
     pub(crate) shared: &'a OutboundShared,
     pub(crate) stored: &'a Stored,
@@ -101,27 +102,28 @@ pub(crate) struct DsnBuilder<'a> {
 }
 
 impl DsnBuilder<'_> {
-    async fn child(&self, kind: ReportKind, told: &[DsnRecipient<'_>]) -> BornReport {
-        let statuses: Vec<dsn::RecipientStatus<'_>> = told.iter().map(status).collect();
-        self.write(kind, &statuses, told.iter().map(|told| told.recipient.id).collect()).await
+    async fn report(&self, kind: ReportKind, recipients: &[DsnRecipient<'_>]) -> NewReport {
+        let statuses: Vec<dsn::RecipientStatus<'_>> = recipients.iter().map(status).collect();
+        self.write(kind, &statuses, recipients.iter().map(|one| one.recipient.id).collect()).await
     }
 
+    /// The report as a message: one status for each of the recipients `about`.
     pub(crate) async fn write(
         &self,
         kind: ReportKind,
         statuses: &[dsn::RecipientStatus<'_>],
         about: Vec<u32>,
-    ) -> BornReport {
+    ) -> NewReport {
         let config = self.shared.config.load_full();
         let (id, at) = (self.shared.new_id(), self.shared.clock.now());
         let from = from_address(&config);
         let entry = &self.stored.entry;
-        // Whatever the message needed: only its sender's address decides where the report must be able to go.
+        // Whatever the message needed, only its sender's address decides whether the report needs SMTPUTF8.
         let utf8 = self.sender.needs_smtputf8();
         let written = Notification {
             id,
             at,
-            random: (self.shared.dice)(),
+            random: (self.shared.random_source)(),
             reporting_mta: &config.hostname,
             from_name: &config.reports.from_name,
             from: &from,
@@ -137,7 +139,7 @@ impl DsnBuilder<'_> {
         let mut entry = entry_of(self.stored.id, self.sender, at, &written, utf8);
         // RFC 8689 section 5: a report on such a message names people and subject, and is protected like it.
         entry.envelope.params.require_tls = self.stored.entry.envelope.params.require_tls;
-        BornReport {
+        NewReport {
             message: NewMessage { id, head: written.head, content: Content::from(written.body), entry },
             kind,
             to: self.sender.clone(),
@@ -146,17 +148,17 @@ impl DsnBuilder<'_> {
     }
 }
 
-fn status<'a>(told: &'a DsnRecipient<'a>) -> dsn::RecipientStatus<'a> {
-    let reply = told.result.reply.as_ref();
-    let theirs = told.result.speaker == Speaker::NextHop;
+fn status<'a>(one: &'a DsnRecipient<'a>) -> dsn::RecipientStatus<'a> {
+    let reply = one.result.reply.as_ref();
+    let theirs = one.result.speaker == Speaker::NextHop;
     dsn::RecipientStatus {
-        recipient: told.recipient,
-        action: told.action,
-        status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.result.end)),
-        remote_mta: told.result.remote_host(),
+        recipient: one.recipient,
+        action: one.action,
+        status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(one.result.end)),
+        remote_mta: one.result.remote_host(),
         diagnostic: reply.filter(|_| theirs),
-        cause: told.cause.as_deref().or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
-        last_attempt: told.result.last_attempt,
+        cause: one.cause.as_deref().or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
+        last_attempt: one.result.last_attempt,
         will_retry_until: None,
     }
 }
@@ -169,19 +171,19 @@ fn default_status(end: Resolution) -> Option<EnhancedCode> {
 fn from_address(config: &Config) -> Address {
     let default = || Address::parse(&format!("postmaster@{}", config.hostname), Charset::Utf8);
     let own = config.reports.from.clone();
-    // A hostname that makes no address leaves the one address that needs none (RFC 5321 section 4.5.1).
+    // If the hostname makes no address, the bare postmaster is left, which needs no domain (RFC 5321 section 4.5.1).
     own.or_else(|| default().ok())
         .or_else(|| Address::parse("postmaster", Charset::Ascii).ok())
         .unwrap_or_else(|| unreachable!("postmaster is an address"))
 }
 
-/// RFC 3461 section 4.3: `RET` decides for failures alone; everything else brings back the header. What is asked for in
-/// whole and too large comes back as its header as well, and what is silent about it as a whole if it is small.
+/// What a report returns of the message. RFC 3461 section 4.3: `RET` decides for failures alone; other reports return the
+/// header. Without `RET` a message returns whole, and one above the limit as its header, whatever `RET` asks for.
 async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> ReturnedContent {
     let head = stored.head.clone();
     let size = head.len() as u64 + stored.body.size();
     let params = &stored.entry.envelope.params;
-    // RFC 8689 section 5: what had to be protected by TLS is not sent about again, whatever RET says.
+    // RFC 8689 section 5: a message that required TLS is not returned, whatever RET says.
     let whole = kind == ReportKind::Failure
         && params.ret != Some(Return::Headers)
         && !params.require_tls
@@ -195,14 +197,14 @@ async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> ReturnedCont
         }
         Ok(body) => ReturnedContent::Whole(head, body),
         Err(error) => {
-            tracing::error!(queue_id = %stored.id, %error, "a report goes without the message");
+            tracing::error!(queue_id = %stored.id, %error, "the body of a message cannot be read; the report returns its header alone");
             ReturnedContent::Header(cut(&head, limit))
         }
     }
 }
 
-/// Where the first line begins that is longer than RFC 5321 section 4.5.3.1.6 lets everybody count on. A next hop that
-/// refuses a message for such a line would refuse the report as well, and nobody would ever hear of it.
+/// Where the first line begins that is longer than every host must take (RFC 5321 section 4.5.3.1.6). A next hop that
+/// refuses a message for such a line would refuse the report as well, and the sender would never hear of it.
 fn long_line(text: &[u8]) -> Option<usize> {
     let mut start = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -214,7 +216,7 @@ fn long_line(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// A header block above the limit, or with a line above its own, is cut at a line's end.
+/// Cuts a header block at the end of a line: before one that is too long, and below the limit.
 fn cut(head: &Bytes, limit: u64) -> Bytes {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let head = head.slice(..long_line(head).unwrap_or(head.len()));
@@ -246,7 +248,7 @@ fn entry_of(
     needs_smtputf8: bool,
 ) -> Entry {
     let params = RcptParams {
-        // RFC 3461 section 6.2: nobody is to be told about a report.
+        // RFC 3461 section 6.2: no report is sent about a report.
         notify: Some(Notify::NEVER),
         ..RcptParams::default()
     };

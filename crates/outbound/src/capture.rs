@@ -1,4 +1,4 @@
-//! Delivery into the hands of the host program instead of a next hop: how a sandbox shows what would have been sent.
+//! Capture: delivery to the host program in place of every next hop, by which a sandbox shows what would have been sent.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ pub trait Capture: Send + Sync + 'static {
     /// Takes one message for the recipients in its envelope.
     ///
     /// The reply counts for all of them, as a next hop's would: 2xx delivers, 4xx defers, 5xx fails.
-    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply>;
+    fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply>;
 }
 
-/// What would have been sent.
+/// A message as it would have been sent.
 #[derive(Clone)]
-pub struct Captured {
-    /// The queue id.
+pub struct CapturedMessage {
+    /// The queue id of the message.
     pub id: QueueId,
     /// Reverse-path, parameters and recipients of this attempt.
     pub envelope: Envelope,
-    /// Where it would have gone.
+    /// The next hop that it would have gone to.
     pub next_hop: NextHop,
     /// The header block, with the empty line that ends it.
     pub head: Bytes,
-    /// Everything after that line.
+    /// The body, after that line.
     pub body: Arc<dyn Body>,
 }

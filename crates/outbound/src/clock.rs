@@ -1,8 +1,8 @@
-//! Time as a parameter: retries, warnings and expiry are tested without waiting for days.
+//! Clocks as a parameter: retries, warnings and expiry are tested without waiting for days.
 //!
-//! What cannot be undone hangs on [`Ages`], which goes by the monotonic clock and watches the wall clock for steps. The
-//! wall clock gives what people and other hosts read: dates in reports and records, names of messages, times that are
-//! stored. Deadlines within a session run on the monotonic clock of the runtime.
+//! Acts that cannot be undone depend on [`Ages`], which goes by the monotonic clock and watches the wall clock for steps. The
+//! wall clock gives what people and other hosts read: dates in reports and records, queue ids, and times that are stored.
+//! Deadlines within a session run on the monotonic clock of the runtime.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,22 +11,23 @@ use futures_util::future::BoxFuture;
 use pintle_mail::UnixTime;
 use pintle_queue::{ClockStep, Reading, Timeline};
 
-/// Somebody who has both clocks.
+/// The wall clock and the monotonic clock.
 pub trait Clock: Send + Sync + 'static {
-    /// The time of day, which anybody may set at any moment.
+    /// The time of day by the wall clock, which may be set at any moment.
     fn now(&self) -> UnixTime;
 
-    /// How much time has passed since some moment before the first call; nobody can change it.
+    /// The time that has passed since some fixed moment before the first call. It cannot be set.
     fn monotonic(&self) -> Duration;
 
-    /// Ends when so much time has passed, or soon after.
+    /// Ends when `wait` has passed, or soon after.
     fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// The system's clocks.
+/// The wall clock of the operating system and the monotonic clock of the Tokio runtime.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+/// The fixed moment of [`SystemClock::monotonic`].
 static BEGAN: LazyLock<Instant> = LazyLock::new(monotonic);
 
 impl Clock for SystemClock {
@@ -49,64 +50,63 @@ pub(crate) fn monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The time that messages grow old in, shared by all who ask for it. Each question is a reading of both clocks; a step of
-/// the wall clock is told to the log and to the metrics here, once.
+/// The time by which messages age. Each call reads both clocks; a step of the wall clock is logged and counted here, once.
 pub(crate) struct Ages {
     clock: Arc<dyn Clock>,
-    watched: Mutex<Watched>,
+    watched: Mutex<WatchedTimeline>,
 }
 
-struct Watched {
+struct WatchedTimeline {
     timeline: Timeline,
-    /// Steps that the runner has not heard of.
-    news: Vec<ClockStep>,
+    /// Steps that the runner has not taken yet.
+    steps: Vec<ClockStep>,
 }
 
 impl Ages {
     pub(crate) fn start(clock: Arc<dyn Clock>) -> Self {
         let timeline = Timeline::start(read(&*clock));
-        Self { clock, watched: Mutex::new(Watched { timeline, news: Vec::new() }) }
+        Self { clock, watched: Mutex::new(WatchedTimeline { timeline, steps: Vec::new() }) }
     }
 
-    /// The time that the queue goes by.
+    /// The present on the queue's timeline.
     pub(crate) fn now(&self) -> UnixTime {
         self.read().timeline.now()
     }
 
-    /// The timeline as both clocks have it now.
+    /// The timeline by both clocks now.
     pub(crate) fn timeline(&self) -> Timeline {
         self.read().timeline.clone()
     }
 
-    /// The age of what was stored at this time, no greater than either clock allows.
+    /// The age of a message that was stored at this time, no greater than either clock allows.
     pub(crate) fn since(&self, stored: UnixTime) -> Duration {
         let watched = self.read();
         watched.timeline.now().since(watched.timeline.place(stored))
     }
 
-    /// Whether what has `limit` to live may end now.
+    /// Whether a message whose maximum age is `limit` may expire now: not soon after a step or a start.
     pub(crate) fn is_steady(&self, limit: Duration) -> bool {
         let watched = self.read();
         watched.timeline.steady_at(limit) <= watched.timeline.now()
     }
 
-    /// The last step, while it still holds something.
+    /// The last step, while expiries still wait because of it.
     pub(crate) fn unsteady(&self) -> Option<ClockStep> {
         self.read().timeline.unsteady()
     }
 
-    /// The steps since the last question.
-    pub(crate) fn take_news(&self) -> Vec<ClockStep> {
-        std::mem::take(&mut self.read().news)
+    /// The steps since the last call.
+    pub(crate) fn take_steps(&self) -> Vec<ClockStep> {
+        std::mem::take(&mut self.read().steps)
     }
 
-    fn read(&self) -> MutexGuard<'_, Watched> {
-        // Whoever panicked with it left a timeline that is whole: a reading is taken or not.
+    fn read(&self) -> MutexGuard<'_, WatchedTimeline> {
+        // A panic with the lock held leaves the timeline whole: a reading is taken or not.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = read(&*self.clock);
         if let Some(step) = watched.timeline.read(reading) {
-            tell(&step);
-            watched.news.push(step);
+            log_step(&step);
+            watched.steps.push(step);
         }
         watched
     }
@@ -116,7 +116,7 @@ fn read(clock: &dyn Clock) -> Reading {
     Reading { wall: clock.now(), monotonic: clock.monotonic() }
 }
 
-fn tell(step: &ClockStep) {
+fn log_step(step: &ClockStep) {
     let direction = if step.is_ahead() { "ahead" } else { "back" };
     metrics::counter!("pintle_clock_steps_total", "direction" => direction).increment(1);
     tracing::error!(
@@ -126,12 +126,12 @@ fn tell(step: &ClockStep) {
     );
 }
 
-/// Random numbers; they name messages and spread retries, and keep no secret.
-pub type Dice = Arc<dyn Fn() -> u128 + Send + Sync>;
+/// A source of random numbers. They make queue ids and spread retries (jitter); no secret depends on them.
+pub type RandomSource = Arc<dyn Fn() -> u128 + Send + Sync>;
 
-/// The default dice.
+/// Random numbers from the system's generator.
 #[must_use]
-pub fn dice() -> Dice {
+pub fn system_random() -> RandomSource {
     Arc::new(|| {
         let half = || u128::from(pintle_dns::random_seed());
         half() << 64 | half()

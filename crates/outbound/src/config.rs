@@ -1,6 +1,7 @@
-//! What outbound is told: who we are, which way mail goes, how many sessions, how patient. The defaults stand here once.
+//! The configuration of outbound and its defaults: our name, routes and relays, TLS, sessions, timeouts, retries, reports,
+//! quarantines.
 //!
-//! These are plain values; the configuration file's form, its units and its mistakes are known elsewhere.
+//! These are plain values. The form of the configuration file, its units and its mistakes are the config crate's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,54 +16,55 @@ pub use pintle_smtp::client::{Channel, Credentials, EightBit, Protocol, Timeouts
 
 use crate::{Endpoint, Quota, Retention, RouteTable};
 
-/// Everything that outbound is told.
+/// The configuration of outbound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Our name: said in EHLO, named in reports, and never delivered to by MX.
+    /// Our name: sent in EHLO, named in reports, and never delivered to by MX.
     pub hostname: String,
-    /// Other names under which we are known; an exchanger of such a name is ourselves (RFC 5321 section 5.1).
+    /// Other names of ours; an exchanger of such a name is ourselves (RFC 5321 section 5.1).
     pub own_names: Vec<String>,
     /// Our addresses; an exchanger at one of them is ourselves, whatever its port.
     pub own_addresses: Vec<IpAddr>,
-    /// Where we listen; an exchanger there is ourselves. On a wildcard address that is every address of this machine.
+    /// The addresses that we listen on; an exchanger there is ourselves. A wildcard stands for every address of this machine.
     pub listeners: Vec<SocketAddr>,
-    /// Which domains go where.
+    /// The next hop of each recipient domain.
     pub routes: RouteTable,
-    /// Next hops by name.
+    /// Configured next hops, by name.
     pub relays: BTreeMap<String, Relay>,
-    /// Credentials that plugins may choose by name, each for the relays that it belongs to.
+    /// Credentials that plugins may choose by name, each for its own relays.
     pub credentials: BTreeMap<String, NamedCredentials>,
-    /// Delivery by MX.
+    /// Delivery to the mail exchangers of a domain.
     pub mx: Mx,
-    /// Addresses to send from.
+    /// Source addresses of connections.
     pub sources: Sources,
-    /// How many sessions, and how long they live.
+    /// Limits of sessions and of the connection pool.
     pub sessions: Sessions,
     /// How long a next hop may take at each step.
     pub timeouts: Timeouts,
     /// What to do with 8-bit content where a next hop lacks 8BITMIME.
     pub eight_bit: EightBit,
-    /// How bodies travel.
+    /// Whether bodies go by BDAT or DATA.
     pub transfer: Transfer,
-    /// When to try again, to warn and to give up.
+    /// Back-off between attempts, the delay warning, and the maximum age.
     pub retry: RetryPolicy,
-    /// Reports to senders.
+    /// Bounces and other reports to senders.
     pub reports: Reports,
-    /// What messages are signed with when a plugin asks for it.
+    /// The keys that messages are signed with when a plugin asks for it.
     pub keys: Arc<Keyring>,
-    /// How long quarantines keep what nobody releases.
+    /// How long messages stay in quarantines.
     pub quarantine: Retention,
-    /// How much quarantines hold.
+    /// How much may lie in quarantines.
     pub quota: Quota,
 }
 
 impl Config {
-    /// Where mail for a domain goes (A-labels, lower case). RFC 5321 section 4.5.1: postmaster without one is ours.
+    /// The next hop of a domain (A-labels, lower case). A bare postmaster, without a domain, is ours (RFC 5321 section
+    /// 4.5.1).
     pub(crate) fn next_hop(&self, domain: &str) -> NextHop {
         self.routes.next_hop(if domain.is_empty() { &self.hostname } else { domain })
     }
 
-    /// All defaults, under this name: every domain by its MX, no relay.
+    /// The defaults, under this hostname: every domain by its MX, no relay.
     #[must_use]
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
@@ -93,13 +95,13 @@ impl Config {
         ours(&self.hostname) || self.own_names.iter().any(|name| ours(name))
     }
 
-    /// How much TLS the configuration demands of a next hop; of one that it does not list as much as of exchangers.
+    /// The TLS policy that the configuration has for a next hop. One that it does not list has that of mail exchangers.
     #[must_use]
     pub fn tls_for(&self, next_hop: &NextHop) -> TlsPolicy {
         self.relay(next_hop).map_or(self.mx.tls, |(_, relay)| relay.tls)
     }
 
-    /// The relay that this next hop is, if the configuration lists it, with its name.
+    /// The name and settings of this next hop, if it is a configured relay.
     pub(crate) fn relay<'a>(&'a self, next_hop: &'a NextHop) -> Option<(&'a str, &'a Relay)> {
         match next_hop {
             NextHop::Relay(name) | NextHop::Lmtp(name) => Some((name, self.relays.get(name)?)),
@@ -107,7 +109,7 @@ impl Config {
         }
     }
 
-    /// How many sessions at once this next hop gets.
+    /// How many sessions this next hop may have at once.
     pub(crate) fn sessions_for(&self, next_hop: &NextHop) -> usize {
         let sessions = self.relay(next_hop).and_then(|(_, relay)| relay.sessions);
         sessions.unwrap_or(self.sessions.per_hop).max(1)
@@ -117,15 +119,15 @@ impl Config {
 /// A configured next hop: one or more hosts that take the same mail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Relay {
-    /// Tried in this order.
+    /// Its hosts, tried in this order; at least one.
     pub hosts: Vec<Endpoint>,
     /// SMTP, or LMTP (RFC 2033).
     pub protocol: Protocol,
-    /// How much TLS it takes.
+    /// How much TLS its hosts must take.
     pub tls: TlsPolicy,
-    /// TLS from the first byte instead of STARTTLS (RFC 8314 section 3.3).
+    /// TLS from the first octet instead of STARTTLS (RFC 8314 section 3.3).
     pub implicit_tls: bool,
-    /// With what to authenticate.
+    /// The credentials to authenticate with (AUTH).
     pub credentials: Option<Credentials>,
     /// How many sessions at once, in place of [`Sessions::per_hop`].
     pub sessions: Option<usize>,
@@ -146,29 +148,29 @@ impl Relay {
     }
 }
 
-/// Credentials that a plugin may choose by name. They are said to the hosts of these relays and to nobody else: whoever
-/// chooses where mail goes must not choose who hears a password.
+/// Credentials that a plugin may choose by name. They are sent to the hosts of these relays and to no others: a plugin that
+/// chooses where mail goes must not choose who gets a password.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedCredentials {
-    /// The secret.
+    /// The user name and password.
     pub credentials: Credentials,
-    /// The names of the relays that it belongs to.
+    /// The names of the relays that they may be sent to.
     pub relays: BTreeSet<String>,
 }
 
-/// Delivery by MX.
+/// Delivery to the mail exchangers of a domain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mx {
-    /// How much TLS it takes.
+    /// How much TLS exchangers must take.
     pub tls: TlsPolicy,
     /// The port of exchangers: 25 on the Internet.
     pub port: u16,
-    /// How many addresses of one domain's exchangers one attempt tries.
+    /// How many addresses of a domain's exchangers one attempt tries.
     pub addresses: usize,
     /// Networks that exchangers may be in although they are not public. Strangers say where exchangers are.
     pub networks: Vec<IpNet>,
-    /// Prefixes under which a translator of ours (NAT64) has IPv4 hosts, besides the well-known one; of the lengths that RFC
-    /// 6052 section 2.2 lists. Strangers could name inner hosts by them.
+    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. Without them
+    /// strangers could name inner IPv4 hosts.
     pub nat64: Vec<Ipv6Net>,
 }
 
@@ -184,29 +186,29 @@ impl Default for Mx {
     }
 }
 
-/// Addresses to send from; the system chooses where none is given.
+/// Source addresses of connections; the system chooses where none is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// Towards IPv4.
+    /// For connections over IPv4.
     pub v4: Option<Ipv4Addr>,
-    /// Towards IPv6.
+    /// For connections over IPv6.
     pub v6: Option<Ipv6Addr>,
 }
 
-/// How many sessions, and how long they live.
+/// Limits of sessions and of the connection pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sessions {
-    /// At once for one next hop; below the 20 that Exchange takes from one source.
+    /// Sessions at once with one next hop; below the 20 that Exchange accepts from one source.
     pub per_hop: usize,
-    /// Attempts under way in all; those that wait for a session or for the disk count.
+    /// Attempts under way with all next hops; those that wait for a session or for the disk count.
     pub total: usize,
     /// Messages over one session before a new one is opened.
     pub messages: u32,
     /// How long an idle session is kept for the next message.
     pub idle: Duration,
-    /// How long a TCP connection may take.
+    /// How long connecting to an address may take.
     pub connect: Duration,
-    /// How long a host whose TLS failed under the opportunistic policy is spoken to in plain text.
+    /// How long a host whose opportunistic TLS failed is spoken to in plain text.
     pub plain_memory: Duration,
 }
 
@@ -223,14 +225,14 @@ impl Default for Sessions {
     }
 }
 
-/// Reports to senders (RFC 3464).
+/// Bounces and other reports (DSN, RFC 3464) to senders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reports {
-    /// The address in their From field; none means `postmaster@` and our hostname.
+    /// The address in their From field; without one `postmaster@` and our hostname.
     pub from: Option<pintle_mail::Address>,
     /// The name in their From field.
     pub from_name: String,
-    /// A message up to this size, in octets, comes back whole; of a larger one only the header, whatever `RET` asks.
+    /// A message up to this size, in octets, is returned whole; of a larger one only the header, whatever `RET` asks for.
     pub return_limit: u64,
 }
 

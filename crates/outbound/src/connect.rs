@@ -1,4 +1,6 @@
-//! Opening a session: hosts in order, addresses in turn, TLS as the policy has it, until one next hop is ready.
+//! Opening a session: hosts in order, their addresses in turn, with the TLS that each host must take, until one is ready.
+//!
+//! Opportunistic TLS that fails falls back to plain text here, and addresses that do not answer come last the next time.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,90 +11,58 @@ use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{PeerMembers, Tls};
 use pintle_smtp::client::{
-    Channel, Closed, Config as Speech, Credentials, DialogueStep, Limits, Owner, Session, Speaker,
+    Channel, Closed, Config as SessionConfig, Credentials, DialogueStep, Limits, Owner, Session, Speaker,
 };
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
 
 use crate::clock::monotonic;
-use crate::connection::{ClientConnection, SetUp};
+use crate::connect_failure::ConnectFailure;
+use crate::connection::{ClientConnection, SetUp, channel};
+use crate::host_defects::HostDefect;
 use crate::network::{HostAddress, Stream};
-use crate::plan::{Plan, Target};
-use crate::resolve::{self, HopPath, Host};
-use crate::session_pool::Quirk;
-use crate::shared::OutboundShared;
-use crate::talks::Asked;
+use crate::parts::OutboundShared;
+use crate::plan::{DeliveryPlan, HopTarget};
+use crate::resolve::{self, HopHost, HopPath, HostId};
 use crate::{Config, Endpoint, exchanger};
 
-/// How long an address at which nobody answered comes after the others: longer than an attempt waits for the next one.
-const DEAD: Duration = Duration::from_secs(24 * 3600);
+/// How long an address that did not answer comes after the others: longer than an attempt waits for the next one.
+const UNREACHABLE_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
-/// Why nothing was sent, for all recipients of an attempt alike.
-#[derive(Debug, Clone)]
-pub(crate) struct ConnectFailure {
-    /// The recipients fail; otherwise they are deferred.
-    pub(crate) final_: bool,
-    pub(crate) reply: Reply,
-    /// Whose words the reply holds.
-    pub(crate) speaker: Speaker,
-    /// Who was asked last.
-    pub(crate) peer: Arc<PeerMembers>,
-    /// The next hop as a whole is in trouble.
-    pub(crate) hop: bool,
-}
-
-impl ConnectFailure {
-    fn ours(final_: bool, reply: Reply) -> Self {
-        Self { final_, reply, speaker: Speaker::Us, peer: Arc::default(), hop: !final_ }
-    }
-
-    /// The recipients fail.
-    pub(crate) fn fail(reply: Reply) -> Self {
-        Self::ours(true, reply)
-    }
-
-    /// The next hop cannot be used now.
-    pub(crate) fn defer(reply: Reply) -> Self {
-        Self::ours(false, reply)
-    }
-
-    /// The session is over.
-    fn closed(why: &Closed, peer: PeerMembers) -> Self {
-        Self { speaker: why.speaker(), peer: Arc::new(peer), ..Self::defer(why.reply()) }
-    }
-}
-
-/// One attempt to open a session.
+/// One try at opening a session.
 struct Connector<'a> {
     shared: &'a OutboundShared,
     config: &'a Config,
-    /// For whom; others may use the session later.
+    /// The message that it is opened for; others may use the session later.
     id: QueueId,
-    target: &'a Target,
-    /// With what to authenticate.
+    target: &'a HopTarget,
+    /// The credentials to authenticate with.
     login: Option<Credentials>,
-    way: HopPath,
-    /// Hosts that have had their say about this message.
-    asked: &'a [Asked],
-    /// The preference of the best exchanger that could not be reached.
+    path: HopPath,
+    /// Hosts that have replied about this message already.
+    asked: &'a [HostId],
+    /// The preference of the best exchanger that could not be used.
     missed: Option<u16>,
     /// Addresses that may still be tried.
     left: usize,
-    /// Those at which nobody answered.
-    dead: Vec<String>,
-    /// Those that come after the others, since nobody answered there lately.
-    later: Vec<(Host, HostAddress)>,
-    /// There were more addresses than may be tried.
-    short: bool,
-    /// The last trouble; a next hop's own words are kept over ours.
+    /// Addresses that gave no session.
+    unreachable: Vec<String>,
+    /// Addresses that come after the others, since they did not answer lately.
+    later: Vec<(HopHost, HostAddress)>,
+    /// There are more addresses than one attempt may try.
+    has_more: bool,
+    /// The last failure; a next hop's own reply is kept over ours.
     last: Option<ConnectFailure>,
 }
 
-/// Opens a session along the plan's way, with none of the hosts that were asked already.
+/// Opens a session for the plan, with none of the hosts that were asked already.
+///
+/// # Errors
+/// No host gave a session, or none is left to be asked.
 pub(crate) async fn open(
     shared: &OutboundShared,
     config: &Config,
-    plan: &Plan,
-    asked: &[Asked],
+    plan: &DeliveryPlan,
+    asked: &[HostId],
 ) -> Result<Box<ClientConnection>, ConnectFailure> {
     let target = &plan.target;
     let login = target.login(config).map_err(|text| {
@@ -100,8 +70,8 @@ pub(crate) async fn open(
         // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
         ConnectFailure::defer(ours(EnhancedCode(4, 3, 5), text))
     })?;
-    let way = resolve::way(target, config, shared.resolver.as_ref()).await?;
-    let opening = Connector {
+    let path = resolve::path(target, config, shared.resolver.as_ref()).await?;
+    let connector = Connector {
         shared,
         config,
         id: plan.id,
@@ -109,22 +79,22 @@ pub(crate) async fn open(
         login,
         asked,
         missed: None,
-        left: way.addresses,
-        dead: Vec::new(),
+        left: path.addresses,
+        unreachable: Vec::new(),
         later: Vec::new(),
-        short: false,
-        way,
+        has_more: false,
+        path,
         last: None,
     };
-    opening.run().await
+    connector.run().await
 }
 
 impl Connector<'_> {
     async fn run(mut self) -> Result<Box<ClientConnection>, ConnectFailure> {
-        let hosts = std::mem::take(&mut self.way.hosts);
-        let by_mx = self.way.by_mx;
-        // Exchangers of one preference are looked up together: one of them may turn out to be ourselves, and then none of
-        // them is to be tried (RFC 5321 section 5.1).
+        let hosts = std::mem::take(&mut self.path.hosts);
+        let by_mx = self.path.by_mx;
+        // Exchangers of one preference are looked up together: if one of them turns out to be ourselves, none of them is to
+        // be tried (RFC 5321 section 5.1).
         for equals in hosts.chunk_by(|one, next| by_mx && one.preference == next.preference) {
             let found = join_all(equals.iter().map(|host| self.addresses_of(host))).await;
             if found.iter().flatten().any(|places| self.is_us(places)) {
@@ -133,78 +103,79 @@ impl Connector<'_> {
             for (host, places) in equals.iter().zip(found) {
                 match places.and_then(|places| self.admitted(host, places)) {
                     Ok(places) => {
-                        if let Some(link) = self.host(host, places).await {
-                            return Ok(link);
+                        if let Some(connection) = self.try_host(host, places).await {
+                            return Ok(connection);
                         }
                     }
-                    Err(trouble) => self.miss(host, trouble),
+                    Err(failure) => self.note_failure(host, failure),
                 }
             }
         }
         for (host, place) in std::mem::take(&mut self.later) {
-            if let Some(link) = self.try_at(&host, &place).await {
-                return Ok(link);
+            if let Some(connection) = self.try_address(&host, &place).await {
+                return Ok(connection);
             }
         }
-        self.remember_the_dead();
+        self.remember_unreachable();
         Err(self.last.unwrap_or_else(|| resolve::loops_back(&domain_of(self.target))))
     }
 
     /// Tries the addresses of a host.
-    async fn host(&mut self, host: &Host, places: Vec<HostAddress>) -> Option<Box<ClientConnection>> {
-        if self.asked.iter().any(|asked| asked.host == host.name() && asked.port == host.port()) {
+    async fn try_host(&mut self, host: &HopHost, places: Vec<HostAddress>) -> Option<Box<ClientConnection>> {
+        if self.asked.iter().any(|asked| host.is(asked)) {
             return None;
         }
         for place in places {
-            if self.shared.pool.knows(Quirk::Dead, &self.in_this_domain(&place)) {
+            if self.shared.host_defects.knows(HostDefect::Unreachable, &self.in_this_domain(&place)) {
                 self.missed.get_or_insert(host.preference);
                 self.later.push((host.clone(), place));
-            } else if let Some(link) = self.try_at(host, &place).await {
-                return Some(link);
+            } else if let Some(connection) = self.try_address(host, &place).await {
+                return Some(connection);
             }
         }
         None
     }
 
-    /// Tries an address, as long as some may be tried.
-    async fn try_at(&mut self, host: &Host, place: &HostAddress) -> Option<Box<ClientConnection>> {
+    /// Tries an address, unless this attempt has tried as many as it may.
+    async fn try_address(&mut self, host: &HopHost, place: &HostAddress) -> Option<Box<ClientConnection>> {
         let Some(left) = self.left.checked_sub(1) else {
-            self.short = true;
+            self.has_more = true;
             return None;
         };
         self.left = left;
-        match self.host_at(host, place).await {
-            Ok(link) => {
-                self.shared.pool.forget(Quirk::Dead, &self.in_this_domain(place));
+        match self.open_session(host, place).await {
+            Ok(connection) => {
+                self.shared.host_defects.forget(HostDefect::Unreachable, &self.in_this_domain(place));
                 // Hosts come in the order of their preferences, so that the first one missed is the best.
                 let missed = self.missed.is_some_and(|missed| missed < host.preference);
-                Some(if missed { link.stand_in() } else { link })
+                Some(if missed { connection.stand_in() } else { connection })
             }
-            Err(trouble) => {
-                self.dead.push(self.in_this_domain(place));
-                self.miss(host, trouble);
+            Err(failure) => {
+                self.unreachable.push(self.in_this_domain(place));
+                self.note_failure(host, failure);
                 None
             }
         }
     }
 
-    /// Where the dead are more than may be tried, they must not be all that is ever tried: the living come first next time.
-    /// With all of them tried each time, the domain's order stands.
-    fn remember_the_dead(&self) {
-        for place in self.dead.iter().filter(|_| self.short) {
-            self.shared.pool.remember(Quirk::Dead, place, DEAD);
+    /// If a domain has more addresses than one attempt may try, those that did not answer must not use up every attempt:
+    /// the others come first the next time. Where all are tried each time, the domain's order stands.
+    fn remember_unreachable(&self) {
+        for place in self.unreachable.iter().filter(|_| self.has_more) {
+            self.shared.host_defects.remember(HostDefect::Unreachable, place, UNREACHABLE_MEMORY);
         }
     }
 
-    /// The place as an exchanger of this domain. Another domain's may be chosen so that it seems to be dead.
+    /// The key of an exchanger's address under this domain alone: another domain's owner could choose names by which the
+    /// address seems unreachable.
     fn in_this_domain(&self, place: &HostAddress) -> String {
         format!("{} {place}", self.target.next_hop)
     }
 
-    /// Those addresses of a host that DNS may send us to.
-    fn admitted(&self, host: &Host, places: Vec<HostAddress>) -> Result<Vec<HostAddress>, ConnectFailure> {
+    /// The addresses of a host that DNS may send us to.
+    fn admitted(&self, host: &HopHost, places: Vec<HostAddress>) -> Result<Vec<HostAddress>, ConnectFailure> {
         let objection = |place: &HostAddress| match place {
-            HostAddress::Tcp(address) if self.way.by_mx => exchanger::objection(address.ip(), self.config),
+            HostAddress::Tcp(address) if self.path.by_mx => exchanger::objection(address.ip(), self.config),
             _ => None,
         };
         let refused = places.iter().find_map(|place| Some((place.clone(), objection(place)?)));
@@ -215,33 +186,29 @@ impl Connector<'_> {
         }
     }
 
-    /// The host could not be reached, or will never be.
-    fn miss(&mut self, host: &Host, trouble: ConnectFailure) {
-        if !trouble.final_ {
+    /// Logs why a host gave no session, and keeps the failure that says most about the next hop.
+    fn note_failure(&mut self, host: &HopHost, failure: ConnectFailure) {
+        if !failure.is_permanent {
             self.missed.get_or_insert(host.preference);
         }
-        self.note(trouble);
-    }
-
-    fn note(&mut self, trouble: ConnectFailure) {
-        tracing::debug!(queue_id = %self.id, next_hop = %self.target.next_hop, host = trouble.peer.host, address = ?trouble.peer.address,
-            reply = %trouble.reply, "no session");
+        tracing::debug!(queue_id = %self.id, next_hop = %self.target.next_hop, host = failure.peer.host, address = ?failure.peer.address,
+            reply = %failure.reply, "no session with this host");
         let keep = self.last.as_ref().is_some_and(|last| {
             // One host that may work later outweighs any number that never will.
-            (!last.final_ && trouble.final_)
-                || (last.speaker == Speaker::NextHop && trouble.speaker == Speaker::Us)
+            (!last.is_permanent && failure.is_permanent)
+                || (last.speaker == Speaker::NextHop && failure.speaker == Speaker::Us)
         });
         if !keep {
-            self.last = Some(trouble);
+            self.last = Some(failure);
         }
     }
 
-    async fn addresses_of(&self, host: &Host) -> Result<Vec<HostAddress>, ConnectFailure> {
+    async fn addresses_of(&self, host: &HopHost) -> Result<Vec<HostAddress>, ConnectFailure> {
         match &host.endpoint {
             Endpoint::Unix(path) => Ok(vec![HostAddress::Unix(path.clone())]),
             Endpoint::Tcp { host, port } => {
                 let found = resolve::addresses(host, *port, self.shared.resolver.as_ref()).await;
-                let found = found.map_err(|error| resolve::no_address(host, error, self.way.by_mx))?;
+                let found = found.map_err(|error| resolve::no_address(host, error, self.path.by_mx))?;
                 Ok(found.into_iter().map(HostAddress::Tcp).collect())
             }
         }
@@ -255,46 +222,42 @@ impl Connector<'_> {
             }
             HostAddress::Unix(_) => false,
         };
-        self.way.by_mx && places.iter().any(ours)
+        self.path.by_mx && places.iter().any(ours)
     }
 
-    /// Tries one address; with opportunistic TLS that fails, once more in plain text (RFC 7435 section 3).
-    async fn host_at(
+    /// Opens a session with one address; if opportunistic TLS fails, once more in plain text (RFC 7435 section 3).
+    async fn open_session(
         &self,
-        host: &Host,
+        host: &HopHost,
         place: &HostAddress,
     ) -> Result<Box<ClientConnection>, ConnectFailure> {
-        let opportunistic = self.target.tls == TlsPolicy::Opportunistic && !self.way.implicit_tls;
+        let opportunistic = host.tls == TlsPolicy::Opportunistic && !self.path.implicit_tls;
         let key = under_its_name(host.name(), &place.to_string());
-        let policy = match self.target.tls {
-            TlsPolicy::Opportunistic if opportunistic && self.shared.pool.knows(Quirk::NoTls, &key) => {
-                TlsPolicy::None
-            }
-            policy => policy,
-        };
-        match self.session(host, place, policy).await {
+        let no_tls = opportunistic && self.shared.host_defects.knows(HostDefect::NoTls, &key);
+        let policy = if no_tls { TlsPolicy::None } else { host.tls };
+        match self.open_session_with(host, place, policy).await {
             Err(failure) if opportunistic && failure.is_of_tls() => {
                 let error = failure.to_string();
                 tracing::warn!(queue_id = %self.id, next_hop = %self.target.next_hop, host = host.name(), %place, error,
-                    "TLS failed, going on in plain text");
-                self.shared.pool.remember(Quirk::NoTls, &key, self.config.sessions.plain_memory);
-                let plain = self.session(host, place, TlsPolicy::None).await;
-                plain.map_err(|failure| failure.trouble(self.id, host, place))
+                    "TLS failed; going on in plain text, since the TLS policy is opportunistic");
+                self.shared.host_defects.remember(HostDefect::NoTls, &key, self.config.sessions.plain_memory);
+                let plain = self.open_session_with(host, place, TlsPolicy::None).await;
+                plain.map_err(|failure| failure.into_connect_failure(self.id, host, place))
             }
-            result => result.map_err(|failure| failure.trouble(self.id, host, place)),
+            result => result.map_err(|failure| failure.into_connect_failure(self.id, host, place)),
         }
     }
 
-    async fn session(
+    async fn open_session_with(
         &self,
-        host: &Host,
+        host: &HopHost,
         place: &HostAddress,
         tls: TlsPolicy,
-    ) -> Result<Box<ClientConnection>, Failure> {
+    ) -> Result<Box<ClientConnection>, AddressFailure> {
         let stream = self.connect(place).await?;
         let peer = peer(host, place);
         let (mut facts, mut encrypted) = (None, false);
-        let stream = if self.way.implicit_tls {
+        let stream = if self.path.implicit_tls {
             let limit = self.config.timeouts.greeting;
             let (stream, tls) = self.handshake(host, stream, limit).await?;
             facts = Some(tls);
@@ -302,29 +265,29 @@ impl Connector<'_> {
         } else {
             stream
         };
-        let speech = self.speech(tls, channel(facts.as_ref()));
-        let machine = Session::new(speech, monotonic());
-        let mut link = ClientConnection::new(stream, machine, PeerMembers { tls: facts, ..peer });
+        let config = self.session_config(tls, channel(facts.as_ref()));
+        let machine = Session::new(config, monotonic());
+        let mut connection = ClientConnection::new(stream, machine, PeerMembers { tls: facts, ..peer });
         loop {
-            link = match link.set_up().await {
-                SetUp::Ready(link) => return Ok(link),
-                SetUp::Closed(why) => return Err(Failure::of(why, encrypted)),
-                SetUp::StartTls(mut link) => {
-                    let limit = link.time_left();
-                    let (stream, tls) = self.handshake(host, link.take_stream(), limit).await?;
-                    link.encrypted(stream, tls);
+            connection = match connection.set_up().await {
+                SetUp::Ready(connection) => return Ok(connection),
+                SetUp::Closed(why) => return Err(AddressFailure::of(why, encrypted)),
+                SetUp::StartTls(mut plain) => {
+                    let limit = plain.time_left();
+                    let (stream, tls) = self.handshake(host, plain.take_stream(), limit).await?;
+                    plain.encrypted(stream, tls);
                     encrypted = true;
-                    link
+                    plain
                 }
             };
         }
     }
 
-    async fn connect(&self, place: &HostAddress) -> Result<Box<dyn Stream>, Failure> {
+    async fn connect(&self, place: &HostAddress) -> Result<Box<dyn Stream>, AddressFailure> {
         let connecting = self.shared.network.connect(place, self.source_for(place));
         match tokio::time::timeout(self.config.sessions.connect, connecting).await {
-            Ok(connected) => connected.map_err(|error| Failure::Unreachable(error.to_string())),
-            Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
+            Ok(connected) => connected.map_err(|error| AddressFailure::Unreachable(error.to_string())),
+            Err(_) => Err(AddressFailure::Unreachable("it did not answer in time".to_owned())),
         }
     }
 
@@ -341,11 +304,11 @@ impl Connector<'_> {
 
     async fn handshake(
         &self,
-        host: &Host,
+        host: &HopHost,
         stream: Box<dyn Stream>,
         limit: Duration,
-    ) -> Result<(Box<dyn Stream>, Tls), Failure> {
-        let policy = match self.target.tls {
+    ) -> Result<(Box<dyn Stream>, Tls), AddressFailure> {
+        let policy = match host.tls {
             TlsPolicy::None | TlsPolicy::Opportunistic => ClientPolicy::Opportunistic,
             TlsPolicy::Required => ClientPolicy::Required,
             TlsPolicy::Verified => ClientPolicy::Verified,
@@ -353,15 +316,15 @@ impl Connector<'_> {
         let tls = self.shared.tls.load_full();
         match tokio::time::timeout(limit, tls.connect(policy, host.name(), stream)).await {
             Ok(Ok((stream, facts))) => Ok((Box::new(stream), tls_of(facts))),
-            Ok(Err(error)) => Err(Failure::Tls(error)),
-            Err(_) => Err(Failure::Tls(HandshakeError::Io(std::io::ErrorKind::TimedOut.into()))),
+            Ok(Err(error)) => Err(AddressFailure::Tls(error)),
+            Err(_) => Err(AddressFailure::Tls(HandshakeError::Io(std::io::ErrorKind::TimedOut.into()))),
         }
     }
 
-    fn speech(&self, tls: TlsPolicy, channel: Channel) -> Speech {
-        Speech {
+    fn session_config(&self, tls: TlsPolicy, channel: Channel) -> SessionConfig {
+        SessionConfig {
             hello_name: self.config.hostname.clone(),
-            protocol: self.way.protocol,
+            protocol: self.path.protocol,
             tls,
             channel,
             credentials: self.login.clone(),
@@ -374,7 +337,7 @@ impl Connector<'_> {
 }
 
 /// Why one address gave no session.
-enum Failure {
+enum AddressFailure {
     Unreachable(String),
     Tls(HandshakeError),
     /// The session ended over STARTTLS, or with the first words under TLS: in TLS 1.3 a server refuses a handshake when the
@@ -383,7 +346,7 @@ enum Failure {
     Closed(Closed),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for AddressFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(why) => f.write_str(why),
@@ -393,7 +356,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Failure {
+impl AddressFailure {
     fn of(why: Closed, encrypted: bool) -> Self {
         match (&why, why.step()) {
             (Closed::Lost(DialogueStep::Hello) | Closed::TimedOut(DialogueStep::Hello), _) if encrypted => {
@@ -404,14 +367,14 @@ impl Failure {
         }
     }
 
-    /// Whether a session in plain text may come to more.
+    /// Whether a session in plain text may succeed where this one failed.
     fn is_of_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::StartTls(_))
     }
 
-    /// Never final: a host that refuses us today may be mended, and only a reply to a recipient or to the message itself
-    /// speaks about the message.
-    fn trouble(self, id: QueueId, host: &Host, place: &HostAddress) -> ConnectFailure {
+    /// Never permanent: a host that refuses us today may accept us tomorrow, and only a reply to a recipient or to the
+    /// message itself speaks about the message.
+    fn into_connect_failure(self, id: QueueId, host: &HopHost, place: &HostAddress) -> ConnectFailure {
         let name = host.name();
         let peer = peer(host, place);
         let reply = match self {
@@ -423,7 +386,7 @@ impl Failure {
             Self::Tls(why) => ours(EnhancedCode(4, 7, 5), format!("{}: {why}", shown(host, place))),
             Self::StartTls(why) | Self::Closed(why) => {
                 if why.owner() == Owner::Operator {
-                    tracing::error!(queue_id = %id, host = name, %place, %why, "the next hop does not serve us as we are configured");
+                    tracing::error!(queue_id = %id, host = name, %place, %why, "the next hop does not accept us as we are configured: check its credentials and TLS policy");
                 }
                 return ConnectFailure::closed(&why, peer);
             }
@@ -432,14 +395,14 @@ impl Failure {
     }
 }
 
-/// The place under the name that TLS is begun with. Under a name of his own a stranger may have TLS fail at anybody's
-/// address, which must not have others' mail sent there in plain text.
+/// The key of an address under the host name that TLS is begun with. A stranger can make TLS fail at any address under a
+/// name of his own, and that must not send others' mail there in plain text.
 pub(crate) fn under_its_name(host: &str, place: &str) -> String {
     format!("{host} {place}")
 }
 
-/// A place as senders may read of it: they have no use for paths of this machine.
-fn shown(host: &Host, place: &HostAddress) -> String {
+/// An address as it is shown to senders, who have no use for paths of this machine.
+fn shown(host: &HopHost, place: &HostAddress) -> String {
     match place {
         HostAddress::Tcp(_) => format!("{} [{place}]", host.name()),
         HostAddress::Unix(_) => "the local mail system".to_owned(),
@@ -450,8 +413,8 @@ fn ours(code: EnhancedCode, text: String) -> Reply {
     Reply::new(451, code, text)
 }
 
-/// Never to become better by waiting: it is what the domain's DNS says. The next exchanger may still do.
-fn not_public(host: &Host, place: &HostAddress, what: &str) -> ConnectFailure {
+/// Permanent, since waiting does not change what the domain's DNS says. The next exchanger may still be usable.
+fn not_public(host: &HopHost, place: &HostAddress, what: &str) -> ConnectFailure {
     let name = host.name();
     let text = format!(
         "the mail exchanger {name} is at {place}, {what}: mail is sent by MX to public addresses, and to the networks that the \
@@ -464,7 +427,7 @@ fn not_public(host: &Host, place: &HostAddress, what: &str) -> ConnectFailure {
     }
 }
 
-fn peer(host: &Host, place: &HostAddress) -> PeerMembers {
+fn peer(host: &HopHost, place: &HostAddress) -> PeerMembers {
     PeerMembers {
         host: Some(host.name().to_owned()),
         address: match place {
@@ -475,20 +438,11 @@ fn peer(host: &Host, place: &HostAddress) -> PeerMembers {
     }
 }
 
-/// What the bytes run over, as far as the session has to know.
-pub(crate) fn channel(tls: Option<&Tls>) -> Channel {
-    match tls {
-        None => Channel::Plain,
-        Some(tls) if tls.verified => Channel::VerifiedTls,
-        Some(_) => Channel::Tls,
-    }
-}
-
 fn tls_of(facts: PeerFacts) -> Tls {
     Tls { version: facts.version, cipher: facts.cipher, verified: facts.verified }
 }
 
-fn domain_of(target: &Target) -> String {
+fn domain_of(target: &HopTarget) -> String {
     match &target.next_hop {
         pintle_mail::NextHop::Mx(domain) => domain.clone(),
         other => other.to_string(),

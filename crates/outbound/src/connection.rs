@@ -1,7 +1,7 @@
 //! A client connection: a session with a next hop on its socket, driven by reads, writes and one timer.
 //!
-//! What the machine leaves to its host happens here and nowhere else: bytes, time, and the TLS handshake. Which message
-//! goes when is decided by `exchange`; where sessions wait between messages, by `session_pool`.
+//! All I/O of the protocol machine happens here: bytes, time, and the change to TLS. `exchange` decides which message goes
+//! when, and `session_pool` keeps sessions between messages.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,37 +12,36 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use pintle_mail::Body;
-use pintle_record::PeerMembers;
+use pintle_record::{PeerMembers, Tls};
 use pintle_smtp::Extension;
-use pintle_smtp::client::{Closed, Delivery, DialogueStep, Event, Session, Transfer};
+use pintle_smtp::client::{Channel, Closed, Delivery, DialogueStep, Event, Session, Transfer};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 
 use crate::clock::monotonic;
-use crate::connect::channel;
 use crate::network::Stream;
-use crate::plan::Plan;
+use crate::plan::DeliveryPlan;
 
-/// How much of a body is asked of the store at once.
-const PIECE: usize = 64 * 1024;
+/// Octets of a body that are read from the store at once.
+const CHUNK: usize = 64 * 1024;
 /// Buffers written in one system call.
 const SLICES: usize = 16;
-/// How long the end of a stream may take.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// A deadline that no session reaches.
+/// How long the shutdown of a stream may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A deadline later than any of the machine's.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// One session and its socket.
 pub(crate) struct ClientConnection {
     io: Box<dyn Stream>,
     machine: Session,
-    /// How it ended. The machine says so once, and whoever asks later must not wait for more.
+    /// How the session ended. The machine says so once, and a later question must not wait for more.
     closed: Option<Closed>,
-    /// Rings no later than the machine's deadline; set anew only when it would ring too late, or has rung.
+    /// Elapses no later than the machine's deadline; set anew only when it would elapse too late, or has elapsed.
     timer: Pin<Box<Sleep>>,
     input: BytesMut,
     peer: PeerMembers,
-    /// Messages carried so far.
+    /// Messages sent over it so far.
     used: u32,
     /// A better exchanger could not be reached when it was opened.
     stand_in: bool,
@@ -50,21 +49,21 @@ pub(crate) struct ClientConnection {
     pub(crate) idle_since: Instant,
 }
 
-/// What came of a set-up.
+/// The result of setting a session up: greeting, EHLO, STARTTLS and AUTH.
 pub(crate) enum SetUp {
     /// Messages may be sent.
     Ready(Box<ClientConnection>),
-    /// The next hop awaits a handshake on this stream; then [`ClientConnection::encrypted`] goes on.
+    /// The next hop waits for a TLS handshake on this stream; [`ClientConnection::encrypted`] goes on after it.
     StartTls(Box<ClientConnection>),
     /// The session is over.
     Closed(Closed),
 }
 
-/// What came of a message.
-pub(crate) enum Sent {
+/// The result of sending a message.
+pub(crate) enum SendResult {
     /// Each recipient has its outcome.
     Done(Delivery),
-    /// The session ended before the message was taken up.
+    /// The session ended before the transaction began.
     Closed(Closed),
 }
 
@@ -83,7 +82,7 @@ impl ClientConnection {
         })
     }
 
-    /// Who is at the other end, with the number of messages carried before this one.
+    /// The host at the other end, with the number of messages sent before this one.
     pub(crate) fn peer(&self) -> PeerMembers {
         PeerMembers { session_use: self.used.saturating_sub(1), ..self.peer.clone() }
     }
@@ -92,7 +91,7 @@ impl ClientConnection {
         self.used
     }
 
-    /// From now on it speaks for a better exchanger that could not be reached.
+    /// Marks it as a session with a lower-priority exchanger, since a better one could not be reached.
     pub(crate) fn stand_in(mut self: Box<Self>) -> Box<Self> {
         self.stand_in = true;
         self
@@ -102,7 +101,7 @@ impl ClientConnection {
         self.stand_in
     }
 
-    /// Goes on with greeting, EHLO, STARTTLS and AUTH.
+    /// Runs greeting, EHLO and AUTH, up to STARTTLS or to the end.
     pub(crate) async fn set_up(mut self: Box<Self>) -> SetUp {
         loop {
             match self.event().await {
@@ -117,25 +116,25 @@ impl ClientConnection {
         }
     }
 
-    /// Gives the stream away for a handshake; what comes back of it goes to [`ClientConnection::encrypted`].
+    /// Takes the stream out for a TLS handshake; the encrypted one goes to [`ClientConnection::encrypted`].
     pub(crate) fn take_stream(&mut self) -> Box<dyn Stream> {
         std::mem::replace(&mut self.io, Box::new(tokio::io::empty()))
     }
 
-    /// The handshake is done.
-    pub(crate) fn encrypted(&mut self, io: Box<dyn Stream>, tls: pintle_record::Tls) {
+    /// Goes on over the encrypted stream once the handshake is done.
+    pub(crate) fn encrypted(&mut self, io: Box<dyn Stream>, tls: Tls) {
         self.io = io;
         self.machine.tls_started(channel(Some(&tls)), monotonic());
         self.peer.tls = Some(tls);
     }
 
-    /// How long the machine gives the handshake.
+    /// How long the machine still waits, which is the limit of a handshake.
     pub(crate) fn time_left(&self) -> Duration {
         let left = |at: Instant| at.saturating_duration_since(monotonic());
         self.machine.poll_timeout().map_or(NEVER, left)
     }
 
-    /// The address that it goes to, or the host where that is no address.
+    /// The address at the other end, or the host where there is no IP address. A key of `host_defects`.
     pub(crate) fn place(&self) -> String {
         let address = self.peer.address.map(|address| address.to_string());
         address.or_else(|| self.peer.host.clone()).unwrap_or_default()
@@ -145,33 +144,33 @@ impl ClientConnection {
         self.machine.is_closed()
     }
 
-    /// Sends no command ahead of a reply any more.
-    pub(crate) fn keep_in_step(&mut self) {
+    /// Sends one command at a time from now on, each after the reply to the last.
+    pub(crate) fn disable_pipelining(&mut self) {
         self.machine.keep_in_step();
     }
 
-    /// Whether the next hop says that commands may be sent ahead.
+    /// Whether the next hop offers PIPELINING.
     pub(crate) fn offers_pipelining(&self) -> bool {
         self.machine.peer().offered.has(Extension::Pipelining)
     }
 
     /// Sends one message to these recipients of the plan.
-    pub(crate) async fn send(&mut self, plan: &Plan, ids: &[u32], transfer: Transfer) -> Sent {
+    pub(crate) async fn send(&mut self, plan: &DeliveryPlan, ids: &[u32], transfer: Transfer) -> SendResult {
         if let Err(why) = self.become_ready().await {
-            return Sent::Closed(why);
+            return SendResult::Closed(why);
         }
         self.machine.set_transfer(transfer);
         if self.machine.send(plan.transaction(ids), monotonic()).is_err() {
-            return Sent::Closed(Closed::Lost(DialogueStep::Idle));
+            return SendResult::Closed(Closed::Lost(DialogueStep::Idle));
         }
         self.used += 1;
-        let mut feed = Feed::new(&plan.head, &plan.body);
+        let mut chunks = MessageChunks::new(&plan.head, &plan.body);
         loop {
             match self.event().await {
-                Event::NeedBody => self.feed(plan, &mut feed).await,
-                Event::Done(delivery) => return Sent::Done(delivery),
-                // The machine promises Done before Closed; were it to break the promise, nothing would be lost.
-                Event::Closed(why) => return Sent::Closed(why),
+                Event::NeedBody => self.send_chunk(plan, &mut chunks).await,
+                Event::Done(delivery) => return SendResult::Done(delivery),
+                // The machine promises Done before Closed. If it breaks the promise, nothing is lost.
+                Event::Closed(why) => return SendResult::Closed(why),
                 Event::Ready | Event::StartTls => {}
             }
         }
@@ -187,21 +186,21 @@ impl ClientConnection {
         Ok(())
     }
 
-    async fn feed(&mut self, plan: &Plan, feed: &mut Feed<'_>) {
-        let piece = feed.next().await;
+    async fn send_chunk(&mut self, plan: &DeliveryPlan, chunks: &mut MessageChunks<'_>) {
+        let piece = chunks.next().await;
         let now = monotonic();
         match piece {
             Ok(Some(piece)) => self.machine.body(piece, now),
             Ok(None) => self.machine.end_of_body(now),
             Err(error) => {
-                tracing::error!(queue_id = %plan.id, %error, "a message cannot be sent");
+                tracing::error!(queue_id = %plan.id, %error, "the body of a message cannot be read; the session is broken off");
                 self.machine.abandon();
             }
         }
     }
 
-    /// Whether the session can still be used, as far as can be known without asking: a next hop that has closed it, or
-    /// says why it is going to, has done so by now.
+    /// Whether the session can still be used, as far as is known without asking: a next hop that has closed it, or has
+    /// said that it will, has done so by now.
     pub(crate) fn is_alive(&mut self) -> bool {
         match self.io.read_buf(&mut self.input).now_or_never() {
             None => true,
@@ -214,27 +213,26 @@ impl ClientConnection {
         }
     }
 
-    /// Lets the session rest until the next message. None when it is over.
-    pub(crate) async fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
+    /// Makes the session idle until the next message. None if it is over.
+    pub(crate) async fn into_idle(mut self: Box<Self>) -> Option<Box<Self>> {
         self.flush().await;
         self.idle_since = monotonic();
         while self.poll_event().is_some() {}
         (!self.machine.is_closed()).then_some(self)
     }
 
-    /// Ends the session politely.
+    /// Ends the session with QUIT.
     pub(crate) async fn quit(mut self: Box<Self>) {
         if self.become_ready().await.is_ok() {
             self.machine.quit(monotonic());
             while !matches!(self.event().await, Event::Closed(_)) {}
         }
         self.flush().await;
-        // The peer may have gone already, or take nothing more, not even the end of an encrypted stream.
-        let _ = tokio::time::timeout(LAST_WORDS, self.io.shutdown()).await;
+        // The peer may have gone already, or may read no more, not even the end of a TLS stream.
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.io.shutdown()).await;
     }
 
-    /// The next event. What is to be written is written only when there is no event left, so that a small message goes
-    /// out in one piece.
+    /// The next event. Output is written only when no event is left, so that a small message goes out in one piece.
     async fn event(&mut self) -> Event {
         loop {
             if let Some(event) = self.poll_event() {
@@ -260,7 +258,7 @@ impl ClientConnection {
     }
 
     async fn read(&mut self) {
-        self.arm();
+        self.set_timer();
         if self.input.capacity() == 0 {
             self.input.reserve(4096);
         }
@@ -277,7 +275,7 @@ impl ClientConnection {
         }
     }
 
-    /// The connection is gone for writing; the next hop's last words may still be there to be read.
+    /// The connection takes no more output. The next hop's last reply may still be there to be read.
     fn lost(&mut self) {
         while let Some(Ok(1..)) = self.io.read_buf(&mut self.input).now_or_never() {
             self.machine.receive(&self.input, monotonic());
@@ -286,7 +284,7 @@ impl ClientConnection {
         self.machine.connection_lost();
     }
 
-    fn arm(&mut self) {
+    fn set_timer(&mut self) {
         let Some(at) = self.machine.poll_timeout() else {
             return;
         };
@@ -312,14 +310,14 @@ impl ClientConnection {
         }
     }
 
-    /// Writes these pieces. While the next hop takes no more, what it says is heard: it may have seen enough of a message,
-    /// and the session may be over before the message is.
+    /// Writes these pieces. While the next hop takes no more of them, its replies are read: it may refuse a message before
+    /// the end, and the session may be over before the message is.
     async fn write_all(&mut self, pieces: &mut [Bytes]) -> io::Result<()> {
         let mut first = 0;
         while first < pieces.len() {
-            match self.move_on(&pieces[first..]).await? {
-                Moved::Written(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Moved::Written(mut written) => {
+            match self.write_or_read(&pieces[first..]).await? {
+                IoProgress::Written(0) => return Err(io::ErrorKind::WriteZero.into()),
+                IoProgress::Written(mut written) => {
                     while first < pieces.len() && written >= pieces[first].len() {
                         written -= pieces[first].len();
                         first += 1;
@@ -328,20 +326,20 @@ impl ClientConnection {
                         piece.advance(written);
                     }
                 }
-                Moved::Heard if self.hear() => return Ok(()),
-                Moved::Heard => {}
+                IoProgress::Received if self.take_input() => return Ok(()),
+                IoProgress::Received => {}
             }
         }
         loop {
-            match self.move_on(&[]).await? {
-                Moved::Heard if !self.hear() => {}
-                Moved::Heard | Moved::Written(_) => return Ok(()),
+            match self.write_or_read(&[]).await? {
+                IoProgress::Received if !self.take_input() => {}
+                IoProgress::Received | IoProgress::Written(_) => return Ok(()),
             }
         }
     }
 
-    /// Writes some of these pieces, or pushes out what is written where there are none; reads while neither goes on.
-    async fn move_on(&mut self, pieces: &[Bytes]) -> io::Result<Moved> {
+    /// Writes some of these pieces, or flushes where there are none; reads while neither makes progress.
+    async fn write_or_read(&mut self, pieces: &[Bytes]) -> io::Result<IoProgress> {
         let slices: Vec<IoSlice<'_>> = pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
         let (io, input) = (&mut self.io, &mut self.input);
         std::future::poll_fn(|cx| {
@@ -351,19 +349,19 @@ impl ClientConnection {
                 Pin::new(&mut *io).poll_write_vectored(cx, &slices)
             };
             if let Poll::Ready(written) = written {
-                return Poll::Ready(written.map(Moved::Written));
+                return Poll::Ready(written.map(IoProgress::Written));
             }
             match std::pin::pin!(io.read_buf(input)).poll(cx) {
                 Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                read => read.map_ok(|_| Moved::Heard),
+                read => read.map_ok(|_| IoProgress::Received),
             }
         })
         .await
     }
 
-    /// Takes what was read amid writing. Whether the session is over: then nothing is written any more, since what was
-    /// being written has no end.
-    fn hear(&mut self) -> bool {
+    /// Passes on what was read while writing. Gives whether the session is over: then nothing more is written, since what
+    /// was being written has no end.
+    fn take_input(&mut self) -> bool {
         self.machine.receive(&self.input, monotonic());
         self.input.clear();
         let closed = self.machine.is_closed();
@@ -372,22 +370,22 @@ impl ClientConnection {
     }
 }
 
-/// What went on at a connection.
-enum Moved {
-    /// So many octets were written; none where there were none to write.
+/// One step of I/O on a connection.
+enum IoProgress {
+    /// This many octets were written; none where there were none to write.
     Written(usize),
-    /// The next hop has said something.
-    Heard,
+    /// Octets were read.
+    Received,
 }
 
-/// The message, piece by piece.
-struct Feed<'a> {
+/// A message in chunks: its header block, then pieces of its body.
+struct MessageChunks<'a> {
     head: Option<Bytes>,
     body: &'a Arc<dyn Body>,
     offset: u64,
 }
 
-impl<'a> Feed<'a> {
+impl<'a> MessageChunks<'a> {
     fn new(head: &Bytes, body: &'a Arc<dyn Body>) -> Self {
         Self { head: Some(head.clone()), body, offset: 0 }
     }
@@ -399,12 +397,21 @@ impl<'a> Feed<'a> {
         if self.offset >= self.body.size() {
             return Ok(None);
         }
-        let piece = self.body.read(self.offset, PIECE).await?;
+        let piece = self.body.read(self.offset, CHUNK).await?;
         self.offset += piece.len() as u64;
         if piece.is_empty() {
-            return Err(pintle_mail::BodyError("it is shorter than it was".into()));
+            return Err(pintle_mail::BodyError("the body is shorter than its recorded size".into()));
         }
         Ok(Some(piece))
+    }
+}
+
+/// The kind of channel that a session runs over, as far as its machine has to know.
+pub(crate) fn channel(tls: Option<&Tls>) -> Channel {
+    match tls {
+        None => Channel::Plain,
+        Some(tls) if tls.verified => Channel::VerifiedTls,
+        Some(_) => Channel::Tls,
     }
 }
 
@@ -417,7 +424,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that has gone for reading, and takes no end of ours: a TLS stream in front of a full socket.
+    /// A peer that reads no more and never finishes the shutdown: a TLS stream in front of a full socket.
     struct Stuck;
 
     impl AsyncRead for Stuck {
@@ -443,18 +450,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_no_end_keeps_no_session() {
         let machine = Session::new(Config::new("gate.example"), monotonic());
-        let link = ClientConnection::new(Box::new(Stuck), machine, PeerMembers::default());
-        assert!(tokio::time::timeout(Duration::from_secs(3_600), link.quit()).await.is_ok());
+        let connection = ClientConnection::new(Box::new(Stuck), machine, PeerMembers::default());
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), connection.quit()).await.is_ok());
     }
 
-    /// The machine says so once. Whoever asked it again would wait for ever, without letting anybody else run.
+    /// The machine says so once. Asking it again would loop without end and let no other task run.
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_over_says_so_as_often_as_it_is_asked() {
         let machine = Session::new(Config::new("gate.example"), monotonic());
-        let mut link = ClientConnection::new(Box::new(Stuck), machine, PeerMembers::default());
-        let first = link.become_ready().await;
+        let mut connection = ClientConnection::new(Box::new(Stuck), machine, PeerMembers::default());
+        let first = connection.become_ready().await;
         assert!(first.is_err());
-        assert_eq!(link.become_ready().await, first);
-        link.quit().await;
+        assert_eq!(connection.become_ready().await, first);
+        connection.quit().await;
     }
 }

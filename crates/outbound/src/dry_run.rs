@@ -1,4 +1,4 @@
-//! A dry run of the Deliver stage: what would go to which next hop, and how, without an attempt.
+//! A dry run of the Deliver stage (`pintle try`): what would go to which next hop, and how, without an attempt.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use pintle_policy::{Chain, Decision};
 use pintle_record::RecordSink;
 use pintle_spool::{Stored, Waiting};
 
-use crate::stages::{Leg, Ruled, Ruling, Staged, Surroundings};
+use crate::stages::{DeliverDecision, DeliverStage, ProposedAttempt, StopAction, StoppedDelivery};
 use crate::{Config, jobs};
 
 /// One first attempt that would be made.
 #[derive(Debug)]
-pub struct Delivery {
-    /// Where the routes send it; plugins are asked about this one.
+pub struct PlannedDelivery {
+    /// The next hop by the routes, which plugins are asked about.
     pub routed: NextHop,
-    /// Where it would go, as plugins have left it.
+    /// The next hop as plugins have left it.
     pub next_hop: NextHop,
-    /// What the chain decided.
+    /// The decision of the plugins at the Deliver stage.
     pub decision: Decision,
-    /// Why it would not go now, or not at all: plugins, or a signature that cannot be made.
+    /// The reply with which it would be deferred or fail, by a plugin or over a signature that cannot be made.
     pub refused: Option<Reply>,
     /// The header block as it would be sent, signatures and the empty line included.
     pub head: Bytes,
@@ -32,23 +32,23 @@ pub async fn deliveries(
     records: &dyn RecordSink,
     message: (&Waiting, &Stored),
     now: UnixTime,
-) -> Vec<Delivery> {
+) -> Vec<PlannedDelivery> {
     let (waiting, stored) = message;
-    let surroundings = Surroundings { chain, config, records, now, age: Duration::ZERO };
+    let stage = DeliverStage { chain, config, records, now, age: Duration::ZERO };
     let mut deliveries = Vec::new();
     for (routed, recipients) in jobs::by_next_hop(waiting, config) {
         let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
-        let leg = Leg { next_hop: &routed, recipients: &ids, attempt: 1 };
-        let (decision, staged) = surroundings.stage(stored, &leg).await;
-        let (plan, refused) = match staged {
-            Staged::Go(plan) => (plan, None),
-            Staged::Decided(Ruled { ruling, plan, .. }) => match ruling {
-                Ruling::Fail(reply) | Ruling::Defer(reply) => (plan, Some(reply)),
-                Ruling::Discard | Ruling::Quarantine(_) => (plan, None),
+        let proposed = ProposedAttempt { next_hop: &routed, recipients: &ids, number: 1 };
+        let (decision, outcome) = stage.run(stored, &proposed).await;
+        let (plan, refused) = match outcome {
+            DeliverDecision::Send(plan) => (plan, None),
+            DeliverDecision::Stop(StoppedDelivery { action, plan, .. }) => match action {
+                StopAction::Fail(reply) | StopAction::Defer(reply) => (plan, Some(reply)),
+                StopAction::Discard | StopAction::Quarantine(_) => (plan, None),
             },
         };
         let next_hop = plan.target.next_hop.clone();
-        deliveries.push(Delivery { routed, next_hop, decision, refused, head: plan.head });
+        deliveries.push(PlannedDelivery { routed, next_hop, decision, refused, head: plan.head });
     }
     deliveries
 }

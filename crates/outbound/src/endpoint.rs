@@ -1,24 +1,24 @@
-//! Where a host listens, as configurations and plugins write it.
+//! Endpoints of next hops, as configurations and plugins write them: `HOST:PORT`, an address, or `unix:/PATH`.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Where a host listens.
+/// Where a next hop listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A name or an address, and a port.
     Tcp {
         /// A host name, or an IP address without brackets.
         host: String,
-        /// The port.
+        /// The TCP port.
         port: u16,
     },
-    /// A local socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// The text names no endpoint. Whoever wrote it owns the fault.
+/// The text names no endpoint. The fault is its writer's: the operator or a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointError(String);
 

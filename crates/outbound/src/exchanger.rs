@@ -1,7 +1,7 @@
-//! Where the names of mail exchangers may lead. Strangers write them, so without this whoever owns a domain could have us
-//! connect to our own machine, to the network behind it, or to ourselves until the hop limit ends the circle.
+//! Which addresses of mail exchangers may be connected to. Strangers publish them, so without this check the owner of a domain
+//! could have us connect to our own machine, to the network behind it (as in SSRF), or to ourselves in a mail loop.
 //!
-//! Relays are not judged here: the operator has named their hosts.
+//! Relays are not checked: the operator has named their hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,28 +10,28 @@ use ipnet::Ipv6Net;
 use crate::config::Config;
 use crate::network::Network;
 
-/// What an address is to somebody on the Internet (RFC 6890).
+/// What an address means on the Internet (RFC 6890).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum AddressScope {
     /// It can be reached from anywhere.
     Public,
     /// It means another host in each network; an operator may have exchangers there.
     Local(&'static str),
     /// It is the address of no host.
-    Nobody(&'static str),
+    NoHost(&'static str),
 }
 
-/// Why an exchanger at this address is not connected to; nothing where it is.
+/// Why an exchanger at this address is not connected to; none if it may be.
 pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str> {
     let (address, behind) = (address.to_canonical(), behind(address, &config.mx.nat64));
     match scope(behind) {
-        Scope::Public => None,
-        Scope::Local(what) => {
+        AddressScope::Public => None,
+        AddressScope::Local(what) => {
             let listed = config.mx.networks.iter();
             let mut listed = listed.filter(|network| network.contains(&address) || network.contains(&behind));
             listed.next().is_none().then_some(what)
         }
-        Scope::Nobody(what) => Some(what),
+        AddressScope::NoHost(what) => Some(what),
     }
 }
 
@@ -53,22 +53,23 @@ pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn 
     listeners.iter().any(listens)
 }
 
-/// The host that an address leads to: some of IPv6 are IPv4 in disguise, and what is forbidden there is forbidden here.
+/// The address that another one leads to: some IPv6 addresses embed an IPv4 address, and one that is refused there is refused
+/// here.
 fn behind(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let translated = nat64.iter().find(|prefix| prefix.contains(&v6));
-    let hidden = translated.map(|prefix| translated_to(v6, prefix.prefix_len())).or_else(|| disguised(v6));
+    let hidden = translated.map(|prefix| translated_to(v6, prefix.prefix_len())).or_else(|| embedded(v6));
     hidden.map_or(address, IpAddr::V4)
 }
 
-/// RFC 6052 section 2.2: the IPv4 address follows the prefix, but for the ninth octet, which belongs to nobody.
+/// RFC 6052 section 2.2: the IPv4 address follows the prefix, without the ninth octet, which is reserved.
 fn translated_to(address: Ipv6Addr, prefix: u8) -> Ipv4Addr {
     let octets = address.octets();
     let mut after = (usize::from(prefix / 8)..octets.len()).filter(|at| *at != 8).map(|at| octets[at]);
     Ipv4Addr::from(std::array::from_fn::<u8, 4, _>(|_| after.next().unwrap_or_default()))
 }
 
-fn disguised(address: Ipv6Addr) -> Option<Ipv4Addr> {
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let of = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
@@ -86,49 +87,51 @@ fn disguised(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-fn scope(address: IpAddr) -> Scope {
+fn scope(address: IpAddr) -> AddressScope {
     match address {
         IpAddr::V4(v4) => scope_v4(v4),
         IpAddr::V6(v6) => scope_v6(v6),
     }
 }
 
-fn scope_v4(address: Ipv4Addr) -> Scope {
+fn scope_v4(address: Ipv4Addr) -> AddressScope {
     match address.octets() {
-        [0, 0, 0, 0] => Scope::Nobody("the unspecified address"),
-        [255, 255, 255, 255] => Scope::Nobody("the broadcast address"),
-        [224..=239, ..] => Scope::Nobody("a multicast address"),
-        [127, ..] => Scope::Local("a loopback address"),
-        [169, 254, ..] => Scope::Local("a link-local address"),
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Scope::Local("a private address (RFC 1918)"),
-        [100, 64..=127, ..] => Scope::Local("a shared address (RFC 6598)"),
+        [0, 0, 0, 0] => AddressScope::NoHost("the unspecified address"),
+        [255, 255, 255, 255] => AddressScope::NoHost("the broadcast address"),
+        [224..=239, ..] => AddressScope::NoHost("a multicast address"),
+        [127, ..] => AddressScope::Local("a loopback address"),
+        [169, 254, ..] => AddressScope::Local("a link-local address"),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => AddressScope::Local("a private address (RFC 1918)"),
+        [100, 64..=127, ..] => AddressScope::Local("a shared address (RFC 6598)"),
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
-            Scope::Local("an address for documentation (RFC 5737)")
+            AddressScope::Local("an address for documentation (RFC 5737)")
         }
-        [198, 18 | 19, ..] => Scope::Local("an address for benchmarks (RFC 2544)"),
-        // The nearest relay of 6to4 was 192.88.99.1 (RFC 7526), whoever's that is.
-        [0, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [240..=255, ..] => Scope::Local("a reserved address"),
-        _ => Scope::Public,
+        [198, 18 | 19, ..] => AddressScope::Local("an address for benchmarks (RFC 2544)"),
+        // 192.88.99.1 was the anycast address of 6to4 relays (RFC 7526): any network may answer there.
+        [0, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [240..=255, ..] => {
+            AddressScope::Local("a reserved address")
+        }
+        _ => AddressScope::Public,
     }
 }
 
-fn scope_v6(address: Ipv6Addr) -> Scope {
+fn scope_v6(address: Ipv6Addr) -> AddressScope {
     match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Scope::Nobody("the unspecified address"),
-        [0xff00..=0xffff, ..] => Scope::Nobody("a multicast address"),
-        [0, 0, 0, 0, 0, 0, 0, 1] => Scope::Local("a loopback address"),
-        [0xfe80..=0xfebf, ..] => Scope::Local("a link-local address"),
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Scope::Local("a private address (RFC 4193)"),
+        [0, 0, 0, 0, 0, 0, 0, 0] => AddressScope::NoHost("the unspecified address"),
+        [0xff00..=0xffff, ..] => AddressScope::NoHost("a multicast address"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => AddressScope::Local("a loopback address"),
+        [0xfe80..=0xfebf, ..] => AddressScope::Local("a link-local address"),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => AddressScope::Local("a private address (RFC 4193)"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => {
-            Scope::Local("an address for documentation (RFC 3849)")
+            AddressScope::Local("an address for documentation (RFC 3849)")
         }
-        [0x2001, 2, 0, ..] => Scope::Local("an address for benchmarks (RFC 5180)"),
-        // ORCHID (RFC 4843, RFC 7343) names no place, Teredo (RFC 4380) hides one, and 2001:1::/32 is whoever is nearest
+        [0x2001, 2, 0, ..] => AddressScope::Local("an address for benchmarks (RFC 5180)"),
+        // ORCHID (RFC 4843, RFC 7343) is no location, Teredo (RFC 4380) embeds another address, and 2001:1::/32 is anycast
         // (RFC 7723, RFC 8155).
-        [0x2001, 0 | 1 | 0x10..=0x2f, ..] => Scope::Local("a reserved address"),
-        // What IANA has given out as global unicast so far; all the rest is kept for other things.
-        [0x2000..=0x3fff, ..] => Scope::Public,
-        _ => Scope::Local("a reserved address"),
+        [0x2001, 0 | 1 | 0x10..=0x2f, ..] => AddressScope::Local("a reserved address"),
+        // What IANA has assigned as global unicast so far; the rest is reserved.
+        [0x2000..=0x3fff, ..] => AddressScope::Public,
+        _ => AddressScope::Local("a reserved address"),
     }
 }
 

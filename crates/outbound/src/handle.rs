@@ -1,7 +1,7 @@
-//! What the rest of the program can ask of outbound while it runs: the verbs of `pintle queue`, counts, a new
-//! configuration.
+//! What the rest of the program can ask of outbound while it runs: the verbs of `pintle queue` and `pintle quarantine`, and
+//! a new configuration.
 //!
-//! What is durable is changed in the spool first; then the runner, which alone owns the queue, is told.
+//! What is durable is changed in the spool first; then the runner, which alone owns the queue, gets a command.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,43 +9,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply, UnixTime};
 use pintle_queue::{ClockStep, Snapshot};
 use pintle_record::{Record, Release};
-use pintle_spool::{
-    Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals, Waiting,
-};
+use pintle_spool::{Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Waiting};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::quarantine::Deletion;
-use crate::quota::{self, Full, Room};
-use crate::reading::waiting_of;
-use crate::select::{Act, Acts, CommandOutcome, Select};
-use crate::settle::{self, RecipientResult, SettleContext};
-use crate::shared::OutboundShared;
-use crate::whereabouts::{Leg, QueuePresence};
-use crate::{Config, quarantine};
+use crate::commands::{JobsByMessage, RunnerCommand};
+use crate::job_status::QueuePresence;
+use crate::parts::OutboundShared;
+use crate::quarantine::{self, Deletion};
+use crate::quota::{QuarantineFull, QuotaReservation};
+use crate::recipient_result::{self, ReportPolicy, Resolution};
+use crate::select::{CommandOutcome, CommandResult, CommandResults, Select};
+use crate::settle::{self, SettleCause};
+use crate::spool_reader::waiting_of;
+use crate::{Config, quarantine_admission};
 
-/// How often a message is looked at anew whose recipients come to their end while an operator settles it.
-const AGAIN: u32 = 10;
+/// How often a message is read again whose recipients are settled by attempts while an operator bounces it.
+const MAX_TRIES: u32 = 10;
 /// How many messages an operation on many looks up at once.
 const PAGE: usize = 500;
-/// Messages that an operation on many has in memory at once.
-const AT_ONCE: usize = 32;
+/// Messages that an operation on many reads and changes at once.
+const MAX_ACTING: usize = 32;
+/// Messages that are held or released at once. Each is a single small write, and those of one moment share a sync.
+const MAX_HOLDING: usize = 256;
 
-/// Asks a running [`Outbound`](crate::Outbound). Clones ask the same one.
+/// A handle to a running [`Outbound`](crate::Outbound). Clones lead to the same one.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<OutboundShared>,
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) commands: mpsc::UnboundedSender<RunnerCommand>,
 }
 
 /// Why an operation could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperateError {
-    /// The spool refused.
+    /// The spool's error.
     Spool(SpoolError),
     /// Outbound is stopping or has stopped.
     Stopped,
@@ -55,7 +56,7 @@ impl fmt::Display for OperateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spool(error) => error.fmt(f),
-            Self::Stopped => f.write_str("deliveries are being stopped; ask again after the restart"),
+            Self::Stopped => f.write_str("deliveries are stopping; try again after the restart"),
         }
     }
 }
@@ -68,219 +69,184 @@ impl From<SpoolError> for OperateError {
     }
 }
 
-/// Numbers for `pintle queue`, health checks and metrics.
-#[derive(Debug, Clone)]
-pub struct Counts {
-    /// What lies in the spool.
-    pub spool: Totals,
-    /// What the queue makes of it.
-    pub queue: Snapshot,
-    /// Sessions open to next hops and waiting for work.
-    pub idle_sessions: usize,
-}
-
-/// Where messages are, by their ids. One that the queue does not have is not in it.
-pub type Whereabouts = HashMap<QueueId, Vec<Leg>>;
-
-/// What the runner is told.
-pub(crate) enum Command {
-    /// These are due now; the answer says how each was found.
-    Retry(Vec<QueueId>, oneshot::Sender<Vec<QueuePresence>>),
-    /// These go by the routes of now; the answer counts recipients that moved.
-    Reroute(Vec<Waiting>, oneshot::Sender<usize>),
-    /// Where these are.
-    Find(Vec<QueueId>, oneshot::Sender<Whereabouts>),
-    /// These stay where they are.
-    Hold(Vec<QueueId>, oneshot::Sender<usize>),
-    /// These may go again; their age counts from the time given, if one is.
-    Release(Vec<(QueueId, Option<UnixTime>)>, oneshot::Sender<()>),
-    /// These are settled.
-    Forget(Vec<QueueId>, oneshot::Sender<usize>),
-    /// The queue in numbers.
-    Count(oneshot::Sender<Snapshot>),
-    /// The configuration has changed.
-    Configure,
-    /// Finish what is under way within this time, begin nothing.
-    Drain(Duration),
-}
-
 impl Handle {
     /// A page of what lies in the spool.
     ///
     /// # Errors
-    /// The spool's.
+    /// The spool cannot be read.
     pub async fn list(&self, filter: Filter, page: Page) -> Result<Listing, OperateError> {
         Ok(self.shared.spool.list(filter, page).await?)
     }
 
-    /// One message with its header, and how each recipient stands.
+    /// One message with its header, and the status of each recipient.
     ///
     /// # Errors
-    /// The spool's; [`SpoolError::Unknown`] when it is gone.
+    /// The spool cannot be read; [`SpoolError::Unknown`] if the message is gone.
     pub async fn show(&self, id: QueueId) -> Result<Stored, OperateError> {
         Ok(self.shared.spool.load(id).await?)
     }
 
-    /// Where messages are in the queue, and when they are tried again.
+    /// The jobs of messages in the queue: their next hops, and when they are tried again.
     ///
     /// # Errors
     /// Outbound has stopped.
-    pub async fn whereabouts(&self, ids: Vec<QueueId>) -> Result<Whereabouts, OperateError> {
-        self.ask(|answer| Command::Find(ids, answer)).await
+    pub async fn jobs(&self, ids: Vec<QueueId>) -> Result<JobsByMessage, OperateError> {
+        self.ask(|reply| RunnerCommand::FindJobs(ids, reply)).await
     }
 
-    /// Where mail for this recipient's domain (A-labels, lower case) goes that comes now.
+    /// The next hop of mail for this recipient domain (A-labels, lower case) that arrives now.
     #[must_use]
     pub fn next_hop(&self, domain: &str) -> NextHop {
         self.shared.config.load().next_hop(domain)
     }
 
-    /// Makes messages due now, whatever puts them or their next hops off. What is held stays held.
+    /// Makes messages due now, whatever the back-off of them and their next hops. A held message stays held.
     ///
     /// # Errors
-    /// The spool's while it looks for messages, or that outbound has stopped.
-    pub async fn retry(&self, which: Select) -> Result<Acts, OperateError> {
+    /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
+    pub async fn retry(&self, which: Select) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let named = ids.clone();
-        let found = self.ask(|answer| Command::Retry(named, answer)).await?;
-        let found: HashMap<QueueId, QueuePresence> = ids.iter().copied().zip(found).collect();
+        let presences = self.ask(|reply| RunnerCommand::Retry(named, reply)).await?;
+        let presences: HashMap<QueueId, QueuePresence> = ids.iter().copied().zip(presences).collect();
         let retried = |id: QueueId| {
-            let found = found.get(&id).copied().unwrap_or(QueuePresence::Absent);
-            async move { if found == QueuePresence::Free { Ok(()) } else { Err(self.why_not(id).await) } }
+            let presence = presences.get(&id).copied().unwrap_or(QueuePresence::Absent);
+            async move { if presence == QueuePresence::Free { Ok(()) } else { Err(self.why_not(id).await) } }
         };
         Ok(self.each(ids, retried).await)
     }
 
-    /// Sends all pending recipients of messages by this next hop from now on, whatever routes say; by the routes, where none
-    /// is given. What is under way is moved when it comes back. A message that moves is due at once.
+    /// Sends all pending recipients of messages by this next hop from now on, whatever the routes say; without one, by the
+    /// routes again. An attempt under way is moved when it has finished. A message that moves is due at once.
     ///
     /// # Errors
-    /// The spool's while it looks for messages, or that outbound has stopped.
-    pub async fn reroute(&self, which: Select, via: Option<&NextHop>) -> Result<Acts, OperateError> {
+    /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
+    pub async fn reroute(
+        &self,
+        which: Select,
+        via: Option<&NextHop>,
+    ) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let acts = self.each(ids, |id| self.choose(id, via)).await;
-        // Each is read anew, so that the queue hears what has become of it meanwhile.
+        // Each is read again, so that the queue gets its present state.
         let read =
             |id| async move { self.shared.spool.load(id).await.ok().map(|stored| waiting_of(&stored)) };
-        let read = futures_util::stream::iter(acts.ids_done()).map(read).buffered(AT_ONCE);
-        let messages: Vec<Waiting> = read.filter_map(std::future::ready).collect().await;
-        self.ask(|answer| Command::Reroute(messages, answer)).await?;
+        let read = for_each(acts.ids_done(), MAX_ACTING, read).await;
+        let messages: Vec<Waiting> = read.into_iter().flatten().collect();
+        self.ask(|reply| RunnerCommand::Reroute(messages, reply)).await?;
         Ok(acts)
     }
 
-    /// Keeps messages from delivery until they are released, expire, or are settled by hand. What lies in a quarantine
-    /// is kept already, and stays there.
+    /// Keeps messages from delivery until they are released, expire, or an operator bounces them. A quarantined message is
+    /// kept already, and stays in its quarantine.
     ///
     /// # Errors
-    /// The spool's while it looks for messages, or that outbound has stopped.
-    pub async fn hold(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
+    /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
+    pub async fn hold(&self, which: Select, reason: &str) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let _in_order = self.shared.acting.lock().await;
         let hold = Hold::Operator(reason.to_owned());
-        let held = ids.iter().map(|id| self.shared.spool.hold(*id, hold.clone()));
-        let held = join_all(held).await;
-        let acts = ids.iter().zip(held).map(|(id, before)| Act {
+        let held = for_each(ids.clone(), MAX_HOLDING, |id| self.shared.spool.hold(id, hold.clone())).await;
+        let acts = ids.iter().zip(held).map(|(id, before)| CommandResult {
             id: *id,
             outcome: match before {
                 Ok(Some(Hold::Quarantine(quarantine))) => CommandOutcome::Quarantined(quarantine.name),
                 Ok(Some(Hold::Operator(_) | Hold::Other(_)) | None) => {
-                    self.shared.tell_hold(*id, &hold, None);
+                    self.shared.record_hold(*id, &hold, None);
                     CommandOutcome::Done
                 }
                 Err(error) => CommandOutcome::of(error),
             },
         });
-        let acts = Acts(acts.collect());
+        let acts = CommandResults(acts.collect());
         let ids = acts.ids_done();
-        self.ask(|answer| Command::Hold(ids, answer)).await?;
+        self.ask(|reply| RunnerCommand::Hold(ids, reply)).await?;
         Ok(acts)
     }
 
-    /// Lets held messages go, those in quarantines too: they are due at once.
+    /// Releases held messages, those in quarantines too: they are due at once.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn release(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
-        self.let_go(which, user, Guard::Any).await
+    pub async fn release(&self, which: Select, user: Option<&str>) -> Result<CommandResults, OperateError> {
+        self.release_guarded(which, user, Guard::Any).await
     }
 
-    /// Lets held messages go, but leaves those in quarantines where they are.
+    /// Releases held messages, but leaves those in quarantines where they are.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn release_held(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
-        self.let_go(which, user, Guard::Free).await
+    pub async fn release_held(
+        &self,
+        which: Select,
+        user: Option<&str>,
+    ) -> Result<CommandResults, OperateError> {
+        self.release_guarded(which, user, Guard::Free).await
     }
 
-    /// Lets messages out of their quarantines, and no others go: they are due at once, and their age counts from now.
+    /// Releases messages from their quarantines, and no others: they are due at once, and their age counts from now.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn release_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
-        self.let_go(which, user, Guard::Quarantined).await
+    pub async fn release_quarantined(
+        &self,
+        which: Select,
+        user: Option<&str>,
+    ) -> Result<CommandResults, OperateError> {
+        self.release_guarded(which, user, Guard::Quarantined).await
     }
 
-    /// Drops messages that lie in quarantines, and tells nobody but the log.
+    /// Deletes messages from their quarantines. No report is sent; the event log has a record of each.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn delete_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+    pub async fn delete_quarantined(
+        &self,
+        which: Select,
+        user: Option<&str>,
+    ) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
-        let deletion = Deletion::by_operator(user);
+        let deletion = Deletion::ByOperator { user };
         let acts = self.each(ids, |id| quarantine::delete(&self.shared, id, &deletion)).await;
         self.forget(acts).await
     }
 
-    /// Asks for room for one message of this size in a quarantine. Keep it until the message is held there.
+    /// Reserves room for one message of this size, in octets, in a quarantine. Keep it until the message is held there.
     ///
     /// # Errors
-    /// There is none: the message must be refused for now.
-    pub async fn quarantine_room(&self, name: &str, size: u64) -> Result<Room, Full> {
-        quota::admit(&self.shared, name, size).await
+    /// There is no room: the message must be refused with 4xx.
+    pub async fn quarantine_room(&self, name: &str, size: u64) -> Result<QuotaReservation, QuarantineFull> {
+        quarantine_admission::admit(&self.shared, name, size).await
     }
 
-    /// Fails all recipients of messages that are not done, and reports it to the senders; but not of those in
-    /// quarantine, whose senders are taken for forged.
+    /// Fails all pending recipients of messages, and sends bounces to the senders. A quarantined message is left alone, since
+    /// its sender is taken for forged.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn bounce(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
+    pub async fn bounce(&self, which: Select, reason: &str) -> Result<CommandResults, OperateError> {
         // RFC 3463 section 3.8: X.7.1, delivery not authorised.
         let reply = Reply::new(554, EnhancedCode(5, 7, 1), reason.to_owned());
-        let result = RecipientResult::by_operator(Disposition::Failed, reply);
         let ids = self.ids(which).await?;
-        let acts = self.each(ids, |id| self.settle(id, Guard::Free, &result)).await;
+        let acts = self.each(ids, |id| self.bounce_one(id, &reply)).await;
         self.forget(acts).await
     }
 
-    /// Drops messages, wherever they lie, without telling anybody but the log.
+    /// The numbers of jobs in the queue, in all and by next hop.
     ///
     /// # Errors
-    /// As for [`hold`](Self::hold).
-    pub async fn discard(&self, which: Select) -> Result<Acts, OperateError> {
-        let reply = Reply::plain(250, "Dropped by the operator");
-        let result = RecipientResult::by_operator(Disposition::Discarded, reply);
-        let ids = self.ids(which).await?;
-        let acts = self.each(ids, |id| self.settle(id, Guard::Any, &result)).await;
-        self.forget(acts).await
+    /// Outbound has stopped.
+    pub async fn queue_snapshot(&self) -> Result<Snapshot, OperateError> {
+        self.ask(RunnerCommand::Snapshot).await
     }
 
-    /// Numbers of the moment.
-    ///
-    /// # Errors
-    /// The spool's, or that outbound has stopped.
-    pub async fn counts(&self) -> Result<Counts, OperateError> {
-        let queue = self.ask(Command::Count).await?;
-        Ok(Counts { spool: self.shared.spool.totals().await?, queue, idle_sessions: self.shared.pool.idle() })
-    }
-
-    /// The last time that the clock was set, while something is still held for it.
+    /// The last step of the wall clock, while expiries still wait because of it.
     #[must_use]
     pub fn clock_step(&self) -> Option<ClockStep> {
         self.shared.ages.unsteady()
     }
 
-    /// When a message expires whose age counts from this stored time, in the time of day.
+    /// The time of day at which a message expires whose age counts from this stored time.
     #[must_use]
     pub fn expires(&self, age_from: UnixTime) -> UnixTime {
         let max_age = self.shared.config.load().retry.max_age;
@@ -288,14 +254,14 @@ impl Handle {
         timeline.wall(timeline.place(age_from).plus(max_age).max(timeline.steady_at(max_age)))
     }
 
-    /// When the time of a message in this quarantine is over, in the time of day.
+    /// The time of day at which the retention of a message in this quarantine is over.
     #[must_use]
     pub fn kept_until(&self, quarantine: &Quarantine) -> UnixTime {
         let timeline = self.shared.ages.timeline();
         timeline.wall(self.shared.config.load().quarantine.until(quarantine, &timeline))
     }
 
-    /// When a stored next attempt is really made, in the time of day.
+    /// The time of day at which a stored next attempt is really made.
     #[must_use]
     pub fn next_attempt(&self, stored: UnixTime) -> UnixTime {
         let longest = self.shared.config.load().retry.longest_wait();
@@ -303,65 +269,71 @@ impl Handle {
         timeline.wall(timeline.place_ahead(stored, longest)).min(stored)
     }
 
-    /// What was stored before this time is older than `age` by either clock.
+    /// The time before which everything stored is older than `age` by both clocks.
     #[must_use]
     pub fn stored_before(&self, age: Duration) -> UnixTime {
         self.shared.ages.timeline().stored_before(age)
     }
 
-    /// Takes a new configuration and TLS set-up. Attempts under way finish on the old ones; what waits goes by the new routes,
-    /// and what remains of an attempt under way does so when it comes back.
+    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail goes by the new
+    /// routes, and so do the recipients that an attempt under way leaves.
     pub fn reload(&self, config: Config, tls: ClientTls) {
-        // In this order, an attempt that goes by the new configuration verifies against the new roots, too.
+        // In this order, an attempt under the new configuration verifies against the new roots as well.
         self.shared.tls.store(Arc::new(tls));
         self.shared.config.store(Arc::new(config));
         // A runner that has stopped needs no configuration.
-        let _ = self.tell(Command::Configure);
+        let _ = self.send(RunnerCommand::Configure);
     }
 
-    /// One operation after the other is asked for, some at a time, so that they share their syncs.
+    /// Does one operation for each message, some at a time, so that they share their syncs.
     async fn each<W: Future<Output = Result<(), CommandOutcome>>>(
         &self,
         ids: Vec<QueueId>,
         act: impl Fn(QueueId) -> W,
-    ) -> Acts {
-        let acts = futures_util::stream::iter(ids).map(|id| {
+    ) -> CommandResults {
+        let act = |id| {
             let acting = act(id);
-            async move { Act { id, outcome: acting.await.err().unwrap_or(CommandOutcome::Done) } }
-        });
-        Acts(acts.buffered(AT_ONCE).collect().await)
+            async move { CommandResult { id, outcome: acting.await.err().unwrap_or(CommandOutcome::Done) } }
+        };
+        CommandResults(for_each(ids, MAX_ACTING, act).await)
     }
 
-    /// Lets those go that the guard means. It is the spool that looks: a message may be quarantined at any moment.
-    async fn let_go(&self, which: Select, user: Option<&str>, guard: Guard) -> Result<Acts, OperateError> {
+    /// Releases the messages that the guard means. The spool checks it, since a message may be quarantined at any moment.
+    async fn release_guarded(
+        &self,
+        which: Select,
+        user: Option<&str>,
+        guard: Guard,
+    ) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let _in_order = self.shared.acting.lock().await;
         let at = self.shared.clock.now();
-        let released = join_all(ids.iter().map(|id| self.shared.spool.release(*id, at, guard))).await;
+        let release = |id| self.shared.spool.release(id, at, guard);
+        let released = for_each(ids.clone(), MAX_HOLDING, release).await;
         let (mut since, mut acts) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         for (id, before) in ids.into_iter().zip(released) {
             let outcome = match before {
                 Ok(Some(hold)) => {
                     since.push((id, hold.quarantine().map(|_| at)));
-                    self.tell_release(id, &hold, user);
+                    self.record_release(id, &hold, user);
                     CommandOutcome::Done
                 }
                 Ok(None) => {
                     since.push((id, None));
                     CommandOutcome::NotHeld
                 }
-                Err(SpoolError::HoldChanged(_)) => self.not_meant(id).await,
+                Err(SpoolError::HoldChanged(_)) => self.why_guarded(id).await,
                 Err(error) => CommandOutcome::of(error),
             };
-            acts.push(Act { id, outcome });
+            acts.push(CommandResult { id, outcome });
         }
-        // The runner is told as well, lest an announcement that met an attempt under way be lost on it.
-        self.ask(|answer| Command::Release(since, answer)).await?;
-        Ok(Acts(acts))
+        // The spool announces the messages as well, but the runner ignores that for one whose attempt is under way.
+        self.ask(|reply| RunnerCommand::Release(since, reply)).await?;
+        Ok(CommandResults(acts))
     }
 
-    /// Why the guard of a release spared this message.
-    async fn not_meant(&self, id: QueueId) -> CommandOutcome {
+    /// Why the guard kept this message from being released.
+    async fn why_guarded(&self, id: QueueId) -> CommandOutcome {
         match self.shared.spool.load(id).await {
             Err(error) => CommandOutcome::of(error),
             Ok(stored) => match stored.entry.hold {
@@ -371,7 +343,7 @@ impl Handle {
         }
     }
 
-    fn tell_release(&self, id: QueueId, hold: &Hold, user: Option<&str>) {
+    fn record_release(&self, id: QueueId, hold: &Hold, user: Option<&str>) {
         if hold.quarantine().is_some() {
             quarantine::count("released");
         }
@@ -384,7 +356,7 @@ impl Handle {
         }));
     }
 
-    /// Stores the operator's choice, where it is another than before.
+    /// Stores the operator's choice for the recipients that do not have it already.
     async fn choose(&self, id: QueueId, via: Option<&NextHop>) -> Result<(), CommandOutcome> {
         let stored = self.shared.spool.load(id).await.map_err(CommandOutcome::of)?;
         let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
@@ -409,34 +381,28 @@ impl Handle {
         }
     }
 
-    async fn settle(
-        &self,
-        id: QueueId,
-        guard: Guard,
-        result: &RecipientResult,
-    ) -> Result<(), CommandOutcome> {
-        let context = SettleContext { guard, ..SettleContext::by_operator() };
+    async fn bounce_one(&self, id: QueueId, reply: &Reply) -> Result<(), CommandOutcome> {
         let mut tries = 0;
         loop {
             tries += 1;
             let stored = self.shared.spool.load(id).await.map_err(CommandOutcome::of)?;
-            let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
-            if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
+            if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
                 return Err(CommandOutcome::Quarantined(quarantine.name.clone()));
             }
-            let results = settle::all_pending(&stored, result);
-            match settle::once(&self.shared, &stored, &context, &results).await {
-                // An attempt came to its end meanwhile, and each recipient does so once.
-                Err(SpoolError::RecipientsChanged(_)) if tries < AGAIN => {}
+            let end = Resolution::Failed(ReportPolicy::Due);
+            let results = recipient_result::for_all_pending(&stored, end, reply);
+            match settle::once(&self.shared, &stored, &SettleCause::OperatorBounce, &results).await {
+                // An attempt has settled some of them meanwhile, and each recipient is settled once.
+                Err(SpoolError::RecipientsChanged(_)) if tries < MAX_TRIES => {}
                 settled => return settled.map(drop).map_err(CommandOutcome::of),
             }
         }
     }
 
-    /// Tells the runner what is settled.
-    async fn forget(&self, acts: Acts) -> Result<Acts, OperateError> {
+    /// Has the runner drop the jobs of messages that are settled.
+    async fn forget(&self, acts: CommandResults) -> Result<CommandResults, OperateError> {
         let ids = acts.ids_done();
-        self.ask(|answer| Command::Forget(ids, answer)).await?;
+        self.ask(|reply| RunnerCommand::Forget(ids, reply)).await?;
         Ok(acts)
     }
 
@@ -457,14 +423,22 @@ impl Handle {
         }
     }
 
-    /// Waits until the runner has obeyed, so that whoever asked can rely on it.
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, OperateError> {
-        let (answer, given) = oneshot::channel();
-        self.tell(command(answer))?;
+    /// Sends a command and waits until the runner has obeyed, so that the caller can rely on it.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> RunnerCommand,
+    ) -> Result<T, OperateError> {
+        let (reply, given) = oneshot::channel();
+        self.send(command(reply))?;
         given.await.map_err(|_| OperateError::Stopped)
     }
 
-    fn tell(&self, command: Command) -> Result<(), OperateError> {
+    fn send(&self, command: RunnerCommand) -> Result<(), OperateError> {
         self.commands.send(command).map_err(|_| OperateError::Stopped)
     }
+}
+
+/// Does something for each message, at most `limit` at once, and gives the results in the order of the messages.
+async fn for_each<W: Future>(ids: Vec<QueueId>, limit: usize, act: impl Fn(QueueId) -> W) -> Vec<W::Output> {
+    futures_util::stream::iter(ids).map(act).buffered(limit).collect().await
 }

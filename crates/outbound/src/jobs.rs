@@ -1,4 +1,5 @@
-//! From a message in the spool to jobs of the queue: one for each next hop of its pending recipients.
+//! From a message in the spool to jobs of the queue: one for each next hop of its pending recipients. The limits of the
+//! queue (throttle, retry policy) are taken from the configuration here as well.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::Config;
 /// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
 /// is durably settled, and its session is free for the next one before that.
 const ATTEMPTS_PER_SESSION: usize = 4;
-/// Attempts for a next hop that has not worked yet.
-const INITIAL: usize = 5;
+/// Attempts at once for a next hop that has not worked yet.
+const INITIAL_ATTEMPTS: usize = 5;
 
-/// What the queue is told of the configuration.
+/// The queue's part of the configuration.
 pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
     let attempts = |sessions: usize| sessions.max(1) * ATTEMPTS_PER_SESSION;
     let relay_limit = |(name, relay): (&String, &crate::Relay)| {
@@ -24,22 +25,16 @@ pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
     pintle_queue::Config {
         per_hop: attempts(config.sessions.per_hop),
         overrides: config.relays.iter().filter_map(relay_limit).flatten().collect(),
-        // One a session, until it is known that sessions come to something.
-        initial: INITIAL,
+        initial: INITIAL_ATTEMPTS,
         total: config.sessions.total,
         retry: config.retry.clone(),
     }
 }
 
 /// One job for each next hop of a message's pending recipients.
-pub(crate) fn jobs_of(
-    waiting: &Waiting,
-    custody: HoldState,
-    config: &Config,
-    timeline: &Timeline,
-) -> Vec<Job> {
+pub(crate) fn jobs_of(waiting: &Waiting, hold: HoldState, config: &Config, timeline: &Timeline) -> Vec<Job> {
     let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
-        hold: custody,
+        hold,
         ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
     };
     by_next_hop(waiting, config).into_iter().map(job).collect()
@@ -61,7 +56,7 @@ pub(crate) fn by_next_hop<'w>(
     hops
 }
 
-/// The operator's choice for this recipient, or the routes'.
+/// The next hop of a recipient: the operator's choice, or that of the routes.
 pub(crate) fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
     if let Some(route) = &recipient.route {
         return route.clone();
@@ -69,8 +64,8 @@ pub(crate) fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> Next
     config.next_hop(&recipient.domain)
 }
 
-/// What is stored was written by a clock that may have been wrong: what was never tried is due now, and nothing is due
-/// later than a next attempt can be.
+/// Stored times were written by a clock that may have been wrong: a job that was never tried is due now, and none is due
+/// later than the longest back-off.
 fn job_of(
     waiting: &Waiting,
     next_hop: NextHop,

@@ -1,48 +1,59 @@
-//! From the durable message to the next hop.
+//! Delivery: from the durable message to the next hop.
 //!
-//! [`Outbound::start`] takes over a spool: whatever is pending in it, and whatever becomes pending, is delivered, deferred
-//! or reported until every recipient is done. One task, the runner, owns the queue; each attempt is a task of its own that
+//! [`Outbound::start`] takes over a spool: everything that is pending in it or becomes pending is delivered, deferred or
+//! bounced until every recipient is settled. One task, the runner, owns the queue; each attempt is a task of its own that
 //! the runner awaits:
 //!
 //! ```text
 //! runner      queue.insert · queue.poll_due → Attempt
-//! attempt     stages (Deliver hook) → route → session_pool or connect → exchange (talks) → outcome per recipient
-//! settle      marks and reports to the spool, durable first; then the runner records it in the queue
+//! attempt     stages (Deliver hook) → exchange → a reply for each recipient
+//! exchange    session_pool, or failover → connect → resolve
+//! settle      marks and reports (bounce) to the spool, durable first; then the runner records the attempt in the queue
 //! ```
 //!
-//! It promises: a recipient is marked only after the next hop has answered, and a failure only together with its report
-//! (at least once, never less); a null reverse-path begets no report; every task has an owner that awaits it. It leaves to
-//! others how messages come in, what plugins are, and where the configuration comes from.
+//! It promises: a recipient is marked only after the next hop has replied, and a failure only together with its report
+//! (at least once, never less); a message with a null reverse-path causes no report; every task has an owner that awaits it.
+//!
+//! Not here: how messages come in, what plugins are, and where the configuration comes from. Retry back-off and throttling
+//! are `pintle-queue`'s; the limit on sessions and the connection pool are in `session_pool`.
 
-mod aged;
 mod attempt;
 mod bounce;
 mod capture;
 mod clock;
+mod commands;
 mod config;
 mod connect;
+mod connect_failure;
 mod connection;
 pub mod dry_run;
 mod endpoint;
 mod exchange;
 mod exchanger;
+mod expiry;
+mod failover;
+mod finished;
 mod handle;
+mod host_defects;
+mod job_status;
 mod jobs;
 mod network;
+mod parts;
 mod plan;
 mod quarantine;
+mod quarantine_admission;
 mod quota;
-mod reading;
+mod recipient_result;
+mod replies;
 mod resolve;
+mod retention;
 mod route;
 mod runner;
 mod select;
 mod session_pool;
 mod settle;
-mod shared;
+mod spool_reader;
 mod stages;
-mod talks;
-mod whereabouts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,30 +61,31 @@ use std::time::Duration;
 use pintle_spool::Spool;
 use tokio::task::JoinHandle;
 
-pub use capture::{Capture, Captured};
-pub use clock::{Clock, Dice, SystemClock, dice};
+pub use capture::{Capture, CapturedMessage};
+pub use clock::{Clock, RandomSource, SystemClock, system_random};
+pub use commands::JobsByMessage;
 pub use config::{
     Channel, Config, Credentials, EightBit, Mx, NamedCredentials, Protocol, Relay, Reports, RetryPolicy,
     Sessions, Sources, Timeouts, Transfer,
 };
 pub use endpoint::{Endpoint, EndpointError};
 pub use exchanger::is_listener;
-pub use handle::{Counts, Handle, OperateError, Whereabouts};
+pub use handle::{Handle, OperateError};
+pub use job_status::{JobStatus, NextAttempt};
 pub use network::{HostAddress, Network, Stream, SystemNetwork};
+pub use parts::OutboundParts;
 pub use pintle_queue::ClockStep;
-pub use quarantine::Retention;
-pub use quota::{Full, Quota, Room, WhenFull};
+pub use quota::{QuarantineFull, Quota, QuotaReservation, WhenFull};
+pub use retention::Retention;
 pub use route::{Route, RouteTable};
-pub use select::{Act, Acts, CommandOutcome, Select};
-pub use shared::Parts;
-pub use whereabouts::{Leg, Next};
+pub use select::{CommandOutcome, CommandResult, CommandResults, Select};
 
-use crate::handle::Command;
+use crate::commands::RunnerCommand;
 
-/// Deliveries, running.
+/// The delivering side, running.
 pub struct Outbound {
     handle: Handle,
-    /// Until it has ended.
+    /// None once it has ended.
     runner: Option<JoinHandle<()>>,
 }
 
@@ -81,53 +93,53 @@ impl Outbound {
     /// Begins to deliver what is pending in the spool and what is committed from now on. Must be called in a Tokio
     /// runtime; nothing else may have taken the spool's arrivals.
     #[must_use]
-    pub fn start(config: Config, parts: Parts) -> Self {
+    pub fn start(config: Config, parts: OutboundParts) -> Self {
         let (handle, runner) = runner::prepare(config, parts);
         Self { handle, runner: Some(tokio::spawn(runner.run())) }
     }
 
-    /// For operators, and for reloading.
+    /// The handle for operators and for a reload.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// The spool that is delivered from: what is committed to it goes out.
+    /// The spool that is delivered from: a message that is committed to it goes out.
     #[must_use]
     pub fn spool(&self) -> Arc<dyn Spool> {
         Arc::clone(&self.handle.shared.spool)
     }
 
-    /// Ends when the runner has, which it must not do before a drain; says how. Nothing is delivered then, though mail
-    /// may still be taken: whoever owns this should end the process.
+    /// Waits until the runner has ended, which must not happen before a drain, and says how it ended. Nothing is delivered
+    /// then, though mail may still be accepted: the owner should end the process.
     pub async fn ended(&mut self) -> String {
         let Some(runner) = &mut self.runner else {
             return std::future::pending().await;
         };
         let how = match runner.await {
             Ok(()) => "ended by itself".to_owned(),
-            Err(error) => format!("ended badly: {error}"),
+            Err(error) => format!("failed: {error}"),
         };
         self.runner = None;
         how
     }
 
-    /// Begins nothing more, lets attempts under way finish within `grace`, says QUIT to idle sessions, and waits for all
-    /// tasks. What was cut off is delivered after the next start.
+    /// Begins nothing more, lets attempts under way finish within `grace`, ends idle sessions with QUIT, and waits for all
+    /// tasks. Attempts that were broken off are made again after the next start.
     pub async fn drain(mut self, grace: Duration) {
         // An error means that the runner has ended already.
-        let _ = self.handle.commands.send(Command::Drain(grace));
+        let _ = self.handle.commands.send(RunnerCommand::Drain(grace));
         if let Some(runner) = &mut self.runner
             && let Err(error) = runner.await
         {
-            tracing::error!(%error, "the runner ended badly");
+            tracing::error!(%error, "the delivery runner failed");
         }
     }
 }
 
 impl Drop for Outbound {
     fn drop(&mut self) {
-        // Without a drain nothing is waited for; the spool has all that is needed to go on later.
+        // Without a drain nothing is awaited; the spool has all that is needed to go on later.
         self.runner.iter().for_each(JoinHandle::abort);
     }
 }

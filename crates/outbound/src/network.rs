@@ -1,6 +1,7 @@
-//! Connections to next hops as a parameter: a simulation puts a network of its own in place of the system's.
+//! The network as a parameter: connections to next hops go through a trait, and a simulation has its own in place of the
+//! system's.
 //!
-//! It leaves to `connect` which addresses are tried, in what order, how long that may take, and what is spoken.
+//! `connect` decides which addresses are tried, in what order, how long that may take, and what is spoken.
 
 use std::fmt;
 use std::io;
@@ -11,10 +12,10 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-/// A port to ask the kernel about; 0 is none.
+/// The port in a question to the kernel, which refuses 0. Nothing is sent to it.
 const DISCARD: u16 = 9;
 
-/// What the octets of a session run over.
+/// The byte stream under a session: a socket, or TLS over one.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -22,9 +23,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// One address of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostAddress {
-    /// Over IP.
+    /// An IP address and a TCP port.
     Tcp(SocketAddr),
-    /// A local socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -37,9 +38,11 @@ impl fmt::Display for HostAddress {
     }
 }
 
-/// Somebody who connects.
+/// How outbound connects to next hops: [`SystemNetwork`], but for simulations.
 pub trait Network: Send + Sync + 'static {
-    /// Connects to a place, from this address if one is given. The caller limits how long it waits.
+    /// Connects to an address, from the source address if one is given. The caller limits how long it waits.
+    ///
+    /// The result is the system's error if the connection fails.
     fn connect(
         &self,
         to: &HostAddress,
@@ -52,7 +55,7 @@ pub trait Network: Send + Sync + 'static {
     }
 }
 
-/// The network of the system.
+/// The network of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemNetwork;
 
@@ -76,8 +79,8 @@ impl Network for SystemNetwork {
     }
 }
 
-/// Asks the kernel from which address it would send there: towards an address of its own, from that one. Nothing is sent.
-/// Trying to bind the address would say yes to any, where binding foreign addresses is allowed.
+/// Asks the kernel for the source address towards this one: for an address of its own it is the same. Nothing is sent.
+/// Binding the address would prove nothing where binding foreign addresses is allowed.
 fn leads_here(address: IpAddr) -> io::Result<bool> {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -95,7 +98,7 @@ async fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;
-    // Commands are written whole, so waiting for more to fill a packet gains nothing.
+    // Commands are written whole, so Nagle's algorithm would only delay them.
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -1,4 +1,4 @@
-//! What one attempt is going to do, once the Deliver stage has had its say.
+//! The plan of one attempt: what it delivers, to whom, and to which target, as the Deliver stage has decided.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use pintle_smtp::client::{Content, Credentials, Transaction};
 
 use crate::Config;
 
-/// What an attempt delivers, to whom, and by which way.
-pub(crate) struct Plan {
+/// What an attempt delivers, to whom, and how.
+pub(crate) struct DeliveryPlan {
     pub(crate) id: QueueId,
     /// The recipients of this attempt alone.
     pub(crate) envelope: Envelope,
-    /// With the empty line at its end.
+    /// The header block, with the empty line at its end.
     pub(crate) head: Bytes,
     pub(crate) body: Arc<dyn Body>,
     pub(crate) has_8bit: bool,
-    pub(crate) target: Target,
-    /// In place of the retry policy's answer.
+    pub(crate) target: HopTarget,
+    /// How long a deferral waits, in place of the retry policy's back-off.
     pub(crate) retry_after: Option<Duration>,
-    /// Whose failure is not reported.
+    /// The ids of recipients whose failure is not reported to the sender.
     pub(crate) no_bounce: Vec<u32>,
-    /// What the judges saw last, when they were asked; they see it again with the outcome.
+    /// What the plugins saw last, if any were asked; they see it again with the outcomes.
     pub(crate) view: Option<View>,
 }
 
-/// A way to a next hop. Deliveries with equal targets can use each other's sessions.
+/// A next hop with all that a session with it depends on. Deliveries with equal targets share a connection pool.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Target {
+pub(crate) struct HopTarget {
     pub(crate) next_hop: NextHop,
-    /// The next hop is spelt out, by a judge that may do so; otherwise only what the configuration lists is meant.
+    /// The next hop is a host that a plugin with that grant has written out; otherwise it must be in the configuration.
     pub(crate) unlisted: bool,
     pub(crate) tls: TlsPolicy,
     pub(crate) source: Option<IpAddr>,
@@ -40,8 +40,8 @@ pub(crate) struct Target {
     pub(crate) credentials: Option<String>,
 }
 
-impl Target {
-    /// The way that the configuration knows.
+impl HopTarget {
+    /// The target by the configuration alone.
     pub(crate) fn of(next_hop: &NextHop, config: &Config) -> Self {
         Self {
             next_hop: next_hop.clone(),
@@ -52,11 +52,11 @@ impl Target {
         }
     }
 
-    /// With what to authenticate there. A relay's own credentials are for its own hosts; those that a judge chose by name
-    /// are for the relays that the configuration says they belong to.
+    /// The credentials to authenticate with. A relay's own are for its own hosts; those that a plugin chose by name are for
+    /// the relays that the configuration lists with them.
     ///
     /// # Errors
-    /// What the judge chose cannot be used there, in words for the operator.
+    /// The plugin's choice cannot be used there; the text is for the operator.
     pub(crate) fn login(&self, config: &Config) -> Result<Option<Credentials>, String> {
         let relay = config.relay(&self.next_hop);
         let Some(name) = &self.credentials else {
@@ -75,8 +75,9 @@ impl Target {
     }
 }
 
-impl Plan {
-    pub(crate) fn size(&self) -> u64 {
+impl DeliveryPlan {
+    /// The size of the message in octets.
+    fn size(&self) -> u64 {
         self.head.len() as u64 + self.body.size()
     }
 

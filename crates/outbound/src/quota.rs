@@ -1,57 +1,48 @@
-//! How much may lie in quarantines. Strangers fill them and nobody empties them for a month, so without a bound they would
-//! fill the disk, and all mail would be refused with them.
+//! Quotas: how much may lie in quarantines. Strangers fill them and they keep mail for a month, so without a limit they would
+//! fill the disk, and all mail would be refused.
 //!
-//! A message asks for room before it is held, and keeps its place until it is stored, so that a burst of them stays within
-//! the bounds as one would. What is full refuses what is new, or drops what is oldest, as the operator has said. All held
-//! mail together leaves a share of the disk alone, and there nothing is dropped: what fills the disk may be something else.
+//! Room for a message is reserved before it is held, and the reservation ends when it is stored, so that a burst of messages
+//! stays within the limits as a single one does. A full quarantine refuses new messages or drops the oldest, as the operator
+//! has chosen. All held mail together is limited to a share of the disk, and at that limit nothing is dropped, since something
+//! else may fill the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use parking_lot::Mutex;
-use pintle_mail::{EnhancedCode, QueueId, Reply};
-use pintle_spool::{Amount, Filter, Page, SpoolError, Totals};
+use pintle_mail::{EnhancedCode, Reply};
+use pintle_spool::{Amount, SpoolError, Totals};
 
-use crate::handle::Command;
-use crate::shared::OutboundShared;
-use crate::{Config, quarantine};
-
-/// Different quarantines that may be in use at once. Plugins name them, and each has a quota of its own.
-const NAMES: usize = 100;
-/// The part of a full quarantine, one in so many, that is made free at once: its messages are counted one by one for that.
-const PART: u64 = 16;
-/// Messages looked up at once.
-const PAGE: usize = 500;
-/// Messages dropped at once; they share their syncs.
-const AT_ONCE: usize = 32;
-/// How full it must be, in percent, for the operator to hear of it, and how far it must fall before he hears again.
+/// Quarantines that may be in use at once. Plugins name them, and each has a quota of its own.
+pub(crate) const MAX_QUARANTINES: usize = 100;
+/// How full a quarantine is, in percent, when the operator is warned.
 const WARN: u64 = 80;
-const CALM: u64 = 70;
+/// How far it must fall, in percent, before the operator is warned again.
+const REARM: u64 = 70;
 
-/// How much quarantines hold, and what happens then.
+/// The limits of quarantines, and what happens when one is full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
-    /// In any of them.
+    /// The limits of every quarantine that the maps below do not list.
     pub default: Amount,
-    /// Octets in some, by name.
+    /// The limit in octets of single quarantines, by name.
     pub bytes: BTreeMap<String, u64>,
-    /// Messages in some, by name.
+    /// The limit in messages of single quarantines, by name.
     pub messages: BTreeMap<String, u64>,
-    /// What happens to what comes when one is full.
+    /// What happens to a new message when its quarantine is full.
     pub when_full: WhenFull,
-    /// How much all held mail may take, in percent of what it takes and what is free on the disk.
+    /// How much of the disk all held mail together may take, in percent of what it takes and what is free.
     pub disk_percent: u8,
 }
 
 /// What happens when a quarantine is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenFull {
-    /// What is new is refused for now; its sender will try again.
+    /// A new message is refused with 4xx; its sender tries again.
     #[default]
     Refuse,
-    /// What is oldest is dropped.
+    /// The oldest messages are dropped.
     DropOldest,
 }
 
@@ -68,7 +59,7 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// How much the quarantine of this name holds.
+    /// The limits of the quarantine of this name.
     #[must_use]
     pub fn of(&self, name: &str) -> Amount {
         Amount {
@@ -78,41 +69,41 @@ impl Quota {
     }
 }
 
-/// A place in a quarantine, until the message lies there and is counted.
+/// Room for one message in a quarantine, reserved until it is dropped: keep it until the message lies there and is counted.
 #[derive(Debug)]
-pub struct Room {
-    taken: Arc<Mutex<BTreeMap<String, Amount>>>,
+pub struct QuotaReservation {
+    reserved: Arc<Mutex<BTreeMap<String, Amount>>>,
     name: String,
     bytes: u64,
 }
 
-impl Drop for Room {
+impl Drop for QuotaReservation {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock();
-        if let Some(amount) = taken.get_mut(&self.name) {
+        let mut reserved = self.reserved.lock();
+        if let Some(amount) = reserved.get_mut(&self.name) {
             *amount = less(*amount, Amount { messages: 1, bytes: self.bytes });
             if amount.messages == 0 {
-                taken.remove(&self.name);
+                reserved.remove(&self.name);
             }
         }
     }
 }
 
-/// Why a message cannot be held. Whoever sent it may try again.
+/// Why a message cannot be held. Its client may try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Full {
-    /// The quarantine of this name holds this much, and no more.
+pub enum QuarantineFull {
+    /// The quarantine of this name is at its limits, which are these.
     Quota(String, Amount),
-    /// Held mail takes as much of the disk as it may.
+    /// Held mail takes its whole share of the disk.
     Disk,
-    /// So many quarantines are in use that there cannot be another one.
+    /// As many quarantines as there may be are in use, and this is another one.
     Names(String),
-    /// What lies there cannot be found out.
+    /// The spool does not say how much lies there.
     Spool(SpoolError),
 }
 
-impl Full {
-    /// What a client is told. That its mail would have been held is nothing for it to know.
+impl QuarantineFull {
+    /// The reply to the client, which does not say that its mail would have been held.
     #[must_use]
     pub fn reply(&self) -> Reply {
         match self {
@@ -123,7 +114,7 @@ impl Full {
     }
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for QuarantineFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quota(name, limit) => write!(
@@ -133,179 +124,62 @@ impl fmt::Display for Full {
                 limit.messages, limit.bytes
             ),
             Self::Disk => f.write_str(
-                "held mail takes as much of the disk as it may: look through the quarantines, make room, or raise \
+                "held mail takes its whole share of the disk: look through the quarantines, free disk space, or raise \
                  max_disk_percent",
             ),
             Self::Names(name) => {
-                write!(f, "there are {NAMES} quarantines already, so that there is none for {name}")
+                write!(f, "there are {MAX_QUARANTINES} quarantines already, and {name} would be another one")
             }
             Self::Spool(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for Full {}
+impl std::error::Error for QuarantineFull {}
 
-/// Who has asked for room, and what the operator has heard.
+/// The reservations in all quarantines, and the warnings that the operator has had.
 #[derive(Default)]
-pub(crate) struct Rooms {
-    /// One message is judged at a time.
-    turn: tokio::sync::Mutex<()>,
-    taken: Arc<Mutex<BTreeMap<String, Amount>>>,
-    /// Quarantines of which it was said that they are nearly full, or that they are.
-    nearly: Mutex<BTreeSet<String>>,
+pub(crate) struct QuotaReservations {
+    /// Locked while a message is admitted: one at a time.
+    pub(crate) admitting: tokio::sync::Mutex<()>,
+    reserved: Arc<Mutex<BTreeMap<String, Amount>>>,
+    /// Quarantines that the operator was warned of as nearly full.
+    nearly_full: Mutex<BTreeSet<String>>,
+    /// Quarantines that the operator was told of as refusing messages.
     refusing: Mutex<BTreeSet<String>>,
 }
 
-/// What stands under the quarantines' names for all held mail together; no quarantine has an empty name.
+/// The entry for all held mail together; no quarantine has an empty name.
 const ALL: &str = "";
 
-/// Asks for room for one message of this size.
-pub(crate) async fn admit(shared: &OutboundShared, name: &str, bytes: u64) -> Result<Room, Full> {
-    let rooms = &shared.rooms;
-    let _turn = rooms.turn.lock().await;
-    let admitted = judge(shared, name, bytes).await;
-    match admitted {
-        Ok(()) => Ok(rooms.take(name, bytes)),
-        Err(full) => {
-            quarantine::count("refused");
-            rooms.tell(name, &full);
-            Err(full)
-        }
-    }
-}
-
-async fn judge(shared: &OutboundShared, name: &str, bytes: u64) -> Result<(), Full> {
-    let config = shared.config.load_full();
-    // Those on their way are read first: one that is stored between the two counts twice, and never not at all.
-    let on_the_way = shared.rooms.taken.lock().clone();
-    let totals = shared.spool.totals().await.map_err(Full::Spool)?;
-    let known = totals.quarantines.contains_key(name) || on_the_way.contains_key(name);
-    if !known && names(&totals, &on_the_way) >= NAMES {
-        return Err(Full::Names(name.to_owned()));
-    }
-    let coming: u64 = on_the_way.values().map(|amount| amount.bytes).sum();
-    let then = totals.held_bytes.saturating_add(coming).saturating_add(bytes);
-    if !share_left(then, totals.held_bytes, shared.spool.free(), config.quota.disk_percent) {
-        return Err(Full::Disk);
-    }
-    let limit = config.quota.of(name);
-    let new = Amount { messages: 1, bytes };
-    let coming = more(on_the_way.get(name).copied().unwrap_or_default(), new);
-    let lying = totals.quarantines.get(name).copied().unwrap_or_default();
-    if within(more(lying, coming), limit) {
-        return Ok(());
-    }
-    // One that would not fit if nothing lay there drives nothing out.
-    if config.quota.when_full == WhenFull::Refuse || !within(coming, limit) {
-        return Err(Full::Quota(name.to_owned(), limit));
-    }
-    drop_oldest(shared, name, coming, limit).await
-}
-
-/// Whether held mail of this size leaves its share of the disk alone, where it takes so much now and so much is free.
-fn share_left(then: u64, now: u64, free: Option<u64>, percent: u8) -> bool {
-    let Some(free) = free else { return true };
-    let room = u128::from(now) + u128::from(free);
-    u128::from(then) * 100 <= room * u128::from(percent)
-}
-
-/// Drops the oldest messages of a full quarantine until what is coming fits. It counts them first, one by one: what cannot
-/// be undone must not hang on a total that was kept along the way.
-async fn drop_oldest(shared: &OutboundShared, name: &str, coming: Amount, limit: Amount) -> Result<(), Full> {
-    let lying = listed(shared, name).await.map_err(Full::Spool)?;
-    let mut left =
-        lying.iter().fold(coming, |sum, (_, bytes)| more(sum, Amount { messages: 1, bytes: *bytes }));
-    if within(left, limit) {
-        tracing::error!(
-            quarantine = name,
-            messages = left.messages,
-            octets = left.bytes,
-            "a quarantine was counted as full and is not; nothing is dropped"
-        );
-        return Ok(());
-    }
-    let aim =
-        Amount { messages: limit.messages - limit.messages / PART, bytes: limit.bytes - limit.bytes / PART };
-    let mut oldest = Vec::new();
-    for (id, bytes) in lying {
-        if within(left, aim) {
-            break;
-        }
-        left = less(left, Amount { messages: 1, bytes });
-        oldest.push((id, bytes));
-    }
-    let dropped = delete(shared, name, oldest).await;
-    tracing::warn!(
-        quarantine = name,
-        dropped,
-        "a quarantine was full: its oldest messages have been dropped"
-    );
-    // What somebody has released meanwhile does not lie there either, so only a spool that refuses leaves it full.
-    let lying = listed(shared, name).await.map_err(Full::Spool)?;
-    let left = lying.iter().fold(coming, |sum, (_, bytes)| more(sum, Amount { messages: 1, bytes: *bytes }));
-    if within(left, limit) { Ok(()) } else { Err(Full::Quota(name.to_owned(), limit)) }
-}
-
-/// What lies in a quarantine, oldest first, with sizes.
-async fn listed(shared: &OutboundShared, name: &str) -> Result<Vec<(QueueId, u64)>, SpoolError> {
-    let filter = Filter { quarantine: Some(name.to_owned()), ..Filter::default() };
-    let mut page = Page { after: None, limit: PAGE };
-    let mut found = Vec::new();
-    loop {
-        let listing = shared.spool.list(filter.clone(), page).await?;
-        found.extend(listing.messages.iter().map(|message| (message.id, message.size)));
-        match listing.next {
-            Some(next) => page.after = Some(next),
-            None => return Ok(found),
-        }
-    }
-}
-
-/// Gives how many were dropped. One that has been released, or that the spool keeps, stays.
-async fn delete(shared: &OutboundShared, name: &str, oldest: Vec<(QueueId, u64)>) -> usize {
-    let drop =
-        async |id| quarantine::delete(shared, id, &quarantine::Deletion::by_quota(name)).await.map(|()| id);
-    let dropping = futures_util::stream::iter(oldest).map(|(id, _)| drop(id)).buffered(AT_ONCE);
-    let dropped: Vec<QueueId> =
-        dropping.filter_map(|dropped| std::future::ready(dropped.ok())).collect().await;
-    let count = dropped.len();
-    // A runner that has ended has no jobs to forget.
-    if let Some(commands) = shared.commands.upgrade() {
-        let _ = commands.send(Command::Forget(dropped, tokio::sync::oneshot::channel().0));
-    }
-    count
-}
-
-impl Rooms {
-    fn take(&self, name: &str, bytes: u64) -> Room {
-        let mut taken = self.taken.lock();
-        let amount = taken.entry(name.to_owned()).or_default();
+impl QuotaReservations {
+    /// Reserves room for one message of this size.
+    pub(crate) fn reserve(&self, name: &str, bytes: u64) -> QuotaReservation {
+        let mut reserved = self.reserved.lock();
+        let amount = reserved.entry(name.to_owned()).or_default();
         *amount = more(*amount, Amount { messages: 1, bytes });
-        Room { taken: Arc::clone(&self.taken), name: name.to_owned(), bytes }
+        QuotaReservation { reserved: Arc::clone(&self.reserved), name: name.to_owned(), bytes }
     }
 
-    /// Once, until there is room again.
-    fn tell(&self, name: &str, full: &Full) {
+    /// What is reserved, by quarantine.
+    pub(crate) fn reserved(&self) -> BTreeMap<String, Amount> {
+        self.reserved.lock().clone()
+    }
+
+    /// Logs that a message was refused; once for a quarantine, until there is room again.
+    pub(crate) fn log_refusal(&self, name: &str, full: &QuarantineFull) {
         let about = match full {
-            Full::Quota(..) => name,
-            // Whatever the name was: plugins can think of any number.
-            Full::Disk | Full::Names(_) | Full::Spool(_) => ALL,
+            QuarantineFull::Quota(..) => name,
+            // Not by name, since plugins can think of any number of names.
+            QuarantineFull::Disk | QuarantineFull::Names(_) | QuarantineFull::Spool(_) => ALL,
         };
         if self.refusing.lock().insert(about.to_owned()) {
-            tracing::error!(quarantine = name, %full, "a message was to be held and is refused, as will be others");
+            tracing::error!(quarantine = name, %full, "a message that was to be held is refused, and others will be until there is room");
         }
     }
 
-    /// Shows how full the quarantines are that have gauges, and warns before they are full.
-    pub(crate) fn watch(
-        &self,
-        totals: &Totals,
-        free: Option<u64>,
-        config: &Config,
-        gauged: &BTreeSet<String>,
-    ) {
-        let quota = &config.quota;
+    /// Sets the gauges of how full quarantines are, and warns of those that are nearly full.
+    pub(crate) fn watch(&self, totals: &Totals, free: Option<u64>, quota: &Quota, gauged: &BTreeSet<String>) {
         let mut full: BTreeMap<&str, u64> = gauged.iter().map(|name| (name.as_str(), 0)).collect();
         full.extend(
             totals.quarantines.iter().map(|(name, amount)| (name.as_str(), percent(*amount, quota.of(name)))),
@@ -321,9 +195,9 @@ impl Rooms {
 
     fn warn(&self, full: &BTreeMap<&str, u64>) {
         let percent = |name: &String| full.get(name.as_str()).copied().unwrap_or(0);
-        let mut nearly = self.nearly.lock();
-        nearly.retain(|name| percent(name) >= CALM);
-        self.refusing.lock().retain(|name| percent(name) >= CALM);
+        let mut nearly = self.nearly_full.lock();
+        nearly.retain(|name| percent(name) >= REARM);
+        self.refusing.lock().retain(|name| percent(name) >= REARM);
         for (name, percent) in full.iter().filter(|(_, percent)| **percent >= WARN) {
             if !nearly.insert((*name).to_owned()) {
                 continue;
@@ -331,7 +205,7 @@ impl Rooms {
             if *name == ALL {
                 tracing::warn!(
                     percent,
-                    "held mail takes nearly as much of the disk as it may ([quarantine] max_disk_percent)"
+                    "held mail takes nearly its whole share of the disk ([quarantine] max_disk_percent)"
                 );
             } else {
                 tracing::warn!(
@@ -344,7 +218,7 @@ impl Rooms {
     }
 }
 
-// Percentages are far below 2^52, where a float counts exactly.
+// Percentages are far below 2^52, up to which a float is exact.
 #[allow(clippy::cast_precision_loss)]
 fn gauge(name: &'static str, percent: u64, quarantine: Option<&str>) {
     let ratio = percent as f64 / 100.0;
@@ -354,32 +228,41 @@ fn gauge(name: &'static str, percent: u64, quarantine: Option<&str>) {
     }
 }
 
-fn names(totals: &Totals, on_the_way: &BTreeMap<String, Amount>) -> usize {
-    let new = on_the_way.keys().filter(|name| !totals.quarantines.contains_key(*name));
+/// How many quarantines are in use, those with reservations included.
+pub(crate) fn names(totals: &Totals, reserved: &BTreeMap<String, Amount>) -> usize {
+    let new = reserved.keys().filter(|name| !totals.quarantines.contains_key(*name));
     totals.quarantines.len() + new.count()
 }
 
-/// How much of what it may take it takes, in percent, by whichever is nearer to its limit.
+/// How full a quarantine is, in percent, by messages or octets, whichever is nearer to its limit.
 fn percent(amount: Amount, limit: Amount) -> u64 {
     let of = |part: u64, whole: u64| part.saturating_mul(100) / whole.max(1);
     of(amount.messages, limit.messages).max(of(amount.bytes, limit.bytes))
 }
 
-/// The same for the share of the disk.
+/// Whether held mail stays within its share of the disk when it takes `then` octets, where it takes `now` octets and `free`
+/// are free.
+pub(crate) fn share_left(then: u64, now: u64, free: Option<u64>, percent: u8) -> bool {
+    let Some(free) = free else { return true };
+    let room = u128::from(now) + u128::from(free);
+    u128::from(then) * 100 <= room * u128::from(percent)
+}
+
+/// How much of its share of the disk held mail takes, in percent.
 fn of_share(held: u64, free: u64, percent: u8) -> u64 {
     let may = (u128::from(held) + u128::from(free)) * u128::from(percent) / 100;
     u64::try_from(u128::from(held) * 100 / may.max(1)).unwrap_or(u64::MAX)
 }
 
-fn within(amount: Amount, limit: Amount) -> bool {
+pub(crate) fn within(amount: Amount, limit: Amount) -> bool {
     amount.messages <= limit.messages && amount.bytes <= limit.bytes
 }
 
-fn more(a: Amount, b: Amount) -> Amount {
+pub(crate) fn more(a: Amount, b: Amount) -> Amount {
     Amount { messages: a.messages.saturating_add(b.messages), bytes: a.bytes.saturating_add(b.bytes) }
 }
 
-fn less(a: Amount, b: Amount) -> Amount {
+pub(crate) fn less(a: Amount, b: Amount) -> Amount {
     Amount { messages: a.messages.saturating_sub(b.messages), bytes: a.bytes.saturating_sub(b.bytes) }
 }
 
@@ -388,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_mail_leaves_its_share_of_the_disk_alone() {
+    fn held_mail_stays_within_its_share_of_the_disk() {
         assert!(share_left(50, 40, Some(60), 50) && !share_left(51, 40, Some(60), 50));
         assert!(share_left(u64::MAX, 0, None, 1), "no disk, no share");
         assert!(!share_left(1, 0, Some(0), 100) && share_left(1, 0, Some(1), 100));
@@ -397,33 +280,33 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_back_once() {
-        let rooms = Rooms::default();
-        let (one, two) = (rooms.take("a", 10), rooms.take("a", 5));
-        assert_eq!(rooms.taken.lock()["a"], Amount { messages: 2, bytes: 15 });
+    fn a_reservation_ends_once() {
+        let reservations = QuotaReservations::default();
+        let (one, two) = (reservations.reserve("a", 10), reservations.reserve("a", 5));
+        assert_eq!(reservations.reserved.lock()["a"], Amount { messages: 2, bytes: 15 });
         drop(one);
-        assert_eq!(rooms.taken.lock()["a"], Amount { messages: 1, bytes: 5 });
+        assert_eq!(reservations.reserved.lock()["a"], Amount { messages: 1, bytes: 5 });
         drop(two);
-        assert!(rooms.taken.lock().is_empty());
+        assert!(reservations.reserved.lock().is_empty());
     }
 
     #[test]
-    fn the_operator_hears_once_before_it_is_full() {
-        let (rooms, mut config) = (Rooms::default(), Config::new("gate.example"));
-        config.quota.default = Amount { messages: 10, bytes: 1_000 };
+    fn the_operator_is_warned_once_before_it_is_full() {
+        let reservations = QuotaReservations::default();
+        let quota = Quota { default: Amount { messages: 10, bytes: 1_000 }, ..Quota::default() };
         let lying = |messages, bytes| Totals {
             quarantines: [("a".to_owned(), Amount { messages, bytes })].into(),
             ..Totals::default()
         };
-        let told = |totals: &Totals| {
-            rooms.watch(totals, None, &config, &BTreeSet::new());
-            rooms.nearly.lock().contains("a")
+        let warned = |totals: &Totals| {
+            reservations.watch(totals, None, &quota, &BTreeSet::new());
+            reservations.nearly_full.lock().contains("a")
         };
-        assert!(!told(&lying(7, 700)));
-        assert!(told(&lying(8, 10)), "by number");
-        assert!(told(&lying(7, 10)), "it is not calm yet");
-        assert!(!told(&lying(6, 10)));
-        assert!(told(&lying(1, 800)), "by size");
-        assert!(!told(&Totals::default()));
+        assert!(!warned(&lying(7, 700)));
+        assert!(warned(&lying(8, 10)), "by number");
+        assert!(warned(&lying(7, 10)), "it has not fallen far enough");
+        assert!(!warned(&lying(6, 10)));
+        assert!(warned(&lying(1, 800)), "by size");
+        assert!(!warned(&Totals::default()));
     }
 }

@@ -1,4 +1,4 @@
-//! Which next hop a recipient's domain has: exact names first, then the longest parent, then the default.
+//! Routes: the next hop of a recipient domain, by its exact name, else by the longest parent domain, else the default.
 
 use std::collections::HashMap;
 
@@ -8,22 +8,22 @@ use pintle_mail::NextHop;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTable {
     exact: HashMap<String, Route>,
-    /// Keyed without the leading dot.
+    /// By parent domain, without the leading dot.
     below: HashMap<String, Route>,
     default: Route,
 }
 
-/// Where mail of a domain goes.
+/// Where mail for a domain goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Route {
     /// To the recipient domain's own mail exchangers.
     #[default]
     Mx,
-    /// To a configured relay of this name.
+    /// To the configured relay of this name.
     Relay(String),
-    /// The same, in LMTP.
+    /// To the configured relay of this name, which speaks LMTP (RFC 2033).
     Lmtp(String),
-    /// Nowhere: log and drop.
+    /// Nowhere: it is dropped, with a record in the event log.
     Discard,
 }
 
@@ -34,14 +34,14 @@ impl Default for RouteTable {
 }
 
 impl RouteTable {
-    /// Everything goes this way.
+    /// A table in which every domain has this route.
     #[must_use]
     pub fn new(default: Route) -> Self {
         Self { exact: HashMap::new(), below: HashMap::new(), default }
     }
 
-    /// Adds a route: `example.org` for that domain alone, `.example.org` for everything below it. Gives back the route
-    /// that stood there before.
+    /// Adds a route: `example.org` for that domain alone, `.example.org` for all domains below it. Returns the route that
+    /// this one replaces.
     pub fn add(&mut self, pattern: &str, route: Route) -> Option<Route> {
         let (map, domain) = match pattern.strip_prefix('.') {
             Some(parent) => (&mut self.below, parent),

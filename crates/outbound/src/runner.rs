@@ -1,83 +1,63 @@
-//! The one task that owns the queue: jobs in, attempts out, reports back.
-
-#![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
+//! The runner: the one task that owns the queue. It puts messages into it as jobs, begins attempts, expiries and delay
+//! warnings when they are due, and records what they report. How long a job waits (back-off), and how many attempts a next
+//! hop gets at once (throttle), is the queue's to say.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{QueueId, UnixTime};
-use pintle_queue::{Again, AttemptReport, Due, HoldState, HopSign, JobId, Next, Queue};
+use pintle_queue::{AttemptReport, Due, HoldState, JobId, Next, Queue};
 use pintle_spool::Waiting;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
-use crate::aged::{self, Group};
-use crate::attempt;
-use crate::clock::{Ages, monotonic};
-use crate::connection::ClientConnection;
-use crate::handle::{Command, Handle};
+use crate::clock::monotonic;
+use crate::commands::RunnerCommand;
+use crate::expiry::{self, AgedJobs};
+use crate::finished::Finished;
+use crate::handle::Handle;
+use crate::job_status::{self, QueuePresence};
 use crate::jobs::{jobs_of, next_hop_of, queue_config};
-use crate::quota::Rooms;
-use crate::reading::{look_again, quarantined, recover};
-use crate::session_pool::Pool;
-use crate::shared::{OutboundShared, Parts};
-use crate::whereabouts::{self, QueuePresence};
-use crate::{Config, Retention, RouteTable, quarantine};
+use crate::parts::{OutboundParts, OutboundShared};
+use crate::spool_reader::{read_again, read_pending, read_quarantined};
+use crate::{Config, Retention, RouteTable, attempt, quarantine};
 
 /// Arrivals and results taken in one go before attempts are begun.
 const BATCH: usize = 256;
 /// Warnings and expiries at work at once: each may hold a message in memory to return it.
-const REPORTING: usize = 64;
+const MAX_REPORTING: usize = 64;
 /// How often idle sessions are looked through and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a polite end of idle sessions may take at the end.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long sessions may take to QUIT at shutdown.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What an attempt leaves behind.
-pub(crate) struct Finished {
-    pub(crate) message: QueueId,
-    /// What the queue is to hear of which job.
-    pub(crate) jobs: Vec<(JobId, AttemptReport)>,
-    /// Sessions that are not to be kept.
-    pub(crate) retired: Vec<Box<ClientConnection>>,
-}
-
-impl Finished {
-    pub(crate) fn new(job: JobId, message: QueueId, report: AttemptReport) -> Self {
-        Self::all(message, vec![(job, report)])
-    }
-
-    /// Several jobs of one message.
-    pub(crate) fn all(message: QueueId, jobs: Vec<(JobId, AttemptReport)>) -> Self {
-        Self { message, jobs, retired: Vec::new() }
-    }
-}
-
+/// The runner, before and while it runs.
 pub(crate) struct Runner {
     shared: Arc<OutboundShared>,
     queue: Queue,
     /// The queue's jobs by message: the spool may announce a message twice, and operators name messages.
     jobs: HashMap<QueueId, Vec<JobId>>,
+    /// Attempts, expiries, warnings and reads of the spool under way.
     work: JoinSet<Option<Finished>>,
-    /// Turns for what happens to messages that grow old.
+    /// Limits the expiries and warnings at work.
     report_permits: Arc<Semaphore>,
     closing_sessions: JoinSet<()>,
-    commands: UnboundedReceiver<Command>,
+    commands: UnboundedReceiver<RunnerCommand>,
     arrivals: UnboundedReceiver<Waiting>,
-    pending: mpsc::Receiver<Vec<Waiting>>,
-    /// Where pages of what lies in the spool are sent to.
-    pages: mpsc::Sender<Vec<Waiting>>,
-    /// How long quarantines keep, as the queue has been told.
-    keep: Retention,
-    /// Which way mail goes, as the queue has been told, and who we are: mail for a bare postmaster goes by our name.
+    /// Pages of messages that were read from the spool.
+    pages: mpsc::Receiver<Vec<Waiting>>,
+    /// The other end of `pages`, for the tasks that read.
+    page_sender: mpsc::Sender<Vec<Waiting>>,
+    /// The retention of quarantines that the queue goes by.
+    retention: Retention,
+    /// The routes that the queue goes by, and our hostname: mail for a bare postmaster goes by it.
     routes: (RouteTable, String),
-    /// Messages that were under way when their routes changed: what remains of them is looked at once more.
+    /// Messages that were under way when their routes changed: what remains of them is read again.
     stale: HashSet<QueueId>,
     /// Quarantines that have a gauge.
     gauged: BTreeSet<String>,
@@ -85,51 +65,33 @@ pub(crate) struct Runner {
 }
 
 /// Builds the runner and the handle to it.
-pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
+pub(crate) fn prepare(config: Config, parts: OutboundParts) -> (Handle, Runner) {
     let (commands, inbox) = mpsc::unbounded_channel();
-    // Asked for before the spool is read, so that nothing falls between; the runner knows what it has got twice.
+    // Asked for before the spool is read, so that no message is missed; one that comes twice is recognised.
     let arrivals = parts.spool.arrivals().unwrap_or_else(|| {
-        tracing::error!("somebody else hears of new mail; it will be delivered after a restart only");
+        tracing::error!("new mail is announced to another task; it will be delivered after a restart only");
         mpsc::unbounded_channel().1
     });
-    let ages = Ages::start(Arc::clone(&parts.clock));
     let mut queue = Queue::new(queue_config(&config));
-    // A start is as good as a step: who knows what the clock was before.
-    queue.clock_stepped(Duration::ZERO, ages.now());
-    let keep = config.quarantine.clone();
-    let routes = (config.routes.clone(), config.hostname.clone());
-    let shared = Arc::new(OutboundShared {
-        config: ArcSwap::from_pointee(config),
-        tls: ArcSwap::from_pointee(parts.tls),
-        spool: parts.spool,
-        resolver: parts.resolver,
-        chain: parts.chain,
-        records: parts.records,
-        capture: parts.capture,
-        network: parts.network,
-        clock: parts.clock,
-        ages,
-        dice: parts.dice,
-        pool: Pool::default(),
-        rooms: Rooms::default(),
-        commands: commands.downgrade(),
-        acting: tokio::sync::Mutex::default(),
-    });
-    let (pages, pending) = mpsc::channel(2);
+    let (retention, routes) = (config.quarantine.clone(), (config.routes.clone(), config.hostname.clone()));
+    let shared = Arc::new(OutboundShared::new(config, parts, commands.downgrade()));
+    // A start counts as a step of the clock, since the clock may have been set while no process watched it.
+    queue.clock_stepped(Duration::ZERO, shared.ages.now());
+    let (page_sender, pages) = mpsc::channel(2);
     let mut work = JoinSet::new();
-    work.spawn(recover(Arc::clone(&shared), pages.clone()));
+    work.spawn(read_pending(Arc::clone(&shared), page_sender.clone()));
     let runner = Runner {
         shared: Arc::clone(&shared),
         queue,
         jobs: HashMap::new(),
         work,
-        report_permits: Arc::new(Semaphore::new(REPORTING)),
+        report_permits: Arc::new(Semaphore::new(MAX_REPORTING)),
         closing_sessions: JoinSet::new(),
         commands: inbox,
         arrivals,
-        pending,
         pages,
-        keep,
+        page_sender,
+        retention,
         routes,
         stale: HashSet::new(),
         gauged: BTreeSet::new(),
@@ -144,67 +106,67 @@ impl Runner {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.dispatch();
-            self.arm();
-            // In this order, so that a run can be repeated. None starves those after it: operators and the tick are
-            // rare, what has finished ends when nothing is taken in, and a ring only wakes, since every round dispatches.
+            self.set_timer();
+            // In this order, so that a run can be repeated. None starves those after it: commands and the tick are rare,
+            // finished work runs out when nothing is taken in, and the timer only wakes, since every round dispatches.
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Drain(grace)) => return self.drain(grace).await,
+                    Some(RunnerCommand::Drain(grace)) => return self.drain(grace).await,
                     Some(command) => self.handle_command(command),
                     None => return self.drain(Duration::ZERO).await,
                 },
                 _ = tick.tick() => self.tick(),
                 Some(done) = self.work.join_next() => self.take_finished(done),
                 Some(()) = closed_session(&mut self.closing_sessions) => {}
-                Some(page) = self.pending.recv() => page.iter().for_each(|waiting| self.insert(waiting)),
+                Some(page) = self.pages.recv() => page.iter().for_each(|waiting| self.insert(waiting)),
                 Some(waiting) = self.arrivals.recv() => self.take_arrivals(&waiting),
-                () = ring(&mut self.timer) => self.timer = None,
+                () = timer_elapsed(&mut self.timer) => self.timer = None,
             }
         }
     }
 
-    /// Begins everything that may begin now.
+    /// Begins everything that is due now.
     fn dispatch(&mut self) {
         let now = self.shared.ages.now();
-        self.hear_of_steps(now);
+        self.apply_clock_steps(now);
         let (mut expiring, mut late) = (Vec::new(), Vec::new());
         while let Some(due) = self.queue.poll_due(now) {
             match due {
                 Due::Attempt(attempt) => {
                     let lost = AttemptReport::deferred(attempt.recipients.clone());
-                    let back = Finished::new(attempt.id, attempt.message, lost);
+                    let after_panic = Finished::new(attempt.id, attempt.message, lost);
                     let shared = Arc::clone(&self.shared);
-                    self.work.spawn(guarded(attempt::run(shared, attempt), Some(back)));
+                    self.work.spawn(guarded(attempt::run(shared, attempt), Some(after_panic)));
                 }
                 Due::Expire(aged) => expiring.push(aged),
                 Due::Warn(aged) => late.push(aged),
             }
         }
-        for group in Group::of(expiring) {
-            let (shared, back) = (Arc::clone(&self.shared), group.back(AttemptReport::deferred));
-            let expiry = limited(Arc::clone(&self.report_permits), || aged::expire(shared, group));
-            self.work.spawn(guarded(expiry, Some(back)));
+        for aged in AgedJobs::group(expiring) {
+            let (shared, after_panic) = (Arc::clone(&self.shared), aged.finished(AttemptReport::deferred));
+            let expiry = limited(Arc::clone(&self.report_permits), || expiry::expire(shared, aged));
+            self.work.spawn(guarded(expiry, Some(after_panic)));
         }
-        for group in Group::of(late) {
-            let (shared, back) = (Arc::clone(&self.shared), group.back(AttemptReport::unchanged));
-            let warning = limited(Arc::clone(&self.report_permits), || aged::warn(shared, group));
-            self.work.spawn(guarded(warning, Some(back)));
+        for aged in AgedJobs::group(late) {
+            let (shared, after_panic) = (Arc::clone(&self.shared), aged.finished(AttemptReport::unchanged));
+            let warning = limited(Arc::clone(&self.report_permits), || expiry::warn(shared, aged));
+            self.work.spawn(guarded(warning, Some(after_panic)));
         }
     }
 
-    /// What was reckoned by a clock that has been set since is reckoned anew before anything comes of it.
-    fn hear_of_steps(&mut self, now: UnixTime) {
-        for step in self.shared.ages.take_news() {
+    /// Times that were computed by a clock that has been set since are computed anew before anything is done by them.
+    fn apply_clock_steps(&mut self, now: UnixTime) {
+        for step in self.shared.ages.take_steps() {
             self.queue.clock_stepped(step.younger, now);
             if !step.younger.is_zero() {
-                self.work.spawn(quarantined(Arc::clone(&self.shared), self.pages.clone()));
+                self.work.spawn(read_quarantined(Arc::clone(&self.shared), self.page_sender.clone()));
             }
         }
     }
 
-    /// Sets the timer, unless one is set that rings no later: an early ring costs less than a new timer for each message.
-    fn arm(&mut self) {
+    /// Sets the timer, unless one is set that elapses no later: waking early costs less than a new timer for each message.
+    fn set_timer(&mut self) {
         let Some(at) = self.queue.poll_timeout() else {
             return;
         };
@@ -226,10 +188,10 @@ impl Runner {
 
     fn insert(&mut self, waiting: &Waiting) {
         let timeline = self.shared.ages.timeline();
-        let custody = self.keep.custody(waiting.hold.as_ref(), &timeline);
+        let custody = self.retention.custody(waiting.hold.as_ref(), &timeline);
         if self.jobs.contains_key(&waiting.id) {
-            // Known already: it was read at the start as well, or it has been released. What is older than the last
-            // release must not hold it again, so a hold says no more here than until when.
+            // Known already: it was read at the start as well, or it has been released. News from before the last
+            // release must not hold it again, so a quarantine only changes until when it is held.
             let released = waiting.released.map(|at| timeline.place(at));
             self.for_jobs(&[waiting.id], |queue, job| match custody {
                 HoldState::Free => queue.release(job, released, timeline.now()),
@@ -249,7 +211,7 @@ impl Runner {
         }
     }
 
-    /// Sends what is known of a message by the routes of now. Recipients that are not named stay where they are.
+    /// Sends the jobs of a message by the present routes. Gives how many recipients moved; those that are not named stay.
     fn reroute(&mut self, waiting: &Waiting) -> usize {
         let Some(jobs) = self.jobs.get_mut(&waiting.id) else { return 0 };
         let config = self.shared.config.load();
@@ -269,7 +231,7 @@ impl Runner {
         done.moved
     }
 
-    /// Takes what was announced before this moment, so that whoever asks is answered with it in mind.
+    /// Takes the arrivals that were announced before this moment, so that a command finds them.
     fn catch_up(&mut self) {
         for _ in 0..self.arrivals.len() {
             if let Ok(waiting) = self.arrivals.try_recv() {
@@ -284,9 +246,9 @@ impl Runner {
             match next {
                 Some(Ok(Some(finished))) => self.finish(finished),
                 Some(Ok(None)) => {}
-                // Attempts catch their own panics; what reads the spool does not, and mail would lie there unseen.
+                // Attempts catch their own panics. A task that reads the spool does not: its mail would stay unread.
                 Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Some(Err(error)) => tracing::error!(%error, "a delivery task ended badly"),
+                Some(Err(error)) => tracing::error!(%error, "a delivery task was cancelled"),
                 None => return,
             }
             next = self.work.try_join_next();
@@ -297,31 +259,31 @@ impl Runner {
     }
 
     fn finish(&mut self, finished: Finished) {
-        for link in finished.retired {
-            self.closing_sessions.spawn(link.quit());
+        for connection in finished.retired {
+            self.closing_sessions.spawn(connection.quit());
         }
         for (job, report) in finished.jobs {
             self.record(finished.message, job, report);
         }
         let message = finished.message;
         if self.stale.remove(&message) && self.jobs.contains_key(&message) {
-            self.work.spawn(look_again(Arc::clone(&self.shared), self.pages.clone(), message));
+            self.work.spawn(read_again(Arc::clone(&self.shared), self.page_sender.clone(), message));
         }
     }
 
     fn record(&mut self, message: QueueId, job: JobId, report: AttemptReport) {
-        let custody = report.hold;
+        let hold = report.hold;
         let now = self.shared.ages.now();
-        match self.queue.record(job, report, self.shared.roll(), now) {
+        match self.queue.record(job, report, self.shared.random(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
-            // A hold is the whole message's, unless the queue has heard of its release since.
-            Next::Held => self.hold_jobs(message, custody),
+            // A hold is the whole message's, unless the queue has recorded its release since.
+            Next::Held => self.hold_jobs(message, hold),
             Next::Again(_) | Next::Expiring => {}
         }
     }
 
-    fn hold_jobs(&mut self, message: QueueId, custody: HoldState) {
-        self.for_jobs(&[message], |queue, job| match custody {
+    fn hold_jobs(&mut self, message: QueueId, hold: HoldState) {
+        self.for_jobs(&[message], |queue, job| match hold {
             HoldState::Free => {}
             HoldState::Held => queue.hold(job),
             HoldState::Quarantined(until) => queue.quarantine(job, until),
@@ -337,78 +299,85 @@ impl Runner {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: RunnerCommand) {
         self.catch_up();
-        let now = self.shared.ages.now();
+        // The sender of a command may have gone away, so the replies may have no receiver.
         match command {
-            // Whoever asked may have gone away, so nobody may be there to hear an answer.
-            Command::Retry(ids, answer) => {
-                let _ = answer.send(ids.iter().map(|id| self.retry(*id, now)).collect());
+            RunnerCommand::Retry(ids, reply) => {
+                let now = self.shared.ages.now();
+                let _ = reply.send(ids.iter().map(|id| self.retry(*id, now)).collect());
             }
-            Command::Reroute(messages, answer) => {
-                let _ = answer.send(messages.iter().map(|waiting| self.reroute(waiting)).sum());
+            RunnerCommand::Reroute(messages, reply) => {
+                let _ = reply.send(messages.iter().map(|waiting| self.reroute(waiting)).sum());
             }
-            Command::Find(ids, answer) => {
+            RunnerCommand::FindJobs(ids, reply) => {
                 let timeline = self.shared.ages.timeline();
                 let jobs = |id: &QueueId| self.jobs.get(id).map(Vec::as_slice).unwrap_or_default();
-                let found = ids.iter().map(|id| (*id, whereabouts::find(&self.queue, jobs(id), &timeline)));
-                let _ = answer.send(found.collect());
+                let status = |id| (id, job_status::statuses(&self.queue, jobs(&id), &timeline));
+                let _ = reply.send(ids.into_iter().map(status).collect());
             }
-            Command::Hold(ids, answer) => {
-                let _ = answer.send(self.for_jobs(&ids, Queue::hold));
+            RunnerCommand::Hold(ids, reply) => {
+                let _ = reply.send(self.for_jobs(&ids, Queue::hold));
             }
-            Command::Release(released, answer) => {
-                for (id, since) in released {
-                    let since = since.map(|at| self.shared.ages.timeline().place(at));
-                    self.for_jobs(&[id], |queue, job| queue.release(job, since, now));
-                }
-                let _ = answer.send(());
+            RunnerCommand::Release(released, reply) => {
+                self.release(released);
+                let _ = reply.send(());
             }
-            Command::Forget(ids, answer) => {
-                let _ = answer.send(self.for_jobs(&ids, Queue::remove));
+            RunnerCommand::Forget(ids, reply) => {
+                let _ = reply.send(self.for_jobs(&ids, Queue::remove));
                 // Those under way are known by their job alone from now on.
                 for id in ids {
                     self.jobs.remove(&id);
                 }
             }
-            Command::Count(answer) => {
-                let _ = answer.send(self.queue.snapshot());
+            RunnerCommand::Snapshot(reply) => {
+                let _ = reply.send(self.queue.snapshot());
             }
-            Command::Configure => self.configure(),
-            Command::Drain(_) => {}
+            RunnerCommand::Configure => self.configure(),
+            // `run` has taken it.
+            RunnerCommand::Drain(_) => {}
+        }
+    }
+
+    fn release(&mut self, released: Vec<(QueueId, Option<UnixTime>)>) {
+        let now = self.shared.ages.now();
+        for (id, since) in released {
+            let since = since.map(|at| self.shared.ages.timeline().place(at));
+            self.for_jobs(&[id], |queue, job| queue.release(job, since, now));
         }
     }
 
     /// Makes a message due now, unless something holds it.
     fn retry(&mut self, id: QueueId, now: UnixTime) -> QueuePresence {
         let jobs = self.jobs.get(&id).map(Vec::as_slice).unwrap_or_default();
-        let found = whereabouts::custody(&self.queue, jobs);
-        if found == QueuePresence::Free {
+        let presence = job_status::presence(&self.queue, jobs);
+        if presence == QueuePresence::Free {
             self.for_jobs(&[id], |queue, job| queue.retry_now(job, now));
         }
-        found
+        presence
     }
 
-    /// Sessions that were opened under the old configuration carry nothing more, and what waits goes by the new routes.
+    /// Goes by the new configuration: sessions that were opened under the old one are closed, and waiting mail goes by the
+    /// new routes.
     fn configure(&mut self) {
         let config = self.shared.config.load_full();
         self.queue.configure(queue_config(&config));
-        if self.keep != config.quarantine {
-            self.keep = config.quarantine.clone();
-            self.work.spawn(quarantined(Arc::clone(&self.shared), self.pages.clone()));
+        if self.retention != config.quarantine {
+            self.retention = config.quarantine.clone();
+            self.work.spawn(read_quarantined(Arc::clone(&self.shared), self.page_sender.clone()));
         }
         let routes = (config.routes.clone(), config.hostname.clone());
         if self.routes != routes {
             self.routes = routes;
-            // All that is pending is read again, and what is known is sent where it belongs now.
-            self.work.spawn(recover(Arc::clone(&self.shared), self.pages.clone()));
+            // Everything pending is read again, and known jobs move to their new next hop.
+            self.work.spawn(read_pending(Arc::clone(&self.shared), self.page_sender.clone()));
         }
-        for link in self.shared.pool.renew() {
-            self.closing_sessions.spawn(link.quit());
+        for connection in self.shared.pool.take_all() {
+            self.closing_sessions.spawn(connection.quit());
         }
     }
 
-    /// Does something with all jobs of these messages; gives how many of the messages have any.
+    /// Does something with all jobs of these messages. Gives how many of the messages have any.
     fn for_jobs(&mut self, messages: &[QueueId], mut act: impl FnMut(&mut Queue, JobId)) -> usize {
         let mut touched = 0;
         for jobs in messages.iter().filter_map(|id| self.jobs.get(id)) {
@@ -421,96 +390,92 @@ impl Runner {
     }
 
     fn tick(&mut self) {
-        // An engine that does not know at once is asked again with the next tick.
+        // An engine that does not answer at once is asked again with the next tick.
         if let Some(Ok(totals)) = self.shared.spool.totals().now_or_never() {
             quarantine::gauge(&totals.quarantines, &mut self.gauged);
             let config = self.shared.config.load();
-            self.shared.rooms.watch(&totals, self.shared.spool.free(), &config, &self.gauged);
+            self.shared.reservations.watch(&totals, self.shared.spool.free(), &config.quota, &self.gauged);
         }
-        let keep = self.shared.config.load().sessions.idle;
-        for link in self.shared.pool.expired(monotonic(), keep) {
-            self.closing_sessions.spawn(link.quit());
+        let (now, limit) = (monotonic(), self.shared.config.load().sessions.idle);
+        for connection in self.shared.pool.take_expired(now, limit) {
+            self.closing_sessions.spawn(connection.quit());
         }
-        // Counts stay far below 2^52, where a float counts exactly.
+        self.shared.host_defects.forget_expired(now);
+        // Counts stay far below 2^52, up to job a float is exact.
         #[allow(clippy::cast_precision_loss)]
         {
             metrics::gauge!("pintle_clock_unsteady")
                 .set(f64::from(u8::from(self.shared.ages.unsteady().is_some())));
             metrics::gauge!("pintle_queue_jobs").set(self.queue.len() as f64);
-            metrics::gauge!("pintle_outbound_idle_sessions").set(self.shared.pool.idle() as f64);
+            metrics::gauge!("pintle_outbound_idle_sessions").set(self.shared.pool.idle_count() as f64);
             metrics::gauge!("pintle_outbound_attempts_running").set(self.work.len() as f64);
         }
     }
 
-    /// Attempts that wait for a session are sent away at once; those that speak to a next hop get the grace.
+    /// Ends: attempts that wait for a session end at once, those that speak to a next hop within `grace`.
     async fn drain(mut self, grace: Duration) {
-        tracing::info!(attempts = self.work.len(), "deliveries are being drained");
+        tracing::info!(attempts = self.work.len(), "draining deliveries");
         self.shared.pool.close();
-        self.pending.close();
+        self.pages.close();
         let work = &mut self.work;
-        let farewells = &mut self.closing_sessions;
+        let closing = &mut self.closing_sessions;
         let finish = async {
             while let Some(done) = work.join_next().await {
-                for link in done.into_iter().flatten().flat_map(|finished| finished.retired) {
-                    farewells.spawn(link.quit());
+                for connection in done.into_iter().flatten().flat_map(|finished| finished.retired) {
+                    closing.spawn(connection.quit());
                 }
             }
         };
         if tokio::time::timeout(grace, finish).await.is_err() {
             tracing::warn!(
                 attempts = self.work.len(),
-                "cutting off deliveries; they are made again after the next start"
+                "breaking off deliveries; they are made again after the next start"
             );
         }
         self.work.shutdown().await;
-        for link in self.shared.pool.renew() {
-            self.closing_sessions.spawn(link.quit());
+        for connection in self.shared.pool.take_all() {
+            self.closing_sessions.spawn(connection.quit());
         }
-        let goodbye = async { while self.closing_sessions.join_next().await.is_some() {} };
-        // A next hop that does not answer QUIT keeps nobody from stopping.
-        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+        let closed = async { while self.closing_sessions.join_next().await.is_some() {} };
+        // A next hop that does not answer QUIT must not delay the shutdown.
+        let _ = tokio::time::timeout(QUIT_TIMEOUT, closed).await;
         self.closing_sessions.shutdown().await;
     }
 }
 
-/// Writes reports only so many at a time. After an outage of days, or a restart, a whole queue may reach its age in one
-/// moment; what waits here is small, since the work is not begun before its turn.
-async fn limited<W: Future>(turns: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
+/// Limits how many reports are written at once. After an outage of days, or a restart, a whole queue may reach its maximum
+/// age in one moment; a task that waits here is small, since its work is not begun before it has a permit.
+async fn limited<W: Future>(permits: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
     // The semaphore is never closed; were it, the work would still have to be done.
-    let _turn = turns.acquire().await.ok();
+    let _permit = permits.acquire().await.ok();
     Box::pin(work()).await
 }
 
-/// A panic is our own fault and must not lose the job: it comes back as deferred.
-async fn guarded<F>(work: F, back: Option<Finished>) -> Option<Finished>
+/// A panic is our own fault and must not lose the job: the queue gets `after_panic` for it.
+async fn guarded<F>(work: F, after_panic: Option<Finished>) -> Option<Finished>
 where
     F: Future<Output = Option<Finished>>,
 {
     match std::panic::AssertUnwindSafe(work).catch_unwind().await {
         Ok(finished) => finished,
         Err(_) => {
-            if let Some(back) = &back {
-                tracing::error!(queue_id = %back.message, "a delivery panicked; it will be tried again");
+            if let Some(finished) = &after_panic {
+                tracing::error!(queue_id = %finished.message, "a delivery panicked; it will be tried again");
             }
-            back
+            after_panic
         }
     }
 }
 
-async fn ring(timer: &mut Option<(UnixTime, BoxFuture<'static, ()>)>) {
+async fn timer_elapsed(timer: &mut Option<(UnixTime, BoxFuture<'static, ()>)>) {
     match timer {
         Some((_, sleep)) => sleep.await,
         None => std::future::pending().await,
     }
 }
 
-async fn closed_session(farewells: &mut JoinSet<()>) -> Option<()> {
-    farewells.join_next().await.map(|_| ())
-}
-
-/// What the queue is told when an attempt came to nothing for no fault of the next hop.
-pub(crate) fn interrupted(recipients: Box<[u32]>) -> AttemptReport {
-    AttemptReport { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce, hold: HoldState::Free }
+async fn closed_session(closing: &mut JoinSet<()>) -> Option<()> {
+    closing.join_next().await.map(|_| ())
 }
 
 #[cfg(test)]
@@ -519,12 +484,12 @@ mod tests {
     use tokio::sync::oneshot;
 
     #[tokio::test]
-    async fn work_on_what_has_grown_old_is_not_begun_before_its_turn() {
-        let turns = Arc::new(Semaphore::new(1));
+    async fn a_report_is_not_begun_before_it_has_a_permit() {
+        let permits = Arc::new(Semaphore::new(1));
         let (go, gone) = oneshot::channel::<()>();
         let begun = std::cell::Cell::new(false);
-        let mut first = Box::pin(limited(Arc::clone(&turns), || gone));
-        let mut second = Box::pin(limited(turns, || {
+        let mut first = Box::pin(limited(Arc::clone(&permits), || gone));
+        let mut second = Box::pin(limited(permits, || {
             begun.set(true);
             std::future::ready(())
         }));

@@ -1,61 +1,61 @@
-//! What an operator means, and what came of it for each message.
+//! Which messages an operator's command is for, and its outcome for each of them.
 
 use std::fmt;
 
 use pintle_mail::QueueId;
 use pintle_spool::{Filter, SpoolError};
 
-/// Which messages an operator means.
+/// The messages that a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
-    /// These.
+    /// Those of these queue ids.
     Ids(Vec<QueueId>),
-    /// Those that the filter lets through; the empty filter means all.
+    /// Those that the filter matches; the empty filter matches all.
     Matching(Filter),
 }
 
-/// What came of an operation for one message.
+/// The outcome of a command for one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Act {
-    /// Which.
+pub struct CommandResult {
+    /// The message.
     pub id: QueueId,
-    /// What.
+    /// Whether the command was carried out, or why not.
     pub outcome: CommandOutcome,
 }
 
-/// What came of it. Whatever is said to be done is durable.
+/// Whether a command was carried out for a message. What is reported as done is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandOutcome {
-    /// As asked.
+    /// It was carried out.
     Done,
     /// There is no such message, or no longer.
     Unknown,
-    /// Nothing held it.
+    /// It is not held, so there is nothing to release.
     NotHeld,
-    /// It lies in the quarantine of this name, where this is not done.
+    /// It lies in the quarantine of this name, where the command does not apply.
     Quarantined(String),
-    /// It lies in no quarantine.
+    /// It lies in no quarantine, where the command applies only there.
     NotQuarantined,
-    /// Somebody holds it, for this reason.
+    /// It is held, for this reason.
     Held(String),
-    /// It has just changed hands, or is not read yet after the start.
+    /// The queue does not have it at this moment: its state is just changing, or it is not read yet after the start.
     NotNow,
-    /// The spool could not.
+    /// The spool's error.
     Failed(SpoolError),
 }
 
-/// One [`Act`] for each message that was meant, in order.
+/// The outcomes of a command, one for each message, in the order of the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acts(pub Vec<Act>);
+pub struct CommandResults(pub Vec<CommandResult>);
 
-impl Acts {
-    /// How many were done as asked.
+impl CommandResults {
+    /// For how many messages it was carried out.
     #[must_use]
     pub fn done(&self) -> usize {
         self.0.iter().filter(|act| act.outcome == CommandOutcome::Done).count()
     }
 
-    /// The messages with which that was so.
+    /// The messages for which it was carried out.
     pub(crate) fn ids_done(&self) -> Vec<QueueId> {
         let done = self.0.iter().filter(|act| act.outcome == CommandOutcome::Done);
         done.map(|act| act.id).collect()
@@ -76,14 +76,14 @@ impl fmt::Display for CommandOutcome {
         match self {
             Self::Done => f.write_str("done"),
             Self::Unknown => f.write_str("no such message, or no longer"),
-            Self::NotHeld => f.write_str("nothing holds it"),
+            Self::NotHeld => f.write_str("it is not held"),
             Self::Quarantined(name) => {
                 write!(f, "left in quarantine {name}: see `pintle quarantine release` and `delete`")
             }
             Self::NotQuarantined => f.write_str("it is in no quarantine: see `pintle queue show`"),
-            Self::Held(why) => write!(f, "{why}: `pintle queue release` lets it go"),
+            Self::Held(why) => write!(f, "{why}: `pintle queue release` releases it"),
             Self::NotNow => {
-                f.write_str("it is just changing hands, or not read yet after the start: ask again")
+                f.write_str("its state is just changing, or it is not read yet after the start: try again")
             }
             Self::Failed(error) => error.fmt(f),
         }

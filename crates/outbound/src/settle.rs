@@ -1,13 +1,13 @@
-//! From what happened to what is durable: one settlement for an attempt, its reports inside, then records, log and metrics.
+//! Settling: from the results of an attempt, an expiry or an operator's act to what is durable. One transaction in the spool
+//! holds the marks of the recipients and the reports (DSNs) to their senders; then come event records and metrics.
 //!
-//! The order is the promise: reports to senders are committed with the marks they explain, and the queue hears of an
-//! attempt only when its marks are durable. A crash before that makes the attempt again; it never loses it.
+//! The order is the promise: a report to a sender is committed with the marks that it explains, and the queue hears of an
+//! attempt only when its marks are durable. A crash before that repeats the attempt; it never loses it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pintle_mail::{NextHop, Recipient, Reply, UnixTime};
+use pintle_mail::{NextHop, Recipient, Reply};
 use pintle_record::{
     Bounce, Deferral, Delivery, Discard, DsnReport, Expiration, JobMembers, PeerMembers, Record, Unreported,
 };
@@ -16,206 +16,183 @@ use pintle_spool::{
     Change, Disposition, Guard, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
 };
 
-use crate::bounce::{self, BornReport};
-use crate::shared::OutboundShared;
+use crate::bounce::{self, NewReport};
+use crate::parts::OutboundShared;
+use crate::recipient_result::{RecipientResult, ReportPolicy, Resolution, pending, recipient};
 
 /// How long to wait before a settlement that the spool refused is tried again.
-const AGAIN: Duration = Duration::from_secs(10);
+const SETTLE_AGAIN: Duration = Duration::from_secs(10);
 
-/// What happened to one recipient.
-#[derive(Debug, Clone)]
-pub(crate) struct RecipientResult {
-    /// [`Recipient::id`].
-    pub(crate) recipient: u32,
-    pub(crate) end: Resolution,
-    /// What decided it; for an expiry what the last attempt came to.
-    pub(crate) reply: Option<Reply>,
-    pub(crate) speaker: Speaker,
-    /// Who was asked.
-    pub(crate) peer: Arc<PeerMembers>,
-    /// When the last attempt was made; nothing where none was.
-    pub(crate) last_attempt: Option<UnixTime>,
+/// Why recipients are settled.
+#[derive(Debug)]
+pub(crate) enum SettleCause {
+    /// A delivery attempt.
+    Attempt {
+        next_hop: NextHop,
+        /// 1 for the first.
+        number: u32,
+        took: Duration,
+        /// The plugin that decided in place of the next hop, if one did.
+        by: Option<String>,
+    },
+    /// The maximum age of the message. Without a next hop, jobs for several expire together.
+    Expiry { next_hop: Option<NextHop> },
+    /// The end of a quarantine's retention.
+    QuarantineExpiry { next_hop: NextHop, quarantine: String },
+    /// A deletion from a quarantine.
+    QuarantineDeletion {
+        quarantine: String,
+        /// `operator` or `quota`.
+        by: &'static str,
+        /// The operator's name, if it is known.
+        user: Option<String>,
+    },
+    /// An operator's `pintle queue bounce`.
+    OperatorBounce,
 }
 
-/// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resolution {
-    /// Somebody took the message; this is what the sender may want to hear.
-    Delivered(SuccessReporter),
-    /// Not before this time.
-    Deferred(UnixTime),
-    /// Never.
-    Failed(ReportPolicy),
-    /// Too late.
-    Expired(ReportPolicy),
-    /// Dropped on purpose.
-    Discarded,
-}
-
-/// Who reports a success that the sender asked to hear of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SuccessReporter {
-    /// The next hop, which takes DSN parameters.
-    NextHop,
-    /// We: this was the last stop.
-    Delivered,
-    /// We, since the next hop will not (RFC 3461 section 6.1).
-    Relayed,
-}
-
-/// Whether a failure may be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReportPolicy {
-    /// If the sender wants to hear.
-    Due,
-    /// A plugin, the operator or a quarantine forbids it.
-    Suppressed,
-}
-
-impl RecipientResult {
-    /// Nothing was heard of it.
-    pub(crate) fn nothing(recipient: u32) -> Self {
-        Self {
-            recipient,
-            end: Resolution::Discarded,
-            reply: None,
-            speaker: Speaker::Us,
-            peer: Arc::default(),
-            last_attempt: None,
+impl SettleCause {
+    /// Where the spool must find the message, or else refuse the settlement: in a quarantine, or not in one.
+    fn guard(&self) -> Guard {
+        match self {
+            Self::Attempt { .. } => Guard::Any,
+            // A report about mail that was taken for harmful would go to the forged sender.
+            Self::Expiry { .. } | Self::OperatorBounce => Guard::Free,
+            Self::QuarantineExpiry { .. } | Self::QuarantineDeletion { .. } => Guard::Quarantined,
         }
     }
 
-    /// The host whose words the reply holds; the path of a local socket is none.
-    pub(crate) fn remote_host(&self) -> Option<&str> {
-        let host = self.peer.host.as_deref().filter(|host| !host.starts_with('/'));
-        host.filter(|_| self.speaker == Speaker::NextHop)
-    }
-
-    /// An operator's decision; the recipient's number is filled in by [`all_pending`].
-    pub(crate) fn by_operator(result: Disposition, reply: Reply) -> Self {
-        let end = match result {
-            Disposition::Failed => Resolution::Failed(ReportPolicy::Due),
-            Disposition::Expired => Resolution::Expired(ReportPolicy::Due),
-            Disposition::Delivered | Disposition::Discarded => Resolution::Discarded,
-        };
-        Self { end, reply: Some(reply), ..Self::nothing(0) }
-    }
-}
-
-/// The circumstances of an attempt.
-pub(crate) struct SettleContext {
-    /// None where nobody has looked at jobs: each recipient's own is meant.
-    pub(crate) next_hop: Option<NextHop>,
-    /// 1 for the first; 0 when nothing was tried.
-    pub(crate) attempt: u32,
-    pub(crate) took: Duration,
-    /// Who decided, when it was not the next hop.
-    pub(crate) by: Option<String>,
-    /// Where a discard was decided.
-    pub(crate) stage: &'static str,
-    /// The quarantine that the message lies in.
-    pub(crate) quarantine: Option<String>,
-    /// The operator's name, where one is known.
-    pub(crate) user: Option<String>,
-    /// For which messages the outcome is meant.
-    pub(crate) guard: Guard,
-}
-
-impl SettleContext {
-    /// Nothing was tried.
-    pub(crate) fn none(next_hop: NextHop) -> Self {
-        Self {
-            next_hop: Some(next_hop),
-            attempt: 0,
-            took: Duration::ZERO,
-            by: None,
-            stage: "deliver",
-            quarantine: None,
-            user: None,
-            guard: Guard::Any,
-        }
-    }
-
-    /// An operator decides.
-    pub(crate) fn by_operator() -> Self {
-        let by = Some("operator".to_owned());
-        Self { by, next_hop: None, ..Self::none(NextHop::Discard) }
-    }
-
-    /// Where the recipient's copy was to go.
+    /// The next hop of a recipient's copy: that of the job; where there is no one job, the recipient's own.
     fn next_hop(&self, shared: &OutboundShared, stored: &Stored, recipient: &Recipient) -> NextHop {
-        let chosen = || stored.recipients.iter().find(|state| state.id == recipient.id)?.route.clone();
-        let known = self.next_hop.clone().or_else(chosen);
+        let of_job = match self {
+            Self::Attempt { next_hop, .. } | Self::QuarantineExpiry { next_hop, .. } => Some(next_hop),
+            Self::Expiry { next_hop } => next_hop.as_ref(),
+            Self::QuarantineDeletion { .. } | Self::OperatorBounce => None,
+        };
+        let chosen = || stored.recipients.iter().find(|state| state.id == recipient.id)?.route.as_ref();
+        let known = of_job.or_else(chosen).cloned();
         known.unwrap_or_else(|| shared.config.load().next_hop(&recipient.address.domain_ascii()))
     }
+
+    /// The number of the attempt; 0 if none was made.
+    fn attempt(&self) -> u32 {
+        if let Self::Attempt { number, .. } = self { *number } else { 0 }
+    }
+
+    fn took(&self) -> Duration {
+        if let Self::Attempt { took, .. } = self { *took } else { Duration::ZERO }
+    }
+
+    fn by(&self) -> Option<&str> {
+        match self {
+            Self::Attempt { by, .. } => by.as_deref(),
+            Self::QuarantineDeletion { by, .. } => Some(by),
+            Self::OperatorBounce => Some("operator"),
+            Self::Expiry { .. } | Self::QuarantineExpiry { .. } => None,
+        }
+    }
+
+    fn quarantine(&self) -> Option<&str> {
+        match self {
+            Self::QuarantineExpiry { quarantine, .. } | Self::QuarantineDeletion { quarantine, .. } => {
+                Some(quarantine)
+            }
+            Self::Attempt { .. } | Self::Expiry { .. } | Self::OperatorBounce => None,
+        }
+    }
+
+    fn user(&self) -> Option<&str> {
+        if let Self::QuarantineDeletion { user, .. } = self { user.as_deref() } else { None }
+    }
 }
 
-/// The same result for every recipient that is not done.
-pub(crate) fn all_pending(stored: &Stored, result: &RecipientResult) -> Vec<RecipientResult> {
-    let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
-    pending.map(|state| RecipientResult { recipient: state.id, ..result.clone() }).collect()
-}
-
-/// Settles what an operator decided; a refusal is the operator's to see.
+/// Settles what an operator or a quota decided.
+///
+/// # Errors
+/// The spool's; nothing is tried again.
 pub(crate) async fn once(
     shared: &OutboundShared,
     stored: &Stored,
-    context: &SettleContext,
+    cause: &SettleCause,
     results: &[RecipientResult],
 ) -> Result<Settled, SpoolError> {
-    let children = bounce::children(shared, stored, results).await;
-    let settled = shared.spool.settle(settlement(stored, context, results, &children)).await?;
-    tell(shared, stored, context, results, &children);
+    let reports = bounce::reports_for(shared, stored, results).await;
+    let settled = shared.spool.settle(settlement(stored, cause, results, &reports)).await?;
+    record_results(shared, stored, cause, results, &reports);
+    record_reports(shared, stored, &reports);
     Ok(settled)
 }
 
-/// Settles an attempt. While the spool refuses, the attempt stays under way, so that what has been delivered is not
-/// delivered again; gives up only where the spool will never take it.
+/// Settles an attempt or an expiry. While the spool refuses, it stays under way, so that a message that has been delivered
+/// is not delivered again.
+///
+/// # Errors
+/// The spool's, where it will never take the settlement.
 pub(crate) async fn durably(
     shared: &OutboundShared,
     stored: &Stored,
-    context: &SettleContext,
+    cause: &SettleCause,
     results: &[RecipientResult],
 ) -> Result<(), SpoolError> {
     let (mut stored, mut results) = (Cow::Borrowed(stored), Cow::Borrowed(results));
-    let mut children = bounce::children(shared, &stored, &results).await;
+    let mut reports = bounce::reports_for(shared, &stored, &results).await;
     loop {
         if results.is_empty() {
             return Ok(());
         }
-        let error = match shared.spool.settle(settlement(&stored, context, &results, &children)).await {
+        let error = match shared.spool.settle(settlement(&stored, cause, &results, &reports)).await {
             Ok(_) => break,
             Err(error) => error,
         };
         match error {
-            // An operator was quicker; what is left is settled.
+            // An operator has settled some of them since: settle the rest.
             SpoolError::RecipientsChanged(id) => {
                 stored = Cow::Owned(shared.spool.load(id).await?);
                 results.to_mut().retain(|result| pending(&stored, result.recipient).is_some());
-                children = bounce::children(shared, &stored, &results).await;
+                reports = bounce::reports_for(shared, &stored, &results).await;
             }
             SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) | SpoolError::Unavailable(_) => {
-                tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
-                shared.clock.sleep(AGAIN).await;
+                tracing::error!(queue_id = %stored.id, %error, "the outcome of a delivery cannot be stored; trying again");
+                shared.clock.sleep(SETTLE_AGAIN).await;
             }
             error => return Err(error),
         }
     }
-    tell(shared, &stored, context, &results, &children);
+    record_results(shared, &stored, cause, &results, &reports);
+    record_reports(shared, &stored, &reports);
     Ok(())
+}
+
+/// Settles a delay warning. One that the spool refuses is dropped, since the delivery matters more than news of it.
+pub(crate) async fn warned(
+    shared: &OutboundShared,
+    stored: &Stored,
+    changes: Vec<Change>,
+    reports: &[NewReport],
+) {
+    let settlement = Settlement {
+        id: stored.id,
+        changes,
+        children: reports.iter().map(|report| copy(&report.message)).collect(),
+        guard: Guard::Free,
+    };
+    match shared.spool.settle(settlement).await {
+        Ok(_) => record_reports(shared, stored, reports),
+        Err(error) => tracing::warn!(queue_id = %stored.id, %error, "the delay warning was not sent"),
+    }
 }
 
 fn settlement(
     stored: &Stored,
-    context: &SettleContext,
+    cause: &SettleCause,
     results: &[RecipientResult],
-    children: &[BornReport],
+    reports: &[NewReport],
 ) -> Settlement {
     Settlement {
         id: stored.id,
         changes: results.iter().map(|result| change(stored, result)).collect(),
-        children: children.iter().map(|child| copy(&child.message)).collect(),
-        guard: context.guard,
+        children: reports.iter().map(|report| copy(&report.message)).collect(),
+        guard: cause.guard(),
     }
 }
 
@@ -224,7 +201,7 @@ fn change(stored: &Stored, result: &RecipientResult) -> Change {
         Resolution::Delivered(_) => Status::Done(Disposition::Delivered),
         Resolution::Failed(_) => Status::Done(Disposition::Failed),
         Resolution::Expired(_) => Status::Done(Disposition::Expired),
-        Resolution::Discarded => Status::Done(Disposition::Discarded),
+        Resolution::Discarded(_) => Status::Done(Disposition::Discarded),
         Resolution::Deferred(next_attempt) => {
             let before = pending(stored, result.recipient);
             Status::Pending(Pending {
@@ -241,16 +218,6 @@ fn change(stored: &Stored, result: &RecipientResult) -> Change {
     Change { recipient: result.recipient, status }
 }
 
-/// How a recipient stood when the message was loaded.
-pub(crate) fn pending(stored: &Stored, id: u32) -> Option<&Pending> {
-    stored.recipients.iter().find(|state| state.id == id)?.status.pending()
-}
-
-pub(crate) fn recipient(stored: &Stored, id: u32) -> Option<&Recipient> {
-    let mut recipients = stored.entry.envelope.recipients.iter();
-    recipients.find(|recipient| recipient.id == id)
-}
-
 /// A settlement consumes what it commits, and may have to be tried again. All parts but the entry are shared.
 fn copy(message: &NewMessage) -> NewMessage {
     NewMessage {
@@ -261,43 +228,44 @@ fn copy(message: &NewMessage) -> NewMessage {
     }
 }
 
-/// Records and metrics of what is durable now. What becomes of a recipient has one line in the log: its record.
-fn tell(
+/// Writes records and metrics of what is durable now. What became of a recipient has one line in the log: its record.
+fn record_results(
     shared: &OutboundShared,
     stored: &Stored,
-    context: &SettleContext,
+    cause: &SettleCause,
     results: &[RecipientResult],
-    children: &[BornReport],
+    reports: &[NewReport],
 ) {
+    let recorder = Recorder { shared, stored, cause, reports };
     for result in results {
         let Some(recipient) = recipient(stored, result.recipient) else {
             continue;
         };
-        count(result, context);
+        count(result, cause);
         if shared.records.wanted() {
-            shared.records.record(&record(shared, stored, context, result, recipient, children));
+            shared.records.record(&recorder.record(result, recipient));
         }
     }
-    for child in children {
-        metrics::counter!("pintle_reports_total", "kind" => kind_name(child)).increment(1);
+}
+
+/// Writes records and metrics of the reports that have been committed.
+fn record_reports(shared: &OutboundShared, stored: &Stored, reports: &[NewReport]) {
+    for report in reports {
+        metrics::counter!("pintle_reports_total", "kind" => kind_name(report)).increment(1);
+        let recipients = report.about.iter().filter_map(|id| recipient(stored, *id));
         shared.records.record(&Record::Report(DsnReport {
             time: shared.clock.now(),
-            id: child.message.id,
+            id: report.message.id,
             about: stored.id,
-            kind: child.kind,
-            to: child.to.clone(),
-            recipients: child
-                .about
-                .iter()
-                .filter_map(|id| recipient(stored, *id))
-                .map(|r| r.address.clone())
-                .collect(),
+            kind: report.kind,
+            to: report.to.clone(),
+            recipients: recipients.map(|recipient| recipient.address.clone()).collect(),
         }));
     }
 }
 
-fn kind_name(child: &BornReport) -> &'static str {
-    match child.kind {
+fn kind_name(report: &NewReport) -> &'static str {
+    match report.kind {
         pintle_record::ReportKind::Failure => "failure",
         pintle_record::ReportKind::Delay => "delay",
         pintle_record::ReportKind::Success => "success",
@@ -310,77 +278,82 @@ fn name(end: Resolution) -> &'static str {
         Resolution::Deferred(_) => "deferred",
         Resolution::Failed(_) => "failed",
         Resolution::Expired(_) => "expired",
-        Resolution::Discarded => "discarded",
+        Resolution::Discarded(_) => "discarded",
     }
 }
 
-fn count(result: &RecipientResult, context: &SettleContext) {
+fn count(result: &RecipientResult, cause: &SettleCause) {
     metrics::counter!("pintle_deliveries_total", "outcome" => name(result.end)).increment(1);
-    if context.attempt > 0 {
-        metrics::histogram!("pintle_delivery_attempt_seconds").record(context.took.as_secs_f64());
+    if let SettleCause::Attempt { took, .. } = cause {
+        metrics::histogram!("pintle_delivery_attempt_seconds").record(took.as_secs_f64());
     }
 }
 
-fn record(
-    shared: &OutboundShared,
-    stored: &Stored,
-    context: &SettleContext,
-    result: &RecipientResult,
-    recipient: &Recipient,
-    children: &[BornReport],
-) -> Record {
-    let time = shared.clock.now();
-    let job = JobMembers {
-        time,
-        id: stored.id,
-        sender: stored.entry.envelope.sender.clone(),
-        recipient: recipient.address.clone(),
-        next_hop: context.next_hop(shared, stored, recipient),
-        attempt: context.attempt,
-        age_ms: millis(shared.ages.since(stored.entry.received)),
-        size: stored.head.len() as u64 + stored.body.size(),
-    };
-    let reply = result.reply.clone();
-    let words = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::plain(250, ""));
-    let report =
-        children.iter().find(|child| child.about.contains(&result.recipient)).map(|child| child.message.id);
-    let unreported = |telling| match report {
-        Some(_) => None,
-        None => Some(why_unreported(stored, telling)),
-    };
-    let peer = PeerMembers::clone(&result.peer);
-    match result.end {
-        Resolution::Delivered(_) => {
-            Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(context.took) })
+/// Makes the event record of each result of one settlement.
+struct Recorder<'a> {
+    shared: &'a OutboundShared,
+    stored: &'a Stored,
+    cause: &'a SettleCause,
+    reports: &'a [NewReport],
+}
+
+impl Recorder<'_> {
+    fn record(&self, result: &RecipientResult, recipient: &Recipient) -> Record {
+        let cause = self.cause;
+        let (job, peer, reply) =
+            (self.job(recipient), PeerMembers::clone(&result.peer), result.reply.clone());
+        let or_empty = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::plain(250, ""));
+        let about = |report: &&NewReport| report.about.contains(&result.recipient);
+        let report = self.reports.iter().find(about).map(|report| report.message.id);
+        let unreported = |policy| report.is_none().then(|| why_unreported(self.stored, policy));
+        match result.end {
+            Resolution::Delivered(_) => {
+                let took_ms = millis(cause.took());
+                Record::Delivery(Delivery { job, peer, reply: or_empty(reply), took_ms })
+            }
+            Resolution::Deferred(next_attempt) => {
+                Record::Deferral(Deferral { job, peer, reply: or_empty(reply), next_attempt })
+            }
+            Resolution::Failed(policy) => {
+                let (unreported, by) = (unreported(policy), cause.by().map(str::to_owned));
+                Record::Bounce(Bounce { job, peer, reply: or_empty(reply), report, unreported, by })
+            }
+            Resolution::Expired(policy) => {
+                let (unreported, quarantine) = (unreported(policy), cause.quarantine().map(str::to_owned));
+                Record::Expiration(Expiration { job, reply, report, unreported, quarantine })
+            }
+            Resolution::Discarded(stage) => Record::Discard(Discard {
+                time: job.time,
+                id: job.id,
+                stage: stage.name().to_owned(),
+                sender: job.sender,
+                recipients: vec![job.recipient],
+                by: cause.by().map(str::to_owned),
+                quarantine: cause.quarantine().map(str::to_owned),
+                user: cause.user().map(str::to_owned),
+            }),
         }
-        Resolution::Deferred(next_attempt) => {
-            Record::Deferral(Deferral { job, peer, reply: words(reply), next_attempt })
-        }
-        Resolution::Failed(telling) => {
-            let (unreported, by) = (unreported(telling), context.by.clone());
-            Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported, by })
-        }
-        Resolution::Expired(telling) => {
-            let (unreported, quarantine) = (unreported(telling), context.quarantine.clone());
-            Record::Expiration(Expiration { job, reply, report, unreported, quarantine })
-        }
-        Resolution::Discarded => Record::Discard(Discard {
-            time,
+    }
+
+    fn job(&self, recipient: &Recipient) -> JobMembers {
+        let stored = self.stored;
+        JobMembers {
+            time: self.shared.clock.now(),
             id: stored.id,
-            stage: context.stage.to_owned(),
             sender: stored.entry.envelope.sender.clone(),
-            recipients: vec![recipient.address.clone()],
-            by: context.by.clone(),
-            quarantine: context.quarantine.clone(),
-            user: context.user.clone(),
-        }),
+            recipient: recipient.address.clone(),
+            next_hop: self.cause.next_hop(self.shared, stored, recipient),
+            attempt: self.cause.attempt(),
+            age_ms: millis(self.shared.ages.since(stored.entry.received)),
+            size: stored.head.len() as u64 + stored.body.size(),
+        }
     }
 }
 
-fn why_unreported(stored: &Stored, telling: ReportPolicy) -> Unreported {
+fn why_unreported(stored: &Stored, policy: ReportPolicy) -> Unreported {
     if stored.entry.envelope.sender.is_null() {
         Unreported::NullSender
-    } else if telling == ReportPolicy::Suppressed {
+    } else if policy == ReportPolicy::Suppressed {
         Unreported::Suppressed
     } else {
         Unreported::NotWanted
@@ -389,19 +362,4 @@ fn why_unreported(stored: &Stored, telling: ReportPolicy) -> Unreported {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Settles a delay warning; one that the spool refuses is let go, since delivery matters more than news of it.
-pub(crate) async fn warned(
-    shared: &OutboundShared,
-    stored: &Stored,
-    changes: Settlement,
-    children: &[BornReport],
-) {
-    let settlement =
-        Settlement { children: children.iter().map(|child| copy(&child.message)).collect(), ..changes };
-    match shared.spool.settle(settlement).await {
-        Ok(_) => tell(shared, stored, &SettleContext::none(NextHop::Discard), &[], children),
-        Err(error) => tracing::warn!(queue_id = %stored.id, %error, "no delay warning"),
-    }
 }

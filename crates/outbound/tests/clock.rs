@@ -1,4 +1,4 @@
-//! A clock that is set, ahead or back, at any moment: nothing is given up for it, and nothing is held up by it.
+//! A wall clock that is set, ahead or back, at any moment: no message expires because of it, and none is delayed by it.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{FakeClock, HOUR, MINUTE, World, letter, to_relay};
+use common::{FakeClock, HOUR, MINUTE, World, message_to, to_relay};
 use pintle_mail::{QueueId, UnixTime};
 use pintle_outbound::Config;
 use pintle_spool::{Filter, Hold, Memory, Page, Quarantine, Spool};
@@ -30,9 +30,9 @@ fn gone(world: &World) -> [usize; 4] {
     ["expiration", "bounce", "report", "discard"].map(|event| world.log.count(event))
 }
 
-/// The runner has seen all that the clocks say, and has begun what follows from it.
+/// Waits until the runner has read the clocks and has begun what is due by them.
 async fn seen(world: &World) {
-    world.handle.counts().await.unwrap();
+    world.settled().await;
     world.calm().await;
 }
 
@@ -95,7 +95,8 @@ async fn mail_taken_under_a_clock_years_ahead_goes_out_after_a_restart_under_the
     world.log.wait_for("deferral", 1).await;
     world.calm().await;
     // And one that was never tried.
-    let fresh = letter(&["carl@example.net"]).message(QueueId::new(world.clock_now(), 99), world.clock_now());
+    let fresh =
+        message_to(&["carl@example.net"]).message(QueueId::new(world.clock_now(), 99), world.clock_now());
     let engine = Arc::clone(&world.engine);
     drop(world.outbound);
     engine.commit(fresh).await.unwrap();
@@ -155,7 +156,7 @@ async fn a_restart_under_a_clock_ahead_tries_first_and_waits_before_it_gives_up(
 
 async fn quarantined(world: &World) -> QueueId {
     let id = QueueId::new(common::START, 7);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     seen(world).await;
@@ -203,7 +204,8 @@ async fn a_quarantine_under_a_wrong_clock_ends_all_the_same() {
     for since in [common::START.millis() + 1_500 * DAY_MS, 0] {
         let (_sink, config) = refusing().await;
         let world = World::start(config, StaticResolver::new());
-        let mut message = letter(&["bob@example.net"]).message(QueueId::new(common::START, 7), common::START);
+        let mut message =
+            message_to(&["bob@example.net"]).message(QueueId::new(common::START, 7), common::START);
         message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", UnixTime::from_millis(since))));
         world.outbound.spool().commit(message).await.unwrap();
         seen(&world).await;

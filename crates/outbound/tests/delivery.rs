@@ -1,4 +1,4 @@
-//! Messages reach their next hops: routes, exchangers, outcomes recipient by recipient, retries.
+//! Delivery to next hops: routes, mail exchangers, outcomes by recipient, retries, and the throttle of a next hop.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -6,7 +6,7 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{MINUTE, World, by_mx, letter, nobody, relay, to_relay, with_relay};
+use common::{MINUTE, World, by_mx, message_to, nobody, relay, to_relay, with_relay};
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::{Charset, NextHop, ReversePath};
 use pintle_outbound::{Protocol, Route, RouteTable};
@@ -38,7 +38,7 @@ async fn a_message_arrives_as_it_was_and_leaves_nothing_behind() {
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     let id = world.mail(&["bob@example.net", "carl@example.com"]).await;
     let got = sink.wait_for(1).await;
-    assert_eq!(got[0].text(), letter(&[]).text());
+    assert_eq!(got[0].text(), message_to(&[]).text());
     assert_eq!(got[0].sender.address, "anna@sender.example");
     assert_eq!(got[0].recipients(), ["bob@example.net", "carl@example.com"]);
     assert_eq!(got[0].hello, "gate.example.org");
@@ -46,7 +46,7 @@ async fn a_message_arrives_as_it_was_and_leaves_nothing_behind() {
     let delivered = world.log.wait_for("delivery", 2).await;
     assert!(delivered.iter().all(|record| record.id() == Some(id)));
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+    assert_eq!(world.queue().await.jobs, 0);
     sink.assert_no_violations();
 }
 
@@ -56,7 +56,7 @@ async fn what_was_pending_before_the_start_is_delivered() {
     let engine = std::sync::Arc::new(pintle_spool::Memory::new());
     for number in 0..3 {
         let id = pintle_mail::QueueId::new(common::START, number);
-        let message = letter(&["bob@example.net"]).message(id, common::START);
+        let message = message_to(&["bob@example.net"]).message(id, common::START);
         pintle_spool::Spool::commit(engine.as_ref(), message).await.unwrap();
     }
     let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |_| {});
@@ -88,7 +88,7 @@ async fn the_next_exchanger_is_tried_when_the_first_is_out() {
         .with_mx("example.net", 10, "first.example.net")
         .with_mx("example.net", 20, "nowhere.example.net")
         .with_mx("example.net", 30, "second.example.net")
-        // Nobody listens there.
+        // No host listens there.
         .with_address("first.example.net", "127.0.0.77")
         .with_address("second.example.net", "127.0.0.1");
     let world = World::start(by_mx(port), resolver);
@@ -273,7 +273,7 @@ async fn a_next_hop_without_resources_is_put_off_as_a_whole() {
     world.log.wait_for("deferral", 1).await;
     world.calm().await;
     assert_eq!(sink.log().count("MAIL"), 1, "the other four wait");
-    let hop = world.handle.counts().await.unwrap().queue.hops.remove(0);
+    let hop = world.queue().await.hops.remove(0);
     assert!(hop.put_off.is_some() && hop.jobs == 5, "{hop:?}");
     sink.follow(Script::new());
     world.clock.advance(MINUTE);
@@ -322,7 +322,7 @@ async fn lmtp_answers_for_each_recipient() {
 async fn a_large_message_arrives_whole() {
     let sink = Sink::start(Script::new()).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
-    let mut large = letter(&["bob@example.net"]);
+    let mut large = message_to(&["bob@example.net"]);
     large.body = ".x\r\nsome line of text that repeats itself\r\n".repeat(50_000);
     let text = large.text();
     world.commit(large).await;
@@ -333,7 +333,7 @@ async fn a_large_message_arrives_whole() {
 async fn a_null_sender_stays_null() {
     let sink = Sink::start(Script::new()).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
-    let mut report = letter(&["bob@example.net"]);
+    let mut report = message_to(&["bob@example.net"]);
     report.sender = ReversePath::parse("", Charset::Ascii).unwrap();
     world.commit(report).await;
     assert_eq!(sink.wait_for(1).await[0].sender.address, "");

@@ -1,4 +1,4 @@
-//! Deliveries over the engine that the product uses: what was accepted is delivered, across restarts too.
+//! Delivery from the spool engine that the product uses: accepted mail is delivered, across restarts too.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{MINUTE, World, letter, to_relay};
+use common::{MINUTE, World, message_to, to_relay};
 use pintle_outbound::Config;
 use pintle_spool::{Embedded, EmbeddedConfig, Memory, Spool};
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, TempDir, within};
@@ -25,7 +25,7 @@ fn world(spool: &Arc<dyn Spool>, config: Config) -> World {
 
 async fn empty(world: &World) {
     within("the spool to be empty", async {
-        while world.handle.counts().await.unwrap().spool.messages > 0 {
+        while world.outbound.spool().totals().await.unwrap().messages > 0 {
             tokio::task::yield_now().await;
         }
     })
@@ -47,7 +47,7 @@ async fn every_message_arrives_once_and_whole() {
         }
         let got = sink.wait_for(50).await;
         empty(&world).await;
-        assert!(got.iter().all(|transaction| transaction.text() == letter(&[]).text()));
+        assert!(got.iter().all(|transaction| transaction.text() == message_to(&[]).text()));
         assert_eq!(sink.log().count("DATA"), 50);
         within("the drain", world.outbound.drain(MINUTE)).await;
         spool.close().await.unwrap();
@@ -88,7 +88,7 @@ async fn an_index_that_is_made_anew_holds_the_start_up_for_a_moment() {
     let sink = Sink::start(Script::new().on(SinkStep::Rcpt, Act::Reply("450 4.2.1 later".into()))).await;
     let spool = open(&folder);
     let before = world(&spool, to_relay(&[sink.address()]));
-    before.mail(&["bob@example.net"]).await;
+    let id = before.mail(&["bob@example.net"]).await;
     before.log.wait_for("deferral", 1).await;
     within("the drain", before.outbound.drain(MINUTE)).await;
     spool.close().await.unwrap();
@@ -102,7 +102,7 @@ async fn an_index_that_is_made_anew_holds_the_start_up_for_a_moment() {
     std::fs::write(&path, octets).unwrap();
     let after = world(&spool, to_relay(&[sink.address()]));
     let mut waited = Duration::ZERO;
-    while after.handle.counts().await.unwrap().queue.jobs == 0 {
+    while after.handle.jobs(vec![id]).await.unwrap().values().all(Vec::is_empty) {
         assert!(waited < Duration::from_secs(5), "nobody asks again");
         after.clock.advance(Duration::from_millis(100));
         waited += Duration::from_millis(100);

@@ -1,10 +1,10 @@
-//! Where the names of mail exchangers may lead, since strangers write them.
+//! Which addresses of mail exchangers are connected to, since strangers publish them.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
-use common::{World, by_mx, letter};
+use common::{World, by_mx, message_to};
 use pintle_mail::{Charset, ReversePath};
 use pintle_record::{Record, Unreported};
 use pintle_testkit::{Script, Sink, StaticResolver};
@@ -17,7 +17,7 @@ async fn failed(world: &World) -> String {
     }
 }
 
-/// Exchangers that are not public are not connected to, whoever listens there; the sender hears at once.
+/// Exchangers at addresses that are not public are not connected to; the sender gets a bounce at once.
 #[tokio::test]
 async fn an_exchanger_inside_fails_at_once() {
     let sink = Sink::start(Script::new()).await;
@@ -67,7 +67,7 @@ async fn no_report_goes_to_an_address_inside() {
         "anna@mx.example",
     ] {
         let world = World::start(config.clone(), resolver.clone());
-        let mut mail = letter(&["bob@trap.example"]);
+        let mut mail = message_to(&["bob@trap.example"]);
         mail.sender = ReversePath::parse(sender, Charset::Ascii).unwrap();
         world.commit(mail).await;
         let Record::Bounce(second) = world.log.wait_for("bounce", 2).await.remove(1) else { unreachable!() };

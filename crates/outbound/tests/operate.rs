@@ -1,4 +1,4 @@
-//! What an operator can do while deliveries run, and capture in place of delivery.
+//! Operators' commands while deliveries run (retry, hold, release, bounce, reroute), and capture in place of delivery.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -6,11 +6,11 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{MINUTE, World, config, letter, relay, to_relay};
+use common::{MINUTE, World, config, message_to, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply};
 use pintle_outbound::{
-    Acts, Capture, Captured, CommandOutcome, Config, OperateError, Route, RouteTable, Select,
+    Capture, CapturedMessage, CommandOutcome, CommandResults, Config, OperateError, Route, RouteTable, Select,
 };
 use pintle_record::Record;
 use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
@@ -68,7 +68,7 @@ async fn held_mail_waits_for_its_release() {
     let held = vec![CommandOutcome::Held("held: looking at it".into())];
     assert_eq!(outcomes(world.handle.retry(one(id)).await.unwrap()), held);
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+    assert_eq!(world.queue().await.held, 1);
     assert_eq!(sink.log().accepted().count(), 0);
     world.handle.release(one(id), None).await.unwrap();
     sink.wait_for(1).await;
@@ -88,15 +88,7 @@ async fn a_bounce_by_hand_reports_and_removes() {
     assert_eq!(world.log.wait_for("report", 1).await.len(), 1);
     world.empty().await;
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
-}
-
-#[tokio::test]
-async fn a_discard_by_hand_tells_nobody() {
-    let (_sink, world, id) = waiting().await;
-    assert_eq!(world.handle.discard(one(id)).await.unwrap().done(), 1);
-    world.empty().await;
-    assert_eq!((world.log.count("discard"), world.log.count("report")), (1, 0));
+    assert_eq!(world.queue().await.jobs, 0);
 }
 
 /// A world with one message in the quarantine `spam`, from a sender whose reports would be delivered.
@@ -104,14 +96,14 @@ async fn quarantined() -> (Sink, World, QueueId) {
     let sink = Sink::start(Script::new()).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     let id = QueueId::new(common::START, 7);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
     (sink, world, id)
 }
 
-fn outcomes(acts: Acts) -> Vec<CommandOutcome> {
+fn outcomes(acts: CommandResults) -> Vec<CommandOutcome> {
     acts.0.into_iter().map(|act| act.outcome).collect()
 }
 
@@ -140,7 +132,7 @@ async fn what_is_deleted_from_a_quarantine_never_arrives_and_begets_nothing() {
     assert_eq!((discard.quarantine.as_deref(), discard.user.as_deref()), (Some("spam"), Some("anna")));
     world.empty().await;
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+    assert_eq!(world.queue().await.jobs, 0);
     assert_eq!((sink.log().sessions, world.log.count("report")), (0, 0));
 }
 
@@ -183,7 +175,7 @@ async fn a_new_configuration_counts_for_the_next_attempt() {
     world.empty().await;
 }
 
-/// Two next hops, of which this one gets all mail.
+/// Two next hops; this one gets all mail.
 fn one_of_two(sinks: [&Sink; 2], route: &str) -> Config {
     let mut config = config();
     for (name, sink) in ["old", "new"].iter().zip(sinks) {
@@ -195,7 +187,7 @@ fn one_of_two(sinks: [&Sink; 2], route: &str) -> Config {
 
 /// Where the message goes, as the queue has it.
 async fn hops(world: &World, id: QueueId) -> Vec<String> {
-    let found = world.handle.whereabouts(vec![id]).await.unwrap();
+    let found = world.handle.jobs(vec![id]).await.unwrap();
     found[&id].iter().map(|leg| leg.next_hop.to_string()).collect()
 }
 
@@ -268,7 +260,7 @@ async fn nothing_can_be_asked_of_what_has_stopped() {
 struct Box_(Mutex<Vec<String>>);
 
 impl Capture for Box_ {
-    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply> {
+    fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
             let body = captured.body.read(0, usize::MAX).await.unwrap();
             let text = [captured.head.as_ref(), body.as_ref()].concat();
@@ -296,6 +288,6 @@ async fn captured_mail_goes_nowhere_else() {
     world.log.wait_for("delivery", 2).await;
     world.empty().await;
     let captured = capture.0.lock().unwrap();
-    assert_eq!(captured[0], letter(&[]).text());
+    assert_eq!(captured[0], message_to(&[]).text());
     assert!(captured[2].contains("not captured"), "{}", captured[2]);
 }

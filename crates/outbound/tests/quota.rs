@@ -1,4 +1,4 @@
-//! How much quarantines hold, and what happens to what comes when they are full.
+//! Quotas of quarantines, and what happens to new messages when one is full.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -6,10 +6,10 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{World, config, letter};
+use common::{World, config, message_to};
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_outbound::{Config, Full, Route, RouteTable, Select, WhenFull};
+use pintle_outbound::{Config, QuarantineFull, Route, RouteTable, Select, WhenFull};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::{
@@ -19,25 +19,22 @@ use pintle_spool::{
 use pintle_testkit::{StaticResolver, within};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A spool that miscounts, on a disk of which so much is free.
-struct Odd {
+/// A spool that miscounts, on a disk with this much free.
+struct MiscountingSpool {
     engine: Arc<Memory>,
     free: Option<u64>,
     /// Added to what lies in each quarantine.
     beyond: u64,
-    /// Told once in place of what lies there.
+    /// Listed once in place of what lies there.
     stale: Mutex<Option<Listing>>,
 }
 
-impl Spool for Odd {
+impl Spool for MiscountingSpool {
     fn begin(&self) -> Result<Draft, pintle_spool::SpoolError> {
         self.engine.begin()
     }
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
         self.engine.commit(message)
-    }
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        self.engine.commit_many(messages)
     }
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
         self.engine.settle(settlement)
@@ -84,7 +81,7 @@ impl Spool for Odd {
     }
 }
 
-/// Nothing is delivered here, and a quarantine holds so many messages.
+/// Nothing is delivered, and a quarantine holds this many messages.
 fn holding(messages: u64, when_full: WhenFull) -> Config {
     let mut config = config();
     config.routes = RouteTable::new(Route::Discard);
@@ -93,17 +90,17 @@ fn holding(messages: u64, when_full: WhenFull) -> Config {
     config
 }
 
-/// A world over a spool that counts so much too many, with so much free.
+/// A world over a spool that counts this many messages too many, with this much free.
 fn odd(config: Config, beyond: u64, free: Option<u64>) -> World {
     let engine = Arc::new(Memory::new());
-    let spool = Odd { engine: Arc::clone(&engine), free, beyond, stale: Mutex::default() };
+    let spool = MiscountingSpool { engine: Arc::clone(&engine), free, beyond, stale: Mutex::default() };
     World::over(engine, config, StaticResolver::new(), |parts| parts.spool = Arc::new(spool))
 }
 
 /// Puts a message there as one that has come in.
 async fn hold(world: &World, number: u128, name: &str) -> QueueId {
     let id = QueueId::new(common::START, number);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(Hold::Quarantine(Quarantine::new(name, common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     id
@@ -115,7 +112,7 @@ async fn held(world: &World, name: &str) -> Vec<QueueId> {
     listing.messages.iter().map(|message| message.id).collect()
 }
 
-fn full<T: std::fmt::Debug>(asked: Result<T, Full>) -> Full {
+fn full<T: std::fmt::Debug>(asked: Result<T, QuarantineFull>) -> QuarantineFull {
     let full = asked.unwrap_err();
     let reply = full.reply().to_string();
     assert!(reply.starts_with("452 4.3.1"), "{reply}");
@@ -135,7 +132,7 @@ async fn a_burst_gets_as_many_places_as_there_are() {
     assert_eq!((rooms.len(), refused.len()), (3, 47));
     let limit = Amount { messages: 5, bytes: 1 << 30 };
     for asked in refused {
-        assert_eq!(full(asked), Full::Quota("spam".into(), limit));
+        assert_eq!(full(asked), QuarantineFull::Quota("spam".into(), limit));
     }
     assert!(world.handle.quarantine_room("other", 10).await.is_ok(), "each has its own");
     // One of them comes to lie there, another to nothing.
@@ -176,20 +173,25 @@ async fn the_oldest_make_room_where_the_operator_wants_it() {
     assert_eq!(discard.quarantine.as_deref(), Some("spam"));
     assert_eq!(world.log.count("report"), 0);
     drop(room);
-    // The queue does not keep for a month what is gone.
+    // The queue does not keep the jobs of deleted messages.
     within("the queue to forget", async {
-        while world.handle.counts().await.unwrap().queue.held != 7 {
+        while world.queue().await.held != 7 {
             tokio::task::yield_now().await;
         }
     })
     .await;
 }
 
-/// Whoever is looked at and let go in the last moment is no longer the oldest of its quarantine.
+/// A message that is released at the last moment is no longer the oldest of its quarantine.
 #[tokio::test]
 async fn what_has_been_released_is_not_dropped() {
     let engine = Arc::new(Memory::new());
-    let spool = Arc::new(Odd { free: None, beyond: 0, engine: Arc::clone(&engine), stale: Mutex::default() });
+    let spool = Arc::new(MiscountingSpool {
+        free: None,
+        beyond: 0,
+        engine: Arc::clone(&engine),
+        stale: Mutex::default(),
+    });
     let mut config = holding(3, WhenFull::DropOldest);
     // By MX, and nothing is found: it stays in the queue.
     config.routes = RouteTable::default();
@@ -246,15 +248,15 @@ async fn held_mail_leaves_a_share_of_the_disk_alone() {
     let size = world.engine.totals().await.unwrap().bytes;
     let most = (size + 10_000) / 2 - size;
     let room = world.handle.quarantine_room("spam", most).await.unwrap();
-    assert_eq!(full(world.handle.quarantine_room("other", 1_000).await), Full::Disk);
+    assert_eq!(full(world.handle.quarantine_room("other", 1_000).await), QuarantineFull::Disk);
     assert_eq!(held(&world, "spam").await, [id]);
     drop(room);
     assert!(world.handle.quarantine_room("other", most).await.is_ok());
     // What an operator holds counts as well.
-    let mut kept = letter(&["bob@example.net"]).message(QueueId::new(common::START, 9), common::START);
+    let mut kept = message_to(&["bob@example.net"]).message(QueueId::new(common::START, 9), common::START);
     kept.entry.hold = Some(Hold::Operator("look".into()));
     world.outbound.spool().commit(kept).await.unwrap();
-    assert_eq!(full(world.handle.quarantine_room("other", most).await), Full::Disk);
+    assert_eq!(full(world.handle.quarantine_room("other", most).await), QuarantineFull::Disk);
     assert_eq!(world.log.count("discard"), 0);
 }
 
@@ -267,7 +269,7 @@ async fn there_are_not_more_quarantines_than_somebody_could_look_at() {
         rooms.push(world.handle.quarantine_room(&format!("q{number}"), 1).await.unwrap());
     }
     let refused = full(world.handle.quarantine_room("one more", 1).await);
-    assert_eq!(refused, Full::Names("one more".into()));
+    assert_eq!(refused, QuarantineFull::Names("one more".into()));
     assert!(world.handle.quarantine_room("q7", 1).await.is_ok());
 }
 

@@ -1,10 +1,10 @@
-//! What senders are told, and what they are not.
+//! Bounces, delay warnings and success reports (DSN): which are sent, and which are not.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
-use common::{HOUR, Letter, MINUTE, World, letter, nobody, recipient, relay, to_relay, with_relay};
+use common::{HOUR, MINUTE, TestMessage, World, message_to, nobody, recipient, relay, to_relay, with_relay};
 use mail_parser::{MessageParser, MimeHeaders};
 use pintle_mail::{Charset, Notify, Return, ReversePath};
 use pintle_outbound::{Config, Endpoint, Protocol, Relay, Route, Select};
@@ -57,7 +57,7 @@ fn parse(transaction: &SinkTransaction) -> Parsed {
 async fn a_failure_is_reported_to_the_sender() {
     let (_next, home, config) = two_ways(no_such_user()).await;
     let world = World::start(config, StaticResolver::new());
-    let mut mail = letter(&["bob@example.net"]);
+    let mut mail = message_to(&["bob@example.net"]);
     mail.params.envid = Some("Envelope+2B1".into());
     mail.recipients[0].params.orcpt = Some("rfc822;Bobby@example.net".into());
     let text = mail.text();
@@ -101,9 +101,9 @@ async fn only_the_header_comes_back_when_asked_so_or_when_the_message_is_large()
     let (_next, home, mut config) = two_ways(no_such_user()).await;
     config.reports.return_limit = 2_000;
     let world = World::start(config, StaticResolver::new());
-    let mut asked = letter(&["bob@example.net"]);
+    let mut asked = message_to(&["bob@example.net"]);
     asked.params.ret = Some(Return::Headers);
-    let mut large = letter(&["bob@example.net"]);
+    let mut large = message_to(&["bob@example.net"]);
     large.params.ret = Some(Return::Full);
     large.body = "many lines\r\n".repeat(1_000);
     for (number, mail) in [asked, large].into_iter().enumerate() {
@@ -120,7 +120,7 @@ async fn only_the_header_comes_back_when_asked_so_or_when_the_message_is_large()
 async fn a_line_that_is_too_long_does_not_come_back() {
     let (_next, home, config) = two_ways(no_such_user()).await;
     let world = World::start(config, StaticResolver::new());
-    let mut mail = letter(&["bob@example.net"]);
+    let mut mail = message_to(&["bob@example.net"]);
     mail.body = format!("{}\r\n", "x".repeat(999));
     let head = mail.head;
     world.commit(mail).await;
@@ -135,7 +135,7 @@ async fn a_report_on_mail_that_requires_tls_requires_it_too() {
     let (_next, home, mut config) = two_ways(Script::new()).await;
     config.routes.add("sender.example", Route::Relay("nowhere.invalid".into()));
     let world = World::start(config, StaticResolver::new());
-    let mut mail = letter(&["bob@example.net"]);
+    let mut mail = message_to(&["bob@example.net"]);
     (mail.params.require_tls, mail.params.ret) = (true, Some(Return::Full));
     // The next hop offers no TLS, so the message fails where it stands; the report stays for want of its own next hop.
     let id = world.commit(mail).await;
@@ -149,7 +149,7 @@ async fn a_report_on_mail_that_requires_tls_requires_it_too() {
     assert!(home.log().transactions.is_empty());
 }
 
-/// A whole queue may grow old in one moment; all of it is told, though not all at once.
+/// A whole queue may reach its maximum age in one moment; every sender gets a report, though not all at once.
 #[tokio::test]
 async fn a_hundred_messages_expire_together() {
     let (_next, home, config) = two_ways(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
@@ -181,7 +181,7 @@ async fn several_failures_of_one_attempt_make_one_report() {
 async fn a_null_sender_begets_no_report() {
     let (_next, home, config) = two_ways(no_such_user()).await;
     let world = World::start(config, StaticResolver::new());
-    let mut mail = letter(&["bob@example.net"]);
+    let mut mail = message_to(&["bob@example.net"]);
     mail.sender = ReversePath::Null;
     world.commit(mail).await;
     let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
@@ -203,8 +203,8 @@ async fn a_report_is_never_reported_on() {
     assert_eq!(world.log.count("report"), 1);
 }
 
-fn asking(notify: Notify) -> Letter {
-    let mut mail = letter(&["bob@example.net"]);
+fn asking(notify: Notify) -> TestMessage {
+    let mut mail = message_to(&["bob@example.net"]);
     mail.recipients[0].params.notify = Some(notify);
     mail
 }
@@ -314,7 +314,7 @@ async fn no_words_are_put_into_the_mouth_of_a_next_hop_that_was_never_reached() 
     world.clock.advance(4 * HOUR);
     home.wait_for(1).await;
     world.clock.advance(5 * 24 * HOUR);
-    for (report, told) in home.wait_for(2).await.iter().zip(["", "The last trouble: "]) {
+    for (report, told) in home.wait_for(2).await.iter().zip(["", "The last failure: "]) {
         let report = parse(report);
         let text = report.text.replace("\r\n      ", " ");
         assert!(text.contains(told) && text.contains("cannot be reached"), "{text}");
@@ -380,14 +380,14 @@ async fn jobs_that_grow_old_together_make_one_report() {
     assert!(hops[0].contains("next") && hops[1].contains("other"), "{hops:?}");
 }
 
-/// Commits a message that is held so.
+/// Commits a message with this hold.
 async fn held(world: &World, hold: pintle_spool::Hold) -> pintle_mail::QueueId {
     let id = pintle_mail::QueueId::new(common::START, 99);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(hold);
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+    assert_eq!(world.queue().await.held, 1);
     id
 }
 
@@ -431,7 +431,7 @@ async fn a_quarantine_ends_at_its_own_time_and_tells_nobody() {
     world.calm().await;
     assert_eq!((world.log.count("report"), home.log().accepted().count()), (0, 0));
     assert_eq!(next.log().transactions.len(), 0);
-    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+    assert_eq!(world.queue().await.jobs, 0);
 }
 
 #[tokio::test]
@@ -465,7 +465,7 @@ async fn an_international_report_goes_to_international_senders_alone() {
             home.follow(Script::new().hide("SMTPUTF8"));
         }
         let world = World::start(config, StaticResolver::new());
-        let mut mail = letter(&[]);
+        let mut mail = message_to(&[]);
         mail.recipients = vec![recipient(0, "jürgen@example.net")];
         mail.params.smtputf8 = true;
         mail.smtputf8 = true;

@@ -1,4 +1,4 @@
-//! Sessions are few, used again, and ended politely; stopping and crashing lose nothing.
+//! The connection pool: sessions are limited, reused, and ended with QUIT. A drain or a crash loses no message.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use common::{MINUTE, World, letter, relay, to_relay, with_relay};
+use common::{MINUTE, World, message_to, relay, to_relay, with_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_outbound::{CommandOutcome, Select};
@@ -49,7 +49,7 @@ async fn no_more_sessions_than_allowed_are_open() {
     // Two messages are held at their end while all attempts have begun: a third session would be opened now.
     sink.wait_until("two messages in the sink's hands", |log| log.held == 2).await;
     // Those with which a next hop begins that has not worked yet.
-    assert_eq!(world.handle.counts().await.unwrap().queue.trying, 5);
+    assert_eq!(world.queue().await.trying, 5);
     sink.release();
     sink.wait_for(10).await;
     assert_eq!((sink.log().sessions, sink.log().most_open), (2, 2));
@@ -144,24 +144,42 @@ async fn a_drain_without_grace_cuts_off_and_loses_nothing() {
     assert_eq!(engine.totals().await.unwrap().messages, 1);
 }
 
-/// A spool whose settlements fail as a test wants.
-struct Unsettled {
+/// A spool with a fault that a test chooses.
+struct FaultySpool {
     engine: Arc<Memory>,
-    fault: Fault,
+    fault: SpoolFault,
     left: AtomicUsize,
 }
 
-enum Fault {
-    /// They never come back, as in a crash.
+enum SpoolFault {
+    /// Settlements never return, as in a crash.
     Hang,
     /// The disk is full.
     Full,
-    /// A hold is made at once, and told when the gate opens.
+    /// A hold is made at once, and returns when the gate opens.
     Late(Arc<Gate>),
-    /// Whatever is read has been released just before, at this time.
+    /// A message has been released, at this time, just before it is read.
     Released(UnixTime),
-    /// Whatever is to be released has gone into quarantine just before.
+    /// A message has gone into quarantine just before it is released.
     Quarantined,
+    /// Holds and releases take a while; how many run at once is counted.
+    Slow(Arc<Peak>),
+}
+
+/// How many operations run now, and how many ran at once at most.
+#[derive(Default)]
+struct Peak {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Peak {
+    async fn count(&self) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -170,15 +188,12 @@ struct Gate {
     answer: Notify,
 }
 
-impl Spool for Unsettled {
+impl Spool for FaultySpool {
     fn begin(&self) -> Result<Draft, SpoolError> {
         self.engine.begin()
     }
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
         self.engine.commit(message)
-    }
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        self.engine.commit_many(messages)
     }
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
         let take = |left: usize| left.checked_sub(1);
@@ -186,13 +201,15 @@ impl Spool for Unsettled {
             return self.engine.settle(settlement);
         }
         match &self.fault {
-            Fault::Hang => Box::pin(std::future::pending()),
-            Fault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
-            Fault::Late(_) | Fault::Released(_) | Fault::Quarantined => self.engine.settle(settlement),
+            SpoolFault::Hang => Box::pin(std::future::pending()),
+            SpoolFault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
+            SpoolFault::Late(_) | SpoolFault::Released(_) | SpoolFault::Quarantined | SpoolFault::Slow(_) => {
+                self.engine.settle(settlement)
+            }
         }
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
-        let Fault::Released(at) = self.fault else {
+        let SpoolFault::Released(at) = self.fault else {
             return self.engine.load(id);
         };
         Box::pin(async move {
@@ -208,7 +225,13 @@ impl Spool for Unsettled {
     }
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
         let held = self.engine.hold(id, hold);
-        let Fault::Late(gate) = &self.fault else {
+        if let SpoolFault::Slow(peak) = &self.fault {
+            return Box::pin(async {
+                peak.count().await;
+                held.await
+            });
+        }
+        let SpoolFault::Late(gate) = &self.fault else {
             return held;
         };
         Box::pin(async {
@@ -220,8 +243,10 @@ impl Spool for Unsettled {
     }
     fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
         Box::pin(async move {
-            if matches!(self.fault, Fault::Quarantined) {
-                self.engine.hold(id, spam()).await?;
+            match &self.fault {
+                SpoolFault::Quarantined => drop(self.engine.hold(id, spam()).await?),
+                SpoolFault::Slow(peak) => peak.count().await,
+                _ => {}
             }
             self.engine.release(id, at, guard).await
         })
@@ -247,8 +272,8 @@ fn spam() -> Hold {
     Hold::Quarantine(Quarantine::new("spam", common::START))
 }
 
-fn unsettled(engine: &Arc<Memory>, fault: Fault, times: usize) -> Arc<dyn Spool> {
-    Arc::new(Unsettled { engine: Arc::clone(engine), fault, left: AtomicUsize::new(times) })
+fn unsettled(engine: &Arc<Memory>, fault: SpoolFault, times: usize) -> Arc<dyn Spool> {
+    Arc::new(FaultySpool { engine: Arc::clone(engine), fault, left: AtomicUsize::new(times) })
 }
 
 /// Law 2: at least once. Between the next hop's 250 and the mark, a crash makes the delivery again.
@@ -256,7 +281,7 @@ fn unsettled(engine: &Arc<Memory>, fault: Fault, times: usize) -> Arc<dyn Spool>
 async fn a_crash_before_the_mark_delivers_again() {
     let sink = Sink::start(Script::new()).await;
     let engine = Arc::new(Memory::new());
-    let spool = unsettled(&engine, Fault::Hang, 1);
+    let spool = unsettled(&engine, SpoolFault::Hang, 1);
     let config = to_relay(&[sink.address()]);
     let world =
         World::over(Arc::clone(&engine), config.clone(), StaticResolver::new(), |parts| parts.spool = spool);
@@ -269,7 +294,7 @@ async fn a_crash_before_the_mark_delivers_again() {
     let survivor = Arc::new(Memory::new());
     let id = engine.claim(None, 1).await.unwrap()[0].id;
     let received = common::START;
-    survivor.commit(letter(&["bob@example.net"]).message(id, received)).await.unwrap();
+    survivor.commit(message_to(&["bob@example.net"]).message(id, received)).await.unwrap();
     let world = World::over(survivor, config, StaticResolver::new(), |_| {});
     let got = sink.wait_for(2).await;
     assert_eq!(got[0].message, got[1].message);
@@ -281,7 +306,7 @@ async fn a_crash_before_the_mark_delivers_again() {
 async fn a_mark_that_is_refused_is_tried_again_and_the_delivery_is_not() {
     let sink = Sink::start(Script::new()).await;
     let engine = Arc::new(Memory::new());
-    let spool = unsettled(&engine, Fault::Full, 2);
+    let spool = unsettled(&engine, SpoolFault::Full, 2);
     let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
         parts.spool = spool;
     });
@@ -290,7 +315,7 @@ async fn a_mark_that_is_refused_is_tried_again_and_the_delivery_is_not() {
     within("the mark", async {
         while world.engine.totals().await.unwrap().messages > 0 {
             world.clock.advance(MINUTE);
-            world.handle.counts().await.unwrap();
+            world.settled().await;
             tokio::task::yield_now().await;
         }
     })
@@ -324,7 +349,7 @@ impl Judge for Once {
 async fn a_release_is_not_undone_by_a_hold_that_came_before_it() {
     let sink = Sink::start(Script::new()).await;
     let (engine, gate) = (Arc::new(Memory::new()), Arc::new(Gate::default()));
-    let spool = unsettled(&engine, Fault::Late(Arc::clone(&gate)), 0);
+    let spool = unsettled(&engine, SpoolFault::Late(Arc::clone(&gate)), 0);
     let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
         parts.spool = spool;
         let once = Once("once".into(), AtomicUsize::new(0));
@@ -339,18 +364,18 @@ async fn a_release_is_not_undone_by_a_hold_that_came_before_it() {
     world.empty().await;
 }
 
-/// Its time in quarantine is over, and somebody releases it before that is settled: it is mail like any other, and no old
+/// Its retention is over, and an operator releases it before the expiry is settled: it is ordinary mail again, and no old
 /// one.
 #[tokio::test]
 async fn a_release_in_the_last_moment_is_neither_expired_nor_reported() {
     let sink = Sink::start(Script::new()).await;
     let engine = Arc::new(Memory::new());
     let month = common::HOUR * 24 * 31;
-    let spool = unsettled(&engine, Fault::Released(common::START.plus(month)), 0);
+    let spool = unsettled(&engine, SpoolFault::Released(common::START.plus(month)), 0);
     let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
         parts.spool = spool;
     });
-    let mut message = letter(&["bob@example.net"]).message(QueueId::new(common::START, 1), common::START);
+    let mut message = message_to(&["bob@example.net"]).message(QueueId::new(common::START, 1), common::START);
     message.entry.hold = Some(spam());
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
@@ -361,17 +386,17 @@ async fn a_release_in_the_last_moment_is_neither_expired_nor_reported() {
     assert_eq!((world.log.count("expiration"), world.log.count("report")), (0, 0));
 }
 
-/// Somebody releases what an operator held, all at once, and one of the messages turns out to be harmful at that moment.
+/// An operator releases all held mail, and one of the messages goes into quarantine at that moment.
 #[tokio::test]
 async fn a_release_of_many_spares_what_goes_into_quarantine_meanwhile() {
     let sink = Sink::start(Script::new()).await;
     let engine = Arc::new(Memory::new());
-    let spool = unsettled(&engine, Fault::Quarantined, 0);
+    let spool = unsettled(&engine, SpoolFault::Quarantined, 0);
     let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
         parts.spool = spool;
     });
     let id = QueueId::new(common::START, 1);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(Hold::Operator("look".into()));
     world.outbound.spool().commit(message).await.unwrap();
     let acts = world.handle.release_held(Select::Matching(Filter::default()), None).await.unwrap();
@@ -379,4 +404,25 @@ async fn a_release_of_many_spares_what_goes_into_quarantine_meanwhile() {
     world.calm().await;
     assert_eq!(world.engine.load(id).await.unwrap().entry.hold, Some(spam()));
     assert_eq!((world.log.count("release"), sink.log().sessions), (0, 0));
+}
+
+/// An operation on a whole spool must not ask the store for all messages at once.
+#[tokio::test]
+async fn a_hold_and_a_release_of_many_run_some_at_a_time() {
+    const MESSAGES: u128 = 1_000;
+    let (engine, peak) = (Arc::new(Memory::new()), Arc::new(Peak::default()));
+    let spool = unsettled(&engine, SpoolFault::Slow(Arc::clone(&peak)), 0);
+    for number in 0..MESSAGES {
+        let id = QueueId::new(common::START, number);
+        engine.commit(message_to(&["bob@example.net"]).message(id, common::START)).await.unwrap();
+    }
+    let mut config = common::config();
+    config.routes = pintle_outbound::RouteTable::new(pintle_outbound::Route::Relay("nobody".into()));
+    let world = World::over(engine, config, StaticResolver::new(), |parts| parts.spool = spool);
+    let all = || Select::Matching(Filter::default());
+    assert_eq!(world.handle.hold(all(), "look").await.unwrap().done(), 1_000);
+    let held = peak.most.swap(0, Ordering::SeqCst);
+    assert_eq!(world.handle.release(all(), None).await.unwrap().done(), 1_000);
+    let released = peak.most.load(Ordering::SeqCst);
+    assert!((2..=256).contains(&held) && (2..=256).contains(&released), "{held}, {released}");
 }

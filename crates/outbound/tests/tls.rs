@@ -1,4 +1,4 @@
-//! TLS towards next hops, and what stands in its place where it fails; credentials.
+//! TLS with next hops, the fallback to plain text, and credentials.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, by_mx, letter, relay, to_relay, trusting, with_relay};
+use common::{World, by_mx, message_to, relay, to_relay, trusting, with_relay};
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{Channel, Config, Credentials, Endpoint};
 use pintle_record::{Deferral, Delivery, Record};
@@ -197,14 +197,14 @@ async fn a_refused_login_defers_and_is_the_operator_s_to_mend() {
 async fn a_message_that_requires_tls_goes_nowhere_without() {
     let sink = Sink::start(Script::new()).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
-    let mut mail = letter(&["bob@example.net"]);
+    let mut mail = message_to(&["bob@example.net"]);
     mail.params.require_tls = true;
     world.commit(mail).await;
     deferred(&world).await;
     assert_eq!(sink.log().count("MAIL"), 0);
 }
 
-/// Under a name of his own a stranger can have TLS fail at anybody's address, say since nobody has a certificate for it.
+/// A stranger can make TLS fail at any address under a name of his own, for which no host has a certificate.
 #[tokio::test]
 async fn a_stranger_s_name_for_a_host_costs_nobody_else_tls() {
     let leaf = TestCa::new().issue(&["mx.example.net"]);

@@ -1,5 +1,5 @@
-//! To whom a password is said, how little TLS a plugin can make of what the configuration demands, and where it can send
-//! mail at all.
+//! What plugins cannot do: have passwords sent to other hosts, lower the TLS policy of the configuration, or choose any next
+//! hop without a grant.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use common::{World, config, no_verification, relay, to_relay, trusting, with_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, TlsPolicy};
-use pintle_outbound::{Channel, Config, Credentials, Endpoint, NamedCredentials, Parts, Relay};
+use pintle_outbound::{Channel, Config, Credentials, Endpoint, NamedCredentials, OutboundParts, Relay};
 use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_testkit::{Script, Sink, StaticResolver, TestCa, within};
@@ -36,11 +36,11 @@ impl Judge for Router {
     }
 }
 
-fn asked_by(judges: Vec<Arc<dyn Judge>>) -> impl FnOnce(&mut Parts) {
+fn asked_by(judges: Vec<Arc<dyn Judge>>) -> impl FnOnce(&mut OutboundParts) {
     move |parts| parts.chain = Arc::new(ArcSwap::from_pointee(Chain::new(judges)))
 }
 
-fn routed(edits: Vec<Edit>) -> impl FnOnce(&mut Parts) {
+fn routed(edits: Vec<Edit>) -> impl FnOnce(&mut OutboundParts) {
     asked_by(vec![Arc::new(Router("router".into(), edits))])
 }
 
@@ -188,7 +188,7 @@ async fn a_next_hop_that_no_configuration_lists_is_no_host() {
     assert!(resolver.asked().is_empty());
 }
 
-/// Keeps the first message until it is told to go on.
+/// Keeps the first message until it is notified.
 struct Gate {
     name: Arc<str>,
     asked: Notify,
@@ -216,7 +216,7 @@ impl Judge for Gate {
     }
 }
 
-/// An attempt that began before a reload opens its session as the old configuration says. Nobody else may use it: the new
+/// An attempt that began before a reload opens its session as the old configuration says. No other may use it: the new
 /// one may know other hosts, other credentials or other roots.
 #[tokio::test]
 async fn a_session_of_the_old_configuration_is_not_used_under_the_new_one() {
@@ -232,7 +232,7 @@ async fn a_session_of_the_old_configuration_is_not_used_under_the_new_one() {
     let mut changed = relay(&[new.address()]);
     changed.credentials = login(Channel::Plain);
     world.handle.reload(with_relay(changed), no_verification());
-    world.handle.counts().await.unwrap();
+    world.settled().await;
     go.notify_one();
     old.wait_for(1).await;
     world.empty().await;
@@ -242,7 +242,7 @@ async fn a_session_of_the_old_configuration_is_not_used_under_the_new_one() {
     assert_eq!(old.log().accepted().count(), 1);
 }
 
-/// A session that nobody verified is not there for a message that demands a verified host (RFC 8689).
+/// An unverified session is not used for a message that demands a verified host (RFC 8689).
 #[tokio::test]
 async fn an_unverified_session_carries_nothing_that_demands_a_verified_one() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
@@ -251,7 +251,7 @@ async fn an_unverified_session_carries_nothing_that_demands_a_verified_one() {
     world.mail(&["bob@example.net"]).await;
     sink.wait_for(1).await;
     world.empty().await;
-    let mut mail = common::letter(&["bob@example.net"]);
+    let mut mail = common::message_to(&["bob@example.net"]);
     mail.params.require_tls = true;
     world.commit(mail).await;
     assert!(deferred(&world).await.starts_with("451 4.7.5"));

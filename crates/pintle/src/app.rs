@@ -84,12 +84,12 @@ impl App {
         let spool = pintle_spool::open(&settings.spool)?;
         let outbound = Outbound::start(
             settings.outbound.clone(),
-            pintle_outbound::Parts {
+            pintle_outbound::OutboundParts {
                 chain: Arc::clone(&chain),
                 records: Arc::clone(&records),
                 capture: extras.capture,
                 clock: extras.clock,
-                ..pintle_outbound::Parts::new(
+                ..pintle_outbound::OutboundParts::new(
                     Arc::clone(&spool),
                     asked,
                     ClientTls::load(&settings.client_tls)?,

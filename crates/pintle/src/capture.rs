@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use futures_util::future::BoxFuture;
 use pintle_admin::CapturedMessage as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
-use pintle_outbound::{Capture, Captured};
+use pintle_outbound::{Capture, CapturedMessage};
 
 /// How much of a body is copied at a time, in octets.
 const COPY: usize = 256 * 1024;
@@ -27,7 +27,7 @@ impl CaptureFolder {
         Ok(Self { path, observer: Box::new(observer) })
     }
 
-    async fn write(&self, captured: &Captured) -> io::Result<Entry> {
+    async fn write(&self, captured: &CapturedMessage) -> io::Result<Entry> {
         let file = self.path.join(format!("{}.eml", captured.id));
         let mut out = fs::File::create(&file)?;
         out.write_all(&captured.head)?;
@@ -54,7 +54,7 @@ impl CaptureFolder {
 }
 
 impl Capture for CaptureFolder {
-    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply> {
+    fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
             match self.write(&captured).await {
                 Ok(entry) => {
@@ -86,7 +86,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-fn entry(captured: &Captured, file: PathBuf) -> Entry {
+fn entry(captured: &CapturedMessage, file: PathBuf) -> Entry {
     let header = HeaderBlock::parse(captured.head.clone());
     let subject = header.named("Subject").next().map(|field| field.value());
     Entry {

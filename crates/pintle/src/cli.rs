@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pintle_mail::{NextHop, QueueId};
 use tracing::level_filters::LevelFilter;
 
-/// Where the configuration is looked for when nobody says.
+/// The configuration file that is read when no other is given.
 pub(crate) const CONFIG: &str = "/etc/pintle/pintle.toml";
 
 /// The programmable mail gateway: SMTP in, sandboxed plugins at every stage, durable spool, SMTP out.
@@ -22,29 +22,30 @@ pub(crate) struct Cli {
 pub(crate) enum CliCommand {
     /// Run the gateway. SIGHUP reloads configuration and certificates, SIGTERM drains and stops
     Run(ConfigFile),
-    /// Check a configuration: every mistake at once, with line and key. Exit code 0: good, 1: not
+    /// Check a configuration and report every mistake at once, with line and key. Exit code 0: no mistakes, 1: mistakes
     Check(Check),
-    /// Ask the plugins of a configuration about one message, without a server, and print what they would do. Exit code 0:
-    /// taken for all recipients, 1: not, 2: it could not be found out
+    /// Dry run: play one message against a configuration without a server, and print what the gateway and its plugins
+    /// would do. Exit code 0: accepted for all recipients, 1: not, 2: it could not be determined
     Try(Try),
-    /// Try Pintle without a file or privilege: mail is captured, and every hook says what it sees
+    /// Try Pintle without a configuration or privileges: mail is captured, and an example plugin logs what each hook sees
     Sandbox(Sandbox),
-    /// See and steer the queue of a running gateway
+    /// Show and change the queue of a running gateway
     Queue(QueueOptions),
-    /// See why messages were put aside, and release or delete them
+    /// Show why messages are in quarantine, and release or delete them
     Quarantine(QuarantineOptions),
-    /// See and reload the plugins of a running gateway
+    /// Show and reload the plugins of a running gateway
     Plugins(PluginsOptions),
-    /// Look a spool folder through, or put one in order
+    /// Check or repair a spool folder
     Spool(SpoolFolder),
-    /// Make keys that sign mail, and compare what DNS publishes with them
+    /// Make keys that sign mail, and check what DNS publishes for them
     Dkim(Dkim),
-    /// Read a password and print a hash of it, for `password_hash` of a user. A terminal is asked twice and shows nothing;
-    /// otherwise the first line of standard input is taken
+    /// Read a password and print its hash, for `password_hash` of a user. On a terminal it asks twice and does not show the
+    /// password; otherwise it reads the first line of standard input
     HashPassword,
-    /// Read configuration and certificates again, as SIGHUP does, and say what came of it. Exit code 1: nothing has changed
+    /// Read configuration and certificates again, as SIGHUP does, and report what changed. Exit code 1: it failed, and
+    /// nothing has changed
     Reload(SocketOptions),
-    /// Say how a running gateway is, and what waits for a restart. Exit code 0: it takes mail, 1: it does not
+    /// Show the health of a running gateway, and what waits for a restart. Exit code 0: it accepts mail, 1: it does not
     Status(SocketOptions),
 }
 
@@ -52,10 +53,10 @@ pub(crate) enum CliCommand {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) config: ConfigFile,
-    /// Exit code 1 for warnings, too
+    /// Exit with code 1 for warnings, too
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -68,11 +69,11 @@ pub(crate) struct SpoolFolder {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SpoolCommand {
-    /// Read each record of the log, the database beside it, and each body, and change nothing. A gateway may be running.
-    /// Exit code 0: all is well, 1: something is wrong
+    /// Read every record of the log, the database and every body, without changing anything. A gateway may be running.
+    /// Exit code 0: no damage, 1: damage
     Check(WhichSpool),
-    /// Make the database anew from the log, read each message, and set aside what cannot be served. The gateway must be
-    /// stopped. Exit code 0: every message is served, 1: some are set aside
+    /// Rebuild the database from the log, read every message, and set aside those that cannot be read. The gateway must be
+    /// stopped. Exit code 0: every message can be read, 1: some were set aside
     Repair(WhichSpool),
 }
 
@@ -101,53 +102,53 @@ pub(crate) struct Try {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     pub(crate) config: PathBuf,
-    /// Where the client comes from
+    /// The client's address
     #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
     pub(crate) client: IpAddr,
-    /// The listener that it talks to; the first one, if left out
+    /// The listener that the client connects to. Default: the first
     #[arg(long, value_name = "NAME")]
     pub(crate) listener: Option<String>,
-    /// What it says in EHLO; its address, if left out
+    /// The client's name in EHLO. Default: its address
     #[arg(long, value_name = "NAME")]
     pub(crate) hello: Option<String>,
-    /// Whom it has authenticated as
+    /// The identity that the client has authenticated as
     #[arg(long, value_name = "NAME")]
     pub(crate) identity: Option<String>,
-    /// It is in a trusted network, whatever the configuration says
+    /// Take the client to be in a trusted network, whatever the configuration says
     #[arg(long)]
     pub(crate) trusted: bool,
-    /// The session is encrypted
+    /// Take the session to be encrypted
     #[arg(long)]
     pub(crate) tls: bool,
-    /// The envelope's sender, "" for the null one; taken from Return-Path, Sender or From, if left out
+    /// The envelope's sender, "" for the null reverse-path. Default: from Return-Path, Sender or From
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) sender: Option<String>,
-    /// A recipient; may be given several times. Taken from To, Cc and Bcc, if left out
+    /// A recipient; may be given several times. Default: from To, Cc and Bcc
     #[arg(long = "recipient", value_name = "ADDRESS")]
     pub(crate) recipients: Vec<String>,
-    /// Ask about the deliveries as well
+    /// Call the hooks of deliveries, too
     #[arg(long)]
     pub(crate) deliver: bool,
-    /// Only this plugin; may be given several times
+    /// Call only this plugin; may be given several times
     #[arg(long, value_name = "PLUGIN")]
     pub(crate) only: Vec<String>,
-    /// Leave this plugin out; may be given several times
+    /// Skip this plugin; may be given several times
     #[arg(long, value_name = "PLUGIN")]
     pub(crate) skip: Vec<String>,
-    /// As if the greylist (stock:greylist) had seen this client, sender and recipient before: where it would have them come
-    /// again, that is told and passed over
+    /// Pretend that the greylist (stock:greylist) has seen this client, sender and recipient before: where it would defer
+    /// them, that is reported and ignored
     #[arg(long)]
     pub(crate) assume_known: bool,
-    /// Ask this name server; may be given several times. Those of the configuration, if left out
+    /// Ask this name server; may be given several times. Default: those of the configuration
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns: Vec<SocketAddr>,
-    /// The least that is told of what plugins log
+    /// The lowest level of plugins' log lines to print
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevelOption::Info)]
     pub(crate) log: LogLevelOption,
-    /// Print how the body was changed, too
+    /// Print changes to the body, too
     #[arg(long)]
     pub(crate) diff_body: bool,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -177,33 +178,33 @@ impl From<LogLevelOption> for LevelFilter {
 pub(crate) struct Sandbox {
     #[command(subcommand)]
     pub(crate) command: Option<SandboxCommand>,
-    /// Where captured messages and the spool are kept
+    /// The folder for captured messages and the spool
     #[arg(long, value_name = "FOLDER", default_value = "pintle-sandbox", global = true)]
     pub(crate) folder: PathBuf,
-    /// Listen at this address of this machine, such as 0.0.0.0 for all of them, instead of 127.0.0.1. Clients in
-    /// private networks may then send mail here, and others by submission
+    /// Listen on this address, such as 0.0.0.0 for all addresses of this machine, instead of 127.0.0.1. Clients in private
+    /// networks may then send mail here, and others by submission
     #[arg(long, value_name = "IP")]
     pub(crate) listen: Option<IpAddr>,
-    /// SMTP: takes mail for any domain; 127.0.0.1:2525 if left out
+    /// The SMTP listener, which accepts mail for any domain. Default: 127.0.0.1:2525
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) smtp: Option<SocketAddr>,
-    /// Submission: STARTTLS, then a user and a password; 127.0.0.1:2587 if left out
+    /// The submission listener: STARTTLS, then user and password. Default: 127.0.0.1:2587
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) submission: Option<SocketAddr>,
-    /// Submission over implicit TLS; 127.0.0.1:2465 if left out
+    /// The submission listener with implicit TLS. Default: 127.0.0.1:2465
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) submissions: Option<SocketAddr>,
-    /// A plugin to try, as a component file, which is loaded again whenever it changes, or stock:NAME. May be given several
-    /// times, in the order of the calls. Without one the example plugin is loaded
+    /// A plugin to load: a component file, which is reloaded whenever it changes, or stock:NAME. May be given several
+    /// times, in the order of the calls. Default: the example plugin
     #[arg(long = "plugin", value_name = "FILE")]
     pub(crate) plugins: Vec<String>,
-    /// The configuration of these plugins, as JSON, in the same order
+    /// The settings of these plugins as JSON, in the same order
     #[arg(long = "plugin-config", value_name = "JSON")]
     pub(crate) plugin_configs: Vec<String>,
 }
 
 impl Sandbox {
-    /// Whether anything is given that a configuration says too.
+    /// Whether any option is given that would have to be written to the configuration.
     pub(crate) fn asks_for_something(&self) -> bool {
         let places = [self.smtp, self.submission, self.submissions];
         self.listen.is_some()
@@ -217,23 +218,23 @@ impl Sandbox {
 pub(crate) enum SandboxCommand {
     /// List the captured messages
     Messages {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
 }
 
-/// Which running gateway is meant.
+/// Which running gateway to connect to.
 #[derive(Debug, Args)]
 pub(crate) struct SocketOptions {
-    /// The admin socket. Left out: the one that -c FILE names, else the environment variable PINTLE_SOCKET, else the one
+    /// The admin socket. Default: the one that -c FILE names, else the environment variable PINTLE_SOCKET, else the one
     /// that /etc/pintle/pintle.toml names, else /run/pintle/admin.sock
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) socket: Option<PathBuf>,
     /// The configuration that names the admin socket; mistakes elsewhere in it do not matter
     #[arg(short, long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -248,53 +249,53 @@ pub(crate) struct QueueOptions {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
-    /// List messages, oldest first, and for each pending recipient the next hop, the next attempt and the last reply
+    /// List messages, oldest first, with the next hop, the next attempt and the last reply for each pending recipient
     List {
         #[command(flatten)]
         which: Which,
-        /// At most so many
+        /// Print at most this many
         #[arg(long, default_value_t = pintle_admin::wire::DEFAULT_LIMIT)]
         limit: usize,
-        /// Only those after this id
+        /// Print only those after this id
         #[arg(long, value_name = "ID")]
         after: Option<QueueId>,
     },
-    /// Show all about one message
+    /// Show everything about one message
     Show {
         /// The queue id
         id: QueueId,
     },
-    /// Deliver now, whatever the schedule says. Exit code 1 if a message that was named is unknown or held
+    /// Deliver now, whatever the schedule says. Exit code 1 if a named message is unknown or held
     Retry(Which),
-    /// Send by another next hop: by the routes of now, or by the one given. What is under way goes there afterwards
+    /// Send by another next hop: by the current routes, or by the given one. Attempts that are running finish first
     Reroute {
         #[command(flatten)]
         which: Which,
-        /// Send by this next hop, whatever the routes say, until another `reroute`: relay:NAME, lmtp:NAME or mx:DOMAIN
+        /// The next hop to use, whatever the routes say, until another `reroute`: relay:NAME, lmtp:NAME or mx:DOMAIN
         #[arg(long, value_name = "HOP")]
         via: Option<NextHop>,
     },
     /// Do not deliver until released
     Hold(Which),
-    /// Deliver what was held. What lies in a quarantine is released by its id, or by `pintle quarantine release`
+    /// Deliver held messages. Messages in a quarantine are released by id, or by `pintle quarantine release`
     Release(Which),
-    /// Give up: the senders get a bounce for what is pending. What is in quarantine stays there
+    /// Give up: the senders get a bounce for pending recipients. Messages in a quarantine stay there
     Bounce(Which),
 }
 
-/// Which messages are meant: those that meet every condition.
+/// Which messages to act on: those that meet every condition.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
     /// Queue ids
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<QueueId>,
-    /// The sender contains this text; "" means the null sender, which reports have
+    /// The sender contains this text; "" means the null reverse-path, which reports have
     #[arg(long, value_name = "TEXT")]
     pub(crate) sender: Option<String>,
     /// A recipient is in this domain
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
-    /// A recipient waits for this next hop, as `list` shows it: relay:NAME, lmtp:NAME, mx:DOMAIN or discard
+    /// A recipient is pending for this next hop, as `list` shows it: relay:NAME, lmtp:NAME, mx:DOMAIN or discard
     #[arg(long, value_name = "HOP")]
     pub(crate) next_hop: Option<NextHop>,
     /// Only held messages (`true`) or only others (`false`)
@@ -317,51 +318,51 @@ pub(crate) struct QuarantineOptions {
 pub(crate) enum QuarantineCommand {
     /// List messages in quarantines, oldest first: who decided, and why
     List {
-        /// Only in the quarantine of this name
+        /// List only this quarantine
         name: Option<String>,
-        /// The sender contains this text; "" means the null sender
+        /// The sender contains this text; "" means the null reverse-path
         #[arg(long, value_name = "TEXT")]
         sender: Option<String>,
         /// A recipient's address contains this text
         #[arg(long, value_name = "TEXT")]
         recipient: Option<String>,
-        /// At most so many
+        /// Print at most this many
         #[arg(long, default_value_t = pintle_admin::wire::DEFAULT_LIMIT)]
         limit: usize,
-        /// Only those after this id
+        /// Print only those after this id
         #[arg(long, value_name = "ID")]
         after: Option<QueueId>,
     },
-    /// Show all about one message, and its header
+    /// Show everything about one message, with its header
     Show {
         /// The queue id
         id: QueueId,
-        /// Only the header, octet by octet
+        /// Print only the header, unchanged
         #[arg(long, conflicts_with_all = ["raw", "body", "json"])]
         header: bool,
-        /// The whole message as it would be delivered, octet by octet
+        /// Print the whole message as it would be delivered, unchanged
         #[arg(long, conflicts_with_all = ["body", "json"])]
         raw: bool,
-        /// Only the body, octet by octet
+        /// Print only the body, unchanged
         #[arg(long, conflicts_with = "json")]
         body: bool,
     },
-    /// Deliver messages after all. Exit code 1 if any could not be released
+    /// Deliver messages. Exit code 1 if any could not be released
     Release(Leaving),
-    /// Drop messages; their senders hear nothing. Exit code 1 if any could not be deleted
+    /// Delete messages without a report to their senders. Exit code 1 if any could not be deleted
     Delete(Leaving),
 }
 
-/// Which messages leave.
+/// Which messages to release or delete.
 #[derive(Debug, Args)]
 pub(crate) struct Leaving {
     /// Queue ids
     #[arg(value_name = "ID", conflicts_with_all = ["all", "older_than"])]
     pub(crate) ids: Vec<QueueId>,
-    /// Everything in quarantines, or in the one of this name
+    /// All messages in quarantines, or in the one of this name
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     pub(crate) all: Option<Option<String>>,
-    /// What has been in quarantine for longer than this, like `7d`; with --all NAME, only there
+    /// Messages that have been in quarantine for longer than this, like `7d`; with --all NAME, only there
     #[arg(long, value_name = "TIME")]
     pub(crate) older_than: Option<String>,
 }
@@ -376,11 +377,11 @@ pub(crate) struct PluginsOptions {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginsCommand {
-    /// List plugins, their generations and how they fare
+    /// List plugins with their generations, calls and faults
     List,
-    /// Load one again, or all; what fails leaves the old version serving
+    /// Load a plugin again, or all of them. If loading fails, the old version goes on serving
     Reload {
-        /// Its name in the configuration
+        /// The plugin's name in the configuration
         name: Option<String>,
     },
 }
@@ -393,30 +394,30 @@ pub(crate) struct Dkim {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DkimCommand {
-    /// Make a key, and say what to publish and what to configure
+    /// Make a key, and print what to publish and what to configure
     Keygen(Keygen),
-    /// Ask DNS for a key, and say what is wrong with it. Exit code 0: good, 1: not
+    /// Look up a key in DNS, and report what is wrong with it. Exit code 0: good, 1: not
     Check(DkimCheckOptions),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Keygen {
-    /// The domain that signs: that of the addresses in From
+    /// The signing domain: that of the addresses in From
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: String,
-    /// What tells this key from others of the domain; a new key gets a new one
+    /// The selector, which distinguishes the keys of a domain; use a new one for each key
     #[arg(long, value_name = "NAME")]
     pub(crate) selector: String,
-    /// Every verifier knows RSA. `both` makes an Ed25519 key beside it, whose selector ends in `-ed25519`
+    /// The kind of key. Every verifier supports RSA. `both` also makes an Ed25519 key, whose selector ends in `-ed25519`
     #[arg(long, value_name = "KIND", value_enum, default_value_t = KeyKind::Rsa)]
     pub(crate) algorithm: KeyKind,
     /// The length of an RSA key: 2048, 3072 or 4096
     #[arg(long, default_value_t = 2048)]
     pub(crate) bits: usize,
-    /// Where the private key goes: a new file, or a folder, in which it is called SELECTOR.DOMAIN.pem
+    /// Where to write the private key: a new file, or a folder, in which the file is called SELECTOR.DOMAIN.pem
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -430,17 +431,17 @@ pub(crate) enum KeyKind {
 
 #[derive(Debug, Args)]
 pub(crate) struct DkimCheckOptions {
-    /// The domain that signs
+    /// The signing domain
     pub(crate) domain: String,
     /// The selector of the key
     pub(crate) selector: String,
     /// The private key to compare with
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// The configuration that has the key to compare with, and says whom to ask
+    /// The configuration with the key to compare with and the name servers to ask
     #[arg(short, long, value_name = "FILE", conflicts_with = "key")]
     pub(crate) config: Option<PathBuf>,
-    /// The name server to ask, as ADDRESS or ADDRESS:PORT; otherwise the configuration's or the machine's own
+    /// The name server to ask, as ADDRESS or ADDRESS:PORT. Default: those of the configuration, else those of this machine
     #[arg(long, value_name = "ADDRESS", value_parser = name_server)]
     pub(crate) dns: Option<SocketAddr>,
 }
@@ -468,7 +469,7 @@ mod tests {
         walk(&mut Cli::command(), &mut told);
         assert!(told.len() > 20);
         for text in told {
-            assert!(!text.contains('\\'), "an escape that nobody undoes: {text}");
+            assert!(!text.contains('\\'), "an escape that is shown as it is: {text}");
         }
         Cli::command().debug_assert();
     }

@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use pintle_mail::speaks;
+use pintle_mail::acts_on_terminal;
 use serde::Serialize;
 
 macro_rules! say {
@@ -53,7 +53,7 @@ pub(crate) fn json(answer: &impl Serialize) -> serde_json::Result<()> {
     let text = serde_json::to_string_pretty(answer)?;
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if speaks(c) && c != '\n' {
+        if acts_on_terminal(c) && c != '\n' {
             // All of them are below U+10000.
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
@@ -66,12 +66,12 @@ pub(crate) fn json(answer: &impl Serialize) -> serde_json::Result<()> {
 
 /// A stranger's text as part of a line.
 pub(crate) fn escape_untrusted(text: &str) -> String {
-    text.chars().map(|c| if speaks(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if acts_on_terminal(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Lines of ours with strangers' words in them.
 pub(crate) fn escape_lines(text: &str) -> Cow<'_, str> {
-    let stays = |c: char| c == '\n' || !speaks(c);
+    let stays = |c: char| c == '\n' || !acts_on_terminal(c);
     if text.chars().all(stays) {
         return Cow::Borrowed(text);
     }

@@ -7,7 +7,7 @@ use pintle_admin::{
     Exit, Leave, Leaver, Left, OperatorRefusal, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
 };
 use pintle_mail::{HeaderBlock, QueueId};
-use pintle_outbound::{Act, CommandOutcome, OperateError, Select};
+use pintle_outbound::{CommandOutcome, CommandResult, OperateError, Select};
 use pintle_policy::{AuthResult, Frozen, Transaction};
 use pintle_spool::{Filter, Hold, Page, Stored};
 
@@ -96,7 +96,7 @@ pub(crate) async fn leave(parts: &GatewayParts, exit: Exit, which: Leave) -> Res
     Ok(Left { messages: acts.map_err(refusal)?.0.iter().map(leaver).collect(), next })
 }
 
-fn leaver(act: &Act) -> Leaver {
+fn leaver(act: &CommandResult) -> Leaver {
     let done = act.outcome == CommandOutcome::Done;
     Leaver { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
 }

@@ -7,7 +7,7 @@ use pintle_admin::{
     QueueRecipient, Reroute, Spared,
 };
 use pintle_mail::{Address, NextHop, QueueId};
-use pintle_outbound::{Act, Acts, CommandOutcome, Leg, Next, Select};
+use pintle_outbound::{CommandOutcome, CommandResult, CommandResults, JobStatus, NextAttempt, Select};
 use pintle_spool::{Hold, Status, Summary};
 
 use crate::parts::GatewayParts;
@@ -33,7 +33,7 @@ pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePag
 pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     let size = stored.head.len() as u64 + stored.body.size();
-    let mut legs = parts.outbound.whereabouts(vec![id]).await.unwrap_or_default();
+    let mut legs = parts.outbound.jobs(vec![id]).await.unwrap_or_default();
     let summary = Summary::new(id, &stored.entry, size, &stored.recipients);
     let mut entry = entry(parts, &summary, legs.remove(&id).unwrap_or_default().as_slice());
     entry.parent = stored.entry.parent;
@@ -128,7 +128,7 @@ async fn meant(
 async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &QueueFilter) -> Result<(), OperatorRefusal> {
     let Some(hop) = &filter.next_hop else { return Ok(()) };
     let hop = hop.parse::<NextHop>().map_err(|error| OperatorRefusal::Invalid(error.to_string()))?;
-    let hops = parts.outbound.counts().await.map_err(refusal)?.queue.hops;
+    let hops = parts.outbound.queue_snapshot().await.map_err(refusal)?.hops;
     if hops.iter().any(|view| view.next_hop == hop) {
         return Ok(());
     }
@@ -159,7 +159,7 @@ async fn matching(
         let listing = parts.outbound.list(spool, part).await.map_err(refusal)?;
         let ids = listing.messages.iter().map(|summary| summary.id).collect();
         // While it is stopped, the queue says nothing, and what the routes say is the best that is known.
-        let mut legs = parts.outbound.whereabouts(ids).await.unwrap_or_default();
+        let mut legs = parts.outbound.jobs(ids).await.unwrap_or_default();
         for summary in &listing.messages {
             let entry = entry(parts, summary, legs.remove(&summary.id).unwrap_or_default().as_slice());
             if filter.admits(&entry) {
@@ -178,7 +178,7 @@ async fn matching(
     }
 }
 
-fn entry(parts: &GatewayParts, summary: &Summary, legs: &[Leg]) -> QueueEntry {
+fn entry(parts: &GatewayParts, summary: &Summary, legs: &[JobStatus]) -> QueueEntry {
     let outbound = &parts.outbound;
     let recipients = summary.recipients.iter().zip(&summary.ids);
     QueueEntry {
@@ -205,7 +205,7 @@ fn recipient(
     outbound: &pintle_outbound::Handle,
     address: &Address,
     status: &Status,
-    leg: Option<&Leg>,
+    leg: Option<&JobStatus>,
 ) -> QueueRecipient {
     let pending = status.pending();
     let by_route = || outbound.next_hop(&address.domain_ascii()).to_string();
@@ -217,12 +217,12 @@ fn recipient(
             Status::Done(disposition) => Some(*disposition),
         },
         attempts: pending.map_or(0, |pending| pending.attempts),
-        next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next) {
-            Some(Next::At(at)) => Some(at),
-            Some(Next::Now | Next::Held | Next::Never) => None,
+        next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next_attempt) {
+            Some(NextAttempt::At(at)) => Some(at),
+            Some(NextAttempt::Now | NextAttempt::Held | NextAttempt::Never) => None,
             None => Some(outbound.next_attempt(pending.next_attempt)),
         }),
-        under_way: pending.is_some() && leg.is_some_and(|leg| leg.next == Next::Now),
+        under_way: pending.is_some() && leg.is_some_and(|leg| leg.next_attempt == NextAttempt::Now),
         last_reply: pending.and_then(|pending| pending.last.as_ref()).map(ToString::to_string),
     }
 }
@@ -234,10 +234,10 @@ fn octets(entry: &QueueEntry) -> usize {
     300 + recipients.map(|each| each.address.as_str().len() + words(each) + 200).sum::<usize>()
 }
 
-fn affected(acts: Acts, unmet: Vec<Spared>) -> Affected {
-    let (done, spared): (Vec<Act>, Vec<Act>) =
+fn affected(acts: CommandResults, unmet: Vec<Spared>) -> Affected {
+    let (done, spared): (Vec<CommandResult>, Vec<CommandResult>) =
         acts.0.into_iter().partition(|act| act.outcome == CommandOutcome::Done);
-    let spare = |act: Act| Spared { id: act.id, why: act.outcome.to_string() };
+    let spare = |act: CommandResult| Spared { id: act.id, why: act.outcome.to_string() };
     Affected {
         ids: done.into_iter().map(|act| act.id).collect(),
         spared: spared.into_iter().map(spare).chain(unmet).collect(),

@@ -6,29 +6,29 @@ use crate::{HostError, Verdict, defer, reject, transaction};
 
 /// What a finding means.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "WrittenAction")]
 pub enum Action {
     /// Nothing: it is counted and reported.
     PassOn,
-    /// So many points for the operator's thresholds; below zero they speak for the message.
+    /// This many points for the operator's thresholds; negative points count in favour of the message.
     Score(f64),
     /// The mail is refused for now.
     Defer,
     /// The message is taken and held.
     Quarantine,
-    /// The mail is refused for good.
+    /// The mail is refused permanently (550).
     Reject,
 }
 
-/// What is found, in the words that somebody hears.
-pub struct Finding<'a> {
+/// Why an action is taken, with the texts for the log and the sender.
+pub struct ActionReason<'a> {
     /// The rule of the points.
     pub rule: &'a str,
     /// The name of the quarantine.
     pub quarantine: &'a str,
     /// An enhanced status code without its class: `7.26`.
     pub code: &'a str,
-    /// Why, for whoever sent the message.
+    /// The reason, as text for the sender of the message.
     pub text: &'a str,
 }
 
@@ -52,7 +52,7 @@ impl Action {
     /// # Errors
     ///
     /// There is no transaction to give points to.
-    pub fn take(self, finding: &Finding<'_>) -> Result<Verdict, HostError> {
+    pub fn take(self, finding: &ActionReason<'_>) -> Result<Verdict, HostError> {
         Ok(match self {
             Self::PassOn => Verdict::Next,
             Self::Score(points) => {
@@ -72,18 +72,18 @@ impl Action {
     untagged,
     expecting = "expected \"pass-on\", \"defer\", \"quarantine\", \"reject\" or a number of points"
 )]
-enum Written {
+enum WrittenAction {
     Points(f64),
     Word(String),
 }
 
-impl TryFrom<Written> for Action {
+impl TryFrom<WrittenAction> for Action {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
+    fn try_from(written: WrittenAction) -> Result<Self, String> {
         let word = match written {
-            Written::Points(points) => return Ok(Self::Score(points)),
-            Written::Word(word) => word,
+            WrittenAction::Points(points) => return Ok(Self::Score(points)),
+            WrittenAction::Word(word) => word,
         };
         let known = Self::WORDS.iter().find(|(known, _)| *known == word);
         known.map(|(_, action)| *action).ok_or_else(|| {

@@ -50,7 +50,7 @@ mod tests {
 
     #[derive(serde::Deserialize, Debug, Default, PartialEq)]
     #[serde(deny_unknown_fields, default)]
-    struct Sample {
+    struct SampleConfig {
         zones: Vec<Zone>,
         limits: BTreeMap<String, u32>,
     }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     fn place(json: &str) -> String {
-        read::<Sample>(json).unwrap_err().at
+        read::<SampleConfig>(json).unwrap_err().at
     }
 
     #[test]
@@ -76,14 +76,14 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_in_the_operators_terms() {
-        let text = read::<Sample>(r#"{"zones": [{"naem": "a"}]}"#).unwrap_err().text;
+        let text = read::<SampleConfig>(r#"{"zones": [{"naem": "a"}]}"#).unwrap_err().text;
         assert_eq!(text, "unknown field `naem`, expected `name`");
     }
 
     #[test]
     fn no_configuration_is_an_empty_table() {
         for json in ["", "null", " {} "] {
-            assert_eq!(read::<Sample>(json), Ok(Sample::default()));
+            assert_eq!(read::<SampleConfig>(json), Ok(SampleConfig::default()));
         }
     }
 }

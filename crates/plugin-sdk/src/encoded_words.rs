@@ -1,7 +1,7 @@
 //! Encoded words (RFC 2047): what header fields show for `=?utf-8?Q?Zo=C3=AB?=`. Feature: `encoded-words`.
 //!
 //! It decodes wherever mail clients do, which is also inside of quoted strings, where the standard has none. A word
-//! that cannot be read stays as it is; one in a charset that nobody knows is read as UTF-8.
+//! that cannot be read stays as it is; one in an unknown charset is read as UTF-8.
 
 use mail_parser::parsers::MessageStream;
 

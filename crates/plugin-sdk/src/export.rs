@@ -40,14 +40,14 @@ macro_rules! export {
     ($plugin:ident : $($hook:ident),+ $(,)?) => {
         const _: () = {
             ::std::thread_local! {
-                static SLOT: $crate::plugin::Slot<$plugin> = const { $crate::plugin::Slot::new() };
+                static SLOT: $crate::plugin::PluginSlot<$plugin> = const { $crate::plugin::PluginSlot::new() };
             }
 
             struct Exports;
 
             impl $crate::bindings::services::exports::pintle::plugin::plugin::Guest for Exports {
                 fn describe() -> $crate::bindings::services::exports::pintle::plugin::plugin::Manifest {
-                    $crate::plugin::Slot::<$plugin>::manifest(
+                    $crate::plugin::PluginSlot::<$plugin>::manifest(
                         env!("CARGO_PKG_VERSION"),
                         env!("CARGO_PKG_DESCRIPTION"),
                     )
@@ -71,7 +71,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_connect $hook:ident) => {
         impl $crate::bindings::on_connect::exports::pintle::plugin::on_connect::Guest for Exports {
             fn handle() -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_connect")
             }
         }
@@ -80,7 +80,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_hello $hook:ident) => {
         impl $crate::bindings::on_hello::exports::pintle::plugin::on_hello::Guest for Exports {
             fn handle(name: ::std::string::String) -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin, &name), "on_hello")
             }
         }
@@ -89,7 +89,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_auth $hook:ident) => {
         impl $crate::bindings::on_auth::exports::pintle::plugin::on_auth::Guest for Exports {
             fn handle(mechanism: ::std::string::String, credentials: $crate::Credentials) -> $crate::AuthVerdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin, &mechanism, &credentials), "on_auth")
             }
         }
@@ -98,7 +98,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_mail $hook:ident) => {
         impl $crate::bindings::on_mail::exports::pintle::plugin::on_mail::Guest for Exports {
             fn handle() -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_mail")
             }
         }
@@ -107,7 +107,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_rcpt $hook:ident) => {
         impl $crate::bindings::on_rcpt::exports::pintle::plugin::on_rcpt::Guest for Exports {
             fn handle(rcpt: $crate::Recipient) -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin, &rcpt), "on_rcpt")
             }
         }
@@ -116,7 +116,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_headers $hook:ident) => {
         impl $crate::bindings::on_headers::exports::pintle::plugin::on_headers::Guest for Exports {
             fn handle() -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_headers")
             }
         }
@@ -125,7 +125,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_message $hook:ident) => {
         impl $crate::bindings::on_message::exports::pintle::plugin::on_message::Guest for Exports {
             fn handle() -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_message")
             }
         }
@@ -134,7 +134,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_deliver $hook:ident) => {
         impl $crate::bindings::on_deliver::exports::pintle::plugin::on_deliver::Guest for Exports {
             fn handle() -> $crate::Verdict {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_deliver")
             }
         }
@@ -143,7 +143,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_delivery_result $hook:ident) => {
         impl $crate::bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Guest for Exports {
             fn handle(outcomes: ::std::vec::Vec<$crate::Outcome>) {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin, &outcomes), "on_delivery_result")
             }
         }
@@ -152,7 +152,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_disconnect $hook:ident) => {
         impl $crate::bindings::on_disconnect::exports::pintle::plugin::on_disconnect::Guest for Exports {
             fn handle() {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_disconnect")
             }
         }
@@ -161,7 +161,7 @@ macro_rules! __export_hook {
     ($plugin:ident on_timer $hook:ident) => {
         impl $crate::bindings::on_timer::exports::pintle::plugin::on_timer::Guest for Exports {
             fn handle() {
-                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_timer")
             }
         }

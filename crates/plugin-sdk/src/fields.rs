@@ -19,11 +19,11 @@ pub struct FieldAddress {
 
 /// One entry of an address field: what a reader is shown, and the addresses that stand there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct FieldEntry {
     /// What stands beside the addresses: phrases and quoted strings without their quotes, comments, the name of a
     /// group. Encoded words are as they are.
     pub name: String,
-    /// One where the field keeps to the grammar. None for what names nobody, such as an empty group.
+    /// One where the field keeps to the grammar. Empty for an entry without an address, such as an empty group.
     pub addresses: Vec<FieldAddress>,
 }
 
@@ -36,7 +36,7 @@ pub fn addresses(value: &str) -> Vec<FieldAddress> {
 /// The entries of an address field's value, in order. A piece without any address, as an unquoted comma in a name or
 /// the name of a group leaves behind, belongs to the name of the entry that follows.
 #[must_use]
-pub fn entries(value: &str) -> Vec<Entry> {
+pub fn entries(value: &str) -> Vec<FieldEntry> {
     let mask = mask(value);
     let mut entries = Vec::new();
     let mut before = String::new();
@@ -45,11 +45,11 @@ pub fn entries(value: &str) -> Vec<Entry> {
         let addresses: Vec<_> = places.filter_map(|place| found(value, &mask, place)).collect();
         join(&mut before, &item.name(value, &mask, addresses.is_empty()));
         if !addresses.is_empty() {
-            entries.push(Entry { name: std::mem::take(&mut before), addresses });
+            entries.push(FieldEntry { name: std::mem::take(&mut before), addresses });
         }
     }
     if !before.is_empty() {
-        entries.push(Entry { name: before, addresses: Vec::new() });
+        entries.push(FieldEntry { name: before, addresses: Vec::new() });
     }
     entries
 }
@@ -102,13 +102,13 @@ fn mask_quotes(value: &str, end: usize) -> (Vec<u8>, Option<usize>) {
 
 /// A piece of the list, and where addresses may stand in it: between angle brackets, or everywhere where there are
 /// none.
-struct Item {
+struct ListItem {
     whole: Range<usize>,
     places: Vec<Range<usize>>,
     has_angles: bool,
 }
 
-impl Item {
+impl ListItem {
     fn name(&self, value: &str, mask: &[u8], is_all_name: bool) -> String {
         let octets = value.as_bytes();
         let mut name = Vec::new();
@@ -129,13 +129,13 @@ impl Item {
     }
 }
 
-fn items(mask: &[u8]) -> Vec<Item> {
+fn items(mask: &[u8]) -> Vec<ListItem> {
     let (mut items, mut start, mut angle) = (Vec::new(), 0, None);
     let mut places: Vec<Range<usize>> = Vec::new();
     let item = |whole: Range<usize>, places: Vec<Range<usize>>, is_group: bool| {
         let has_angles = !places.is_empty();
         let places = if has_angles || is_group { places } else { vec![whole.clone()] };
-        Item { whole, places, has_angles }
+        ListItem { whole, places, has_angles }
     };
     for (at, octet) in mask.iter().chain(b",").enumerate() {
         match (octet, angle) {
@@ -260,7 +260,7 @@ mod tests {
     fn entry(value: &str) -> (String, Vec<String>) {
         let mut entries = entries(value);
         assert_eq!(entries.len(), 1, "{entries:?}");
-        let Entry { name, addresses } = entries.remove(0);
+        let FieldEntry { name, addresses } = entries.remove(0);
         (name, addresses.into_iter().map(|found| format!("{}@{}", found.local, found.domain)).collect())
     }
 

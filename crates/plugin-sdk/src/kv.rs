@@ -30,7 +30,7 @@ pub fn get_as<T: DeserializeOwned>(scope: Scope, key: &str) -> Result<Option<T>,
     notes::read(key, get(scope, key)?.map(|entry| entry.value))
 }
 
-/// Keeps a value, as JSON, for `ttl_s` seconds or for good.
+/// Keeps a value, as JSON, for `ttl_s` seconds, or without expiry.
 ///
 /// # Errors
 ///

@@ -18,8 +18,8 @@
 //! impl Quiet {
 //!     fn on_rcpt(&self, rcpt: &Recipient) -> Verdict {
 //!         if self.silenced.contains(&rcpt.address.domain) {
-//!             info!(rcpt = rcpt.address; "nobody is to write there");
-//!             return reject("5.7.1", "nobody may write there");
+//!             info!(rcpt = rcpt.address; "mail to a closed address");
+//!             return reject("5.7.1", "this address accepts no mail");
 //!         }
 //!         Verdict::Next
 //!     }

@@ -11,7 +11,7 @@ use crate::{Header, HostError};
 /// The host's limit for one `read_body` (1 MiB).
 const CHUNK: u32 = 1 << 20;
 
-/// So many edits go to the host at once, of so many octets: it takes them in any number of calls, and 2 MiB in each.
+/// The most edits, and octets of edits, that go to the host in one call: it takes any number of calls, of 2 MiB each.
 const EDITS: usize = 1_000;
 const OCTETS: usize = 512 << 10;
 

@@ -43,7 +43,7 @@ pub fn mistake(at: impl Into<String>, text: impl Into<String>) -> ConfigError {
     ConfigError { at: at.into(), text: text.into() }
 }
 
-/// How the value that a hook returns becomes what the host is told.
+/// Conversion of a hook's return value into the answer to the host.
 ///
 /// A plain value is taken as it is. An `Err` is a fault of the plugin: it is logged, the call ends in a trap, its
 /// edits are dropped, and the failure policy that the operator chose for this plugin decides about the mail. A plugin
@@ -80,9 +80,9 @@ impl<T, E: fmt::Display> Settle<T> for Result<T, E> {
 
 /// The one plugin value of an instance. For [`export!`](crate::export) alone.
 #[doc(hidden)]
-pub struct Slot<P>(RefCell<Option<Rc<P>>>);
+pub struct PluginSlot<P>(RefCell<Option<Rc<P>>>);
 
-impl<P: Plugin> Slot<P> {
+impl<P: Plugin> PluginSlot<P> {
     #[must_use]
     pub const fn new() -> Self {
         Self(RefCell::new(None))
@@ -119,7 +119,7 @@ impl<P: Plugin> Slot<P> {
     }
 }
 
-impl<P: Plugin> Default for Slot<P> {
+impl<P: Plugin> Default for PluginSlot<P> {
     fn default() -> Self {
         Self::new()
     }
@@ -131,13 +131,13 @@ mod tests {
 
     #[derive(serde::Deserialize, Debug)]
     #[serde(deny_unknown_fields)]
-    struct Sample {
+    struct SamplePlugin {
         zones: Vec<String>,
         #[serde(skip)]
         count: usize,
     }
 
-    impl Plugin for Sample {
+    impl Plugin for SamplePlugin {
         const ID: &'static str = "test.sample";
         const WANTS: &'static [&'static str] = &["dns"];
 
@@ -151,14 +151,14 @@ mod tests {
 
     #[test]
     fn a_configured_plugin_is_there_for_hooks_with_what_check_computed() {
-        let slot = Slot::<Sample>::new();
+        let slot = PluginSlot::<SamplePlugin>::new();
         slot.configure(r#"{"zones": ["a", "b"]}"#).unwrap();
         assert_eq!(slot.plugin().count, 2);
     }
 
     #[test]
     fn all_mistakes_of_check_are_reported_and_the_plugin_before_stays() {
-        let slot = Slot::<Sample>::new();
+        let slot = PluginSlot::<SamplePlugin>::new();
         slot.configure(r#"{"zones": ["a"]}"#).unwrap();
         let mistakes = slot.configure(r#"{"zones": ["", "b", ""]}"#).unwrap_err();
         assert_eq!(mistakes.iter().map(|m| m.at.as_str()).collect::<Vec<_>>(), ["/zones/0", "/zones/2"]);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_manifest_tells_what_the_plugin_declares() {
-        let manifest = Slot::<Sample>::manifest("1.2.3", "A sample");
+        let manifest = PluginSlot::<SamplePlugin>::manifest("1.2.3", "A sample");
         assert_eq!((manifest.id.as_str(), manifest.version.as_str()), ("test.sample", "1.2.3"));
         assert_eq!(manifest.wants, ["dns"]);
     }

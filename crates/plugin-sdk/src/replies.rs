@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{Address, HostError, IpAddress, Reply, Verdict};
 
-/// Refuses for good: 550 with an enhanced status code of class 5 (RFC 3463) such as "5.7.1", and a text for the
+/// Refuses permanently: 550 with an enhanced status code of class 5 (RFC 3463) such as "5.7.1", and a text for the
 /// sender, who will read it in a bounce.
 #[must_use]
 pub fn reject(enhanced: &str, text: impl Into<String>) -> Verdict {
@@ -34,7 +34,7 @@ impl Address {
 }
 
 /// `local@domain` as it would stand on the wire, without angle brackets; `<>` for the null reverse-path, since a log
-/// line with nothing in it helps nobody.
+/// empty line is of no use to the client.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_null() {

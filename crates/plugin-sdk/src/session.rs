@@ -11,8 +11,8 @@ pub use crate::bindings::services::pintle::plugin::session::{
 use crate::notes;
 
 impl Snapshot {
-    /// Whether the client is in no trusted network and has not authenticated. Everybody else is known to the operator,
-    /// who answers for what they send.
+    /// Whether the client is in no trusted network and has not authenticated. All other clients are the operator's own:
+    /// checks of who sends what are for strangers.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         !self.trusted && self.identity.is_none()

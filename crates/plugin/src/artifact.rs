@@ -30,7 +30,7 @@ pub(crate) fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> R
     }
     let component = build(engine, bytes)?;
     if let Err(error) = cache.store(&path, &component) {
-        tracing::warn!(target: "pintle::plugin", path = %path.display(), %error, "cannot keep compiled code");
+        tracing::warn!(target: "pintle::plugin", path = %path.display(), %error, "cannot cache compiled code");
     }
     Ok(component)
 }
@@ -49,10 +49,10 @@ fn read_file(path: &Path) -> Result<Bytes, String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?;
     // A pipe would be waited for, and a device has no end.
     if !found.is_file() {
-        return Err("it is no file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     if found.len() > MAX_COMPONENT {
-        return Err(format!("it has {} octets, and {MAX_COMPONENT} are the most", found.len()));
+        return Err(format!("it has {} octets; at most {MAX_COMPONENT} are allowed", found.len()));
     }
     let mut octets = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_COMPONENT).read_to_end(&mut octets));
@@ -74,7 +74,7 @@ fn build(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
     Component::from_binary(engine, bytes).map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
 }
 
-/// The folder of compiled code. Machine code that it holds is run, so nobody else may write there.
+/// The folder of compiled code. Its machine code is run, so no other user may write there.
 pub(crate) struct Cache {
     folder: PathBuf,
 }
@@ -91,8 +91,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The folder as it is, for whoever only looks: nothing is made, and one that is not there, or not ours alone, is not
-    /// used. Root would make a folder that the gateway's own user must refuse.
+    /// The folder as it is, for checks: it is not created, and one that does not exist or that others can write to is not used.
+    /// `pintle check` run by root would create a folder that the gateway's own user must refuse.
     pub(crate) fn as_it_is(folder: &Path) -> Option<Self> {
         let found = fs::symlink_metadata(folder).ok()?;
         check_private(&found).ok().map(|()| Self { folder: folder.to_owned() })

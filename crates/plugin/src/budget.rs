@@ -15,10 +15,11 @@ use crate::bindings::pintle::plugin::types::HostError;
 
 /// What each call of a host function costs beside its octets.
 const STEP: u64 = 64;
-/// What one call may spend, and so many times the size of its message.
+/// What one call may spend: this much, and this many times the size of its message.
 const CALL: u64 = 64 << 20;
 const CALL_BY_SIZE: u64 = 16;
-/// What all calls for one mail may spend, and so many times the size of the message, and so much for each recipient.
+/// What all calls for one mail may spend: this much, this many times the size of the message, and this much for each
+/// recipient.
 const MAIL: u64 = 1 << 30;
 const MAIL_BY_SIZE: u64 = 64;
 const MAIL_BY_RECIPIENT: u64 = 1 << 20;
@@ -49,10 +50,10 @@ impl fmt::Display for Overspent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(limit) => {
-                write!(f, "it had the host work through more than {limit} octets in one call")
+                write!(f, "it made the host process more than {limit} octets in one call")
             }
             Self::Mail(limit) => {
-                write!(f, "plugins had the host work through more than {limit} octets for one mail")
+                write!(f, "plugins made the host process more than {limit} octets for one mail")
             }
         }
     }
@@ -81,13 +82,13 @@ impl Budget {
         self.spend(STEP);
     }
 
-    /// The host is about to work through so many octets.
+    /// Charges work of the host on this many octets, before it is done.
     pub(crate) fn charge(&mut self, octets: u64) -> Result<(), HostError> {
         self.spend(octets);
         self.check().map_err(|over| HostError::Limit(over.to_string()))
     }
 
-    /// A value of so many octets that is handed over, as long as the budget lasts.
+    /// Charges a value of this size that is handed over; `None` when the budget is spent.
     pub(crate) fn charged<T>(&mut self, value: Option<T>, octets: impl Fn(&T) -> usize) -> Option<T> {
         let octets = value.as_ref().map_or(0, octets);
         value.filter(|_| self.charge(octets as u64).is_ok())

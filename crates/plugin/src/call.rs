@@ -16,7 +16,7 @@ use crate::budget::Budget;
 
 /// What all edits of one call may hold, in octets, new bodies apart.
 const MAX_EDITS: usize = 4 << 20;
-/// What an edit costs at least, and one of a header field, of which there are as many as a stranger likes.
+/// What an edit costs at least; an edit of a header field costs less, since a stranger decides how many fields there are.
 const EDIT_COST: usize = 64;
 const HEADER_EDIT_COST: usize = 16;
 /// What copying or indexing a recipient costs the budget.
@@ -154,7 +154,7 @@ impl CallState {
         message.ok_or_else(|| unavailable("the message"))
     }
 
-    /// Writes down an edit that costs about so many octets.
+    /// Records an edit that holds about this many octets.
     pub(crate) fn record(&mut self, edit: Edit, octets: usize) -> Result<(), HostError> {
         self.spend(octets + EDIT_COST, 0)?;
         if let Some(recipients) = &mut self.recipients {
@@ -164,7 +164,7 @@ impl CallState {
         Ok(())
     }
 
-    /// Writes down changes of the header block, which have been checked.
+    /// Records changes of the header block, which have been checked.
     pub(crate) fn record_headers(&mut self, edits: Vec<HeaderEdit>, octets: usize) -> Result<(), HostError> {
         let fields = self.message()?.header.len();
         self.spend(octets + edits.len() * HEADER_EDIT_COST, 2 * fields * HEADER_EDIT_COST)?;
@@ -210,7 +210,7 @@ impl CallState {
         self.recipients.as_ref().ok_or_else(|| unavailable("the transaction"))
     }
 
-    /// The new body, begun by whoever asks first.
+    /// The new body; the first call begins it.
     pub(crate) fn new_body(&mut self) -> &mut NewBody {
         let limit = self.max_message;
         self.body.get_or_insert_with(|| NewBody::new(limit))
@@ -377,7 +377,7 @@ impl NewBody {
     /// Appends octets of the old body, whose first and last are these.
     pub(crate) fn copy(&mut self, offset: u64, len: u64, first: u8, last: u8) -> Result<(), HostError> {
         if (self.end == BodyEnd::Cr) != (first == b'\n') {
-            return Err(invalid("a copy that parts a CR from its LF"));
+            return Err(invalid("a copy that separates a CR from its LF"));
         }
         self.grow(len)?;
         self.end = match last {

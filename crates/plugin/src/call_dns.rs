@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use pintle_dns::{RecordKind, Resolver};
 
 use crate::meter::CallMeter;
-use crate::store_data::HostParts;
+use crate::state::HostServices;
 
 /// How many names of a client's address are looked at.
 pub(crate) const MAX_REVERSE_NAMES: usize = 10;
@@ -46,8 +46,8 @@ pub(crate) struct CallDns<'a> {
 }
 
 impl<'a> CallDns<'a> {
-    pub(crate) fn of(parts: &HostParts<'a>) -> Self {
-        Self { resolver: &parts.services.dns, meter: parts.meter }
+    pub(crate) fn of(services: &'a HostServices, meter: &'a CallMeter) -> Self {
+        Self { resolver: &services.dns, meter }
     }
 
     /// With half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.

@@ -1,4 +1,4 @@
-//! What the host needs to know before it starts: plain values, lowered from the operator's file by somebody else.
+//! The configuration of the plugin host: plain values, which another crate reads from the operator's file.
 //!
 //! All defaults of the plugin host stand in this file, in the `Default` implementations, and nowhere else.
 
@@ -10,11 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use pintle_mail::Domains;
 use pintle_policy::Hook;
-use serde::{Deserialize, Serialize};
 
 use crate::{Grants, Places};
 
-/// The whole plugin host.
+/// The configuration of the whole plugin host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The plugins, in the order in which they are asked.
@@ -24,16 +23,15 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// Where plugins' stored values (`kv`) outlive the process. None keeps them in memory alone.
     pub state: Option<PathBuf>,
-    /// What is stored there is read and never written, and whose it is may go on with it: for a trial beside a gateway that
-    /// runs.
+    /// The folder `state` belongs to a running gateway: it is read and never written. For a dry run beside that gateway.
     pub state_is_anothers: bool,
     /// The most address space that guests' memories may reserve, in octets; none takes what this process may have.
     pub address_space: Option<u64>,
-    /// How many calls at once a plugin has of which nobody says how many: room is kept for some that are added later.
+    /// The default of `max_instances` in this configuration: the pool keeps room for some such plugins that are added later.
     pub usual_instances: usize,
-    /// Component files are watched, and a changed one is loaded by itself.
+    /// Component files are watched, and a changed one is loaded automatically.
     pub watch: bool,
-    /// How long a changed file must rest before it is read.
+    /// How long a file must have been unchanged before it is read again.
     pub settle: Duration,
     /// The most octets that all of one plugin's stored values (`kv`) may take.
     pub kv_octets: usize,
@@ -46,9 +44,9 @@ pub struct Config {
 /// What plugins may know of the gateway. Nothing of it is secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gateway {
-    /// Its own name.
+    /// The gateway's hostname.
     pub hostname: String,
-    /// The domains whose mail is taken from anybody.
+    /// The domains whose mail is accepted from anybody.
     pub domains: Domains,
     /// The keys that can be signed with, by their domain (A-labels, lower case).
     pub keys: BTreeMap<String, Vec<SigningKey>>,
@@ -56,7 +54,7 @@ pub struct Gateway {
     pub relays: BTreeSet<String>,
 }
 
-/// What a plugin may know of a key.
+/// What a plugin may know of a signing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKey {
     /// The operator's name for it.
@@ -100,9 +98,9 @@ pub struct PluginConfig {
     pub component: ComponentSource,
     /// What `configure` gets, as JSON.
     pub settings: serde_json::Value,
-    /// Where the operator wrote them.
+    /// Where the settings are in the operator's file.
     pub places: Places,
-    /// What it may do; nothing unless named.
+    /// What it may do. Empty by default.
     pub grants: Grants,
     /// It is asked even after another judge has accepted.
     pub mandatory: bool,
@@ -111,7 +109,7 @@ pub struct PluginConfig {
     pub required: bool,
     /// What its faults mean for the mail.
     pub failure: FailurePolicies,
-    /// What it may use.
+    /// Its limits on time, memory and instances.
     pub limits: PluginLimits,
     /// How often `on-timer` is called, when it has one.
     pub timer: Duration,
@@ -143,9 +141,9 @@ pub enum ComponentSource {
     File(PathBuf),
     /// A component that is part of the program; the name (`stock:footer`) is for messages.
     Bytes {
-        /// What to call it.
+        /// Its name in messages.
         name: String,
-        /// The component.
+        /// The bytes of the component.
         bytes: Bytes,
     },
 }
@@ -165,7 +163,7 @@ impl fmt::Debug for ComponentSource {
     }
 }
 
-/// What one plugin may use.
+/// Limits of one plugin on time, memory and instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginLimits {
     /// The longest that one call may take, waiting for DNS and its like included.
@@ -178,11 +176,11 @@ pub struct PluginLimits {
     pub memory: usize,
     /// The most calls at once.
     pub max_instances: usize,
-    /// So many instances are kept ready even when nothing calls.
+    /// How many idle instances are kept even when nothing calls.
     pub min_idle: usize,
     /// The longest that a call waits for an instance.
     pub wait: Duration,
-    /// An instance is replaced after so many calls, against leaks in guests; none keeps it for good.
+    /// An instance is replaced after this many calls, against leaks in guests; `None` never replaces it.
     pub recycle_after: Option<u64>,
 }
 
@@ -202,8 +200,8 @@ impl Default for PluginLimits {
 }
 
 impl PluginLimits {
-    /// How many calls at once go with so many sessions, where the operator has not said: one for each hundred, since a
-    /// session that is asked about is one of many that wait for their clients.
+    /// The default of `max_instances` for this many sessions: one for each hundred, since most sessions wait for their clients
+    /// at any moment. From 16 to 128.
     #[must_use]
     pub fn instances_for(sessions: usize) -> usize {
         (sessions / 100).clamp(Self::default().max_instances, 128)
@@ -211,15 +209,14 @@ impl PluginLimits {
 }
 
 /// What a plugin's fault means for the mail at hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailurePolicy {
-    /// Refuse for now: no mail passes without the plugin's opinion, and none is lost.
+    /// Refuse temporarily (4xx): no mail passes without the plugin's verdict, and none is lost.
     #[default]
     Defer,
     /// Accept at this stage. It never authenticates anybody and never lets mail be relayed.
     Accept,
-    /// Refuse for good.
+    /// Refuse permanently (5xx).
     Reject,
     /// As if the plugin had no opinion.
     Skip,
@@ -228,14 +225,14 @@ pub enum FailurePolicy {
 /// The failure policies of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FailurePolicies {
-    /// Where no other is set.
+    /// The policy of hooks that have none of their own.
     pub default: FailurePolicy,
-    /// By hook.
+    /// Policies of single hooks.
     pub hooks: BTreeMap<Hook, FailurePolicy>,
 }
 
 impl FailurePolicies {
-    /// What a fault in this hook means.
+    /// The policy for a fault in this hook.
     #[must_use]
     pub fn at(&self, hook: Hook) -> FailurePolicy {
         self.hooks.get(&hook).copied().unwrap_or(self.default)

@@ -11,7 +11,7 @@ pub struct ConfigMistake {
     pub at: String,
     /// What is wrong.
     pub text: String,
-    /// What to do, where that is known.
+    /// How to correct it, where that is known.
     pub remedy: Option<String>,
     /// Where it stands, when the settings came from a file.
     pub place: Option<FileLine>,

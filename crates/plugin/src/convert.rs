@@ -1,4 +1,4 @@
-//! The words of mail and of policy in the contract's types, and back.
+//! Conversion between the types of `pintle_mail` and `pintle_policy` and the types of the plugin contract.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -147,11 +147,11 @@ pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, St
         types::Verdict::Close(words) => Verdict::Close(words.map(|words| reply(&words, CLOSE))),
     };
     if !makes_sense(&verdict, hook) {
-        return Err(format!("it answered `{}`, which means nothing in on-{hook}", verdict.name()));
+        return Err(format!("it answered `{}`, which has no meaning in on-{hook}", verdict.name()));
     }
     match &verdict {
         Verdict::Quarantine(name) if !names_a_quarantine(name) => Err(format!(
-            "it answered `quarantine` with a name that is none: 1 to {MAX_QUARANTINE} visible ASCII characters"
+            "it answered `quarantine` with an invalid name: a name has 1 to {MAX_QUARANTINE} visible ASCII characters"
         )),
         _ => Ok(verdict),
     }
@@ -173,8 +173,8 @@ fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
     }
 }
 
-/// Once a client has its 250, nobody else has the message: who ends it for good needs leave to do so, whether the client hears
-/// the 250 before or, with a message that is dropped, in place of a refusal.
+/// Refuses verdicts that lose mail, unless `drop-mail` is granted. Once a client has its 250, only the gateway has the message:
+/// to give up a delivery needs the grant, and so does to discard a message, for which the client hears 250 as well.
 pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Result<(), String> {
     let what = match verdict {
         Verdict::Discard if hook != Hook::Deliver => "drops mail that the client believes to be accepted",
@@ -191,7 +191,7 @@ pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Resu
     ))
 }
 
-/// To take recipients away, and put nobody in their place, is the same for each of them.
+/// Refuses to remove recipients without a replacement, unless `drop-mail` is granted: for each of them the mail is lost.
 pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), String> {
     let count = |what: fn(&Edit) -> bool| edits.iter().filter(|edit| what(edit)).count();
     let removed = count(|edit| matches!(edit, Edit::RemoveRecipient(_)));
@@ -200,8 +200,8 @@ pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), Stri
         return Ok(());
     }
     Err(format!(
-        "it took {removed} recipients away and added {added}: whom the client believes to get the mail would not, which needs \
-         the grant `{}`",
+        "it removed {removed} recipients and added {added}: recipients that the client believes to be served would get \
+         nothing, which needs the grant `{}`",
         GrantKind::DropMail
     ))
 }
@@ -211,7 +211,7 @@ pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, Str
     Ok(match verdict {
         GuestAuthVerdict::Next => AuthVerdict::Next,
         GuestAuthVerdict::Granted(identity) if identity.is_empty() => {
-            return Err("it granted an identity without a name".into());
+            return Err("it granted an identity with an empty name".into());
         }
         GuestAuthVerdict::Granted(identity) => AuthVerdict::Granted(identity),
         GuestAuthVerdict::Denied(words) => AuthVerdict::Denied(words.map(|words| reply(&words, REJECT))),

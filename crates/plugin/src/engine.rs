@@ -13,7 +13,7 @@ use wasmtime::{Config, Engine, Strategy};
 use crate::interfaces;
 use crate::layout::{self, MEMORIES, PoolLayout, TABLE_ELEMENTS, TABLES};
 use crate::store_data::StoreData;
-use crate::{LoadError, PluginConfig};
+use crate::{LoadError, OpenError, PluginConfig};
 
 /// How often a computing guest is interrupted to look at the clock and to let other tasks run.
 const TICK: Duration = Duration::from_millis(4);
@@ -41,22 +41,27 @@ impl GuestEngine {
     }
 
     /// Whether these plugins can be served by an engine that was started for others.
-    pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), LoadError> {
+    pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), OpenError> {
         let room = self.layout.has_places_for(plugins);
-        room.map_err(|(needs, has)| too_big("instances in all (a restart makes room)", needs, has))?;
+        let too_many = |(needs, has): (u32, u32)| OpenError::NoRoom {
+            what: "instances in all",
+            needs: needs.into(),
+            limit: has.into(),
+        };
+        room.map_err(too_many)?;
         let biggest = plugins.iter().map(|plugin| plugin.limits.memory).max().unwrap_or(0);
         if self.layout.has_room_for(biggest) {
             return Ok(());
         }
         let has = self.layout.memory as u64;
-        Err(too_big("octets of memory (a restart makes room)", biggest as u64, has))
+        Err(OpenError::NoRoom { what: "octets of memory", needs: biggest as u64, limit: has })
     }
 
     /// Whether an instance of this component fits into a slot of the pool.
     pub(crate) fn fits(&self, component: &wasmtime::component::Component, memory: usize) -> Vec<LoadError> {
         let Some(needs) = component.resources_required() else {
             return vec![LoadError::NotAComponent(
-                "it imports or makes core modules in a way whose needs cannot be told".into(),
+                "it imports or creates core modules in a way whose resources cannot be determined".into(),
             )];
         };
         let octets = needs.max_initial_memory_size.unwrap_or(0) * WASM_PAGE;
@@ -91,7 +96,7 @@ fn engine(layouts: &[PoolLayout]) -> Result<(Engine, PoolLayout), String> {
     }
     let free = layout::free().map_or_else(|| "unlimited".to_owned(), layout::octets);
     Err(format!(
-        "{}; what this process may still take of address space is {free}: raise the limit (`ulimit -v`, LimitAS), or \
+        "{}; the address space left to this process is {free}: raise the limit (`ulimit -v`, LimitAS), or \
          lower `address_space` of [plugins] or the plugins' `max_instances`",
         last.unwrap_or_default()
     ))

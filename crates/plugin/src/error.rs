@@ -1,5 +1,5 @@
-//! Why a plugin is not loaded. Every text names the place, the cause and the remedy, since it is all that the operator
-//! gets to see.
+//! Why a plugin is not loaded. Every text names the place, the cause and the remedy, since the operator sees nothing
+//! else.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,18 +10,18 @@ use pintle_policy::{Hook, JudgeFault};
 use crate::schema::SchemaFault;
 use crate::{ConfigMistake, GrantKind};
 
-/// Why one component does not serve. The operator or the plugin's author owns it.
+/// Why one component cannot be loaded: a mistake of the operator or of the plugin's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadError {
     /// The file cannot be read.
     Unreadable(PathBuf, String),
-    /// It is no WebAssembly component, or one that the engine refuses.
+    /// It is not a WebAssembly component, or the engine refuses it.
     NotAComponent(String),
     /// It lacks the export that every plugin has.
     NoPluginExport,
     /// It exports no `on-*` interface: it would never be called.
     NoHook,
-    /// It exports an interface of ours that this release does not know, or knows in another form.
+    /// It exports an interface of the contract's package that this release does not know.
     Export(String),
     /// It imports something that is not part of the contract.
     UnknownImport(String),
@@ -38,23 +38,23 @@ pub enum LoadError {
     MissingGrant {
         /// The interface as the component names it.
         interface: String,
-        /// What would have to be granted.
+        /// The grant that is missing.
         grant: GrantKind,
     },
     /// It exports a hook without the grant.
     UngrantedHook {
-        /// Which.
+        /// The hook.
         hook: Hook,
-        /// What would have to be granted.
+        /// The grant that is missing.
         grant: GrantKind,
     },
     /// It needs more of something than any plugin gets.
     TooBig {
-        /// Of what.
+        /// What it needs too much of.
         what: &'static str,
         /// How much it needs.
         needs: u64,
-        /// How much there is.
+        /// The most that a plugin gets.
         limit: u64,
     },
     /// It went wrong while it was started, described or configured.
@@ -63,7 +63,7 @@ pub enum LoadError {
     Schema(SchemaFault),
     /// Its schema or the plugin itself refuses its configuration.
     Config(Vec<ConfigMistake>),
-    /// The engine could not be started: our fault, or the machine's.
+    /// The engine could not be started.
     Engine(String),
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for LoadError {
                  world that includes `pintle:plugin/base`",
             ),
             Self::NoHook => f.write_str(
-                "the component exports no hook (`pintle:plugin/on-connect` and its like): it would never be called",
+                "the component exports no hook (such as `pintle:plugin/on-connect`): it would never be called",
             ),
             Self::Export(what) => f.write_str(what),
             Self::UnknownImport(name) => write!(
@@ -111,7 +111,7 @@ impl fmt::Display for LoadError {
             Self::Start(fault) => write!(f, "the plugin cannot be started: {} ({})", fault.text, fault.kind.name()),
             Self::Schema(fault) => write!(
                 f,
-                "the plugin's own schema for its configuration cannot be used, which its author has to mend: {fault}"
+                "the plugin's own schema for its configuration cannot be used, which its author must correct: {fault}"
             ),
             Self::Config(mistakes) => {
                 f.write_str("the plugin refuses its configuration: ")?;
@@ -129,7 +129,7 @@ impl std::error::Error for LoadError {}
 pub struct PluginProblem {
     /// Its name in the configuration.
     pub plugin: Arc<str>,
-    /// What it is.
+    /// What is wrong.
     pub error: LoadError,
 }
 
@@ -148,22 +148,29 @@ pub enum OpenError {
     Cache(PathBuf, String),
     /// The folder for what plugins store cannot be used.
     State {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// Two plugins have this name.
     TwiceNamed(String),
     /// The facts of one plugin would stand under the name of another.
     NamedWithin {
-        /// The name of the one.
+        /// The shorter name.
         outer: String,
-        /// The name of the other, which begins with it and a dot.
+        /// The longer name, which begins with the shorter one and a dot.
         inner: String,
     },
     /// The engine was started for fewer or smaller plugins than these.
-    NoRoom(LoadError),
+    NoRoom {
+        /// What they need too much of.
+        what: &'static str,
+        /// How much they need.
+        needs: u64,
+        /// How much there is until a restart.
+        limit: u64,
+    },
     /// The host is shutting down.
     Closing,
     /// Required plugins cannot be loaded: all of them are listed.
@@ -185,10 +192,13 @@ impl fmt::Display for OpenError {
             }
             Self::NamedWithin { outer, inner } => write!(
                 f,
-                "one plugin is called {outer:?} and another {inner:?}, so that the first could write facts in the name of \
-                 the second: write the longer name without its dot"
+                "one plugin is called {outer:?} and another {inner:?}, so that the first \
+                 could write facts in the name of the second: choose a name without the dot"
             ),
-            Self::NoRoom(error) => error.fmt(f),
+            Self::NoRoom { what, needs, limit } => write!(
+                f,
+                "the plugins need {needs} {what}, and the gateway was started with room for {limit}: a restart makes room"
+            ),
             Self::Closing => f.write_str("the gateway is shutting down"),
             Self::Plugins(problems) => write_list(f, problems),
         }

@@ -74,7 +74,7 @@ impl FoundExports {
     fn take(&mut self, name: &str) -> Result<(), LoadError> {
         let full = InterfaceName::split(name);
         if full.package != OURS {
-            // Some language kits add exports of their own; they are nobody's business.
+            // Some language kits add exports of their own; they are ignored.
             return Ok(());
         }
         full.check_version(name)?;
@@ -108,7 +108,7 @@ fn hook_named(name: &str) -> Option<Hook> {
     Hook::ALL.iter().copied().find(|hook| hook.name() == name)
 }
 
-/// Whom this hook lets in is no stranger any more, and may send mail elsewhere (law 7); and it hears every password.
+/// `on-auth` sees every password, and an identity that it grants may relay (law 7).
 fn check_hooks(hooks: Hooks, grants: &Grants) -> Option<LoadError> {
     let (hook, grant) = (Hook::Auth, GrantKind::Auth);
     (hooks.has(hook) && !grants.contains(grant)).then_some(LoadError::UngrantedHook { hook, grant })

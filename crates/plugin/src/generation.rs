@@ -25,7 +25,7 @@ use crate::state::{GenerationState, HostServices};
 use crate::turns::{CallParty, Crowded, Turn, Turns};
 use crate::{Gateway, LoadError, Manifest, PluginConfig, names};
 
-/// An instance that has not been used for so long is let go, beyond those that are always kept.
+/// How long an instance beyond `min_idle` may be idle before it is dropped.
 const SPARE_LIFE: Duration = Duration::from_secs(60);
 
 /// What a component was loaded with and into.
@@ -35,7 +35,7 @@ pub(crate) struct ComponentLoader {
     pub(crate) cache: Option<Arc<Cache>>,
 }
 
-/// How far a component came.
+/// The result of loading a component, with what is known of it when loading failed.
 pub(crate) struct LoadedComponent {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) hooks: Hooks,
@@ -143,7 +143,7 @@ fn start_fault(fault: JudgeFault) -> Vec<LoadError> {
     vec![LoadError::Start(fault)]
 }
 
-/// What the schema can see is told before the plugin is asked: it tells everything at once, and knows the remedy.
+/// Checks the settings against the schema before the plugin sees them: the schema finds all mistakes at once, with remedies.
 async fn check_settings(schema: Option<String>, config: &Arc<PluginConfig>) -> Result<(), Vec<LoadError>> {
     let Some(schema) = schema else { return Ok(()) };
     let checked = Arc::clone(config);
@@ -193,7 +193,7 @@ pub(crate) struct Generation {
     /// Of the component.
     pub(crate) digest: [u8; 32],
     template: InstanceTemplate,
-    /// One for each call at once; shared by generations that allow equally many.
+    /// The concurrency limit; shared by generations with the same `max_instances`.
     pub(crate) turns: Arc<Turns>,
     spare: Mutex<SpareInstances>,
     /// An instance was lost.
@@ -236,8 +236,8 @@ impl Generation {
         reply
     }
 
-    /// What the call will ask for, found out before it takes a turn: nobody else waits for a stranger's name servers. It
-    /// is part of the call's time.
+    /// Prefetches what the call will ask for, before it takes a turn, so that other calls do not wait for a stranger's name
+    /// servers. It counts towards the call's time.
     async fn find_out(&self, needs: Lookups, view: &View, ahead: &mut Prefetched) {
         let services = &self.template.services;
         let began = Instant::now();
@@ -273,7 +273,7 @@ impl Generation {
         self.wanting.notify_one();
     }
 
-    /// Makes instances until the spare ones are as many as configured; stops where there is no room or no luck.
+    /// Creates instances until `min_idle` are spare; stops at `max_instances` or at the first failure.
     pub(crate) async fn refill(&self) -> Result<(), JudgeFault> {
         while self.lacks_spare() {
             let instance = self.new_instance().await?;
@@ -282,7 +282,7 @@ impl Generation {
         Ok(())
     }
 
-    /// Lets go of instances that nobody has needed for a while.
+    /// Drops instances that have been idle for a while.
     pub(crate) fn shrink(&self, now: Instant) {
         let mut spare = self.spare.lock();
         let beyond = spare.instances.len().saturating_sub(self.config.limits.min_idle);
@@ -322,7 +322,7 @@ impl Generation {
         configured.map_err(|mistakes| JudgeFault {
             kind: FaultKind::BadAnswer,
             text: format!(
-                "a new instance refuses the configuration that an earlier one took: {}",
+                "a new instance refuses the configuration that an earlier one accepted: {}",
                 LoadError::Config(mistakes)
             ),
         })?;
@@ -352,8 +352,8 @@ impl Generation {
 
 fn busy(wait: Duration, crowded: Crowded) -> JudgeFault {
     let full = match crowded.share {
-        Some(share) => format!("the {share} that one network of clients may have serve it already"),
-        None => format!("all {} serve others", crowded.all),
+        Some(share) => format!("the client's network uses the {share} that one network may have"),
+        None => format!("all {} are in use", crowded.all),
     };
     let text = format!("no instance became free within {wait:?}: {full} (`max_instances`)");
     JudgeFault { kind: FaultKind::Busy, text }

@@ -1,5 +1,5 @@
-//! What a plugin says: its log lines, and what it prints. Every line bears the plugin, and the hook, session and queue
-//! id of the call; a plugin that says too much is cut short, and the cut is told.
+//! The guest log: a plugin's log lines, and what it prints. Every line names the plugin, and the hook, session and queue id of
+//! the call. Lines above the rate limit are dropped and counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ struct LogOrigin {
 #[derive(Default)]
 struct LogScope {
     place: LogOrigin,
-    /// The last lines that it printed: a panic's message is told with the fault.
+    /// The last lines that it printed: a panic's message is added to the fault.
     printed: VecDeque<String>,
 }
 
@@ -60,7 +60,7 @@ impl GuestLog {
         };
         let place = self.scope.lock().place;
         if suppressed > 0 {
-            tracing::warn!(target: "pintle::plugin", plugin = %self.state.plugin, suppressed, "the plugin says too much");
+            tracing::warn!(target: "pintle::plugin", plugin = %self.state.plugin, suppressed, "the plugin exceeds its rate of log lines; some were dropped");
         }
         emit(&self.state.plugin, place, level, &clean(text), object(fields).as_deref());
     }
@@ -104,7 +104,7 @@ fn emit(plugin: &str, place: LogOrigin, level: Level, text: &str, fields: Option
     }
 }
 
-/// Whether anybody listens at this level.
+/// Whether the log has this level.
 pub(crate) fn enabled(level: Level) -> bool {
     match level {
         Level::TRACE => tracing::enabled!(target: "pintle::plugin", Level::TRACE),

@@ -1,9 +1,9 @@
-//! What a plugin asks the host about clients and mail, learnt from what it has asked before.
+//! Which lookups to prefetch for a call, learnt from what the plugin has asked for before.
 //!
-//! Strangers decide how long their own name servers take to answer. What a plugin is going to ask of those is therefore
-//! found out before its call takes a turn, and lies ready when it asks. The first call of its kind still waits inside;
+//! Strangers decide how long their own name servers take to answer. Lookups that a plugin is going to ask for are therefore
+//! prefetched before its call takes a turn. The first call of its kind still waits inside;
 //! from then on it is known, by hook and for clients that we know apart from strangers, since most plugins ask about
-//! strangers alone. What some calls in a row have not asked for is not found out for the next.
+//! strangers alone. What some calls in a row have not asked for is not prefetched for the next.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use pintle_dns::ReverseNames;
 use pintle_policy::{Hook, Session};
 
-/// So many calls in a row that do without make a habit forgotten.
+/// After this many calls in a row without a lookup, it is no longer prefetched.
 const LASTS: u32 = 64;
 const BITS: u32 = 8;
 const MASK: u32 = (1 << BITS) - 1;
 
-/// Something that a plugin may ask for.
+/// A lookup that a plugin may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lookup {
     /// The confirmed names of the client's address.
@@ -37,7 +37,7 @@ impl Lookup {
     }
 }
 
-/// Some of them.
+/// A set of lookups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lookups(u8);
 
@@ -55,7 +55,7 @@ impl Lookups {
     }
 }
 
-/// A kind of calls.
+/// A kind of calls: of one hook, for known clients or for strangers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallKind {
     pub(crate) hook: Hook,
@@ -69,7 +69,7 @@ impl CallKind {
     }
 }
 
-/// The habits of one plugin: for each kind of calls, how many more of them may do without each need.
+/// The habits of one plugin: for each kind of calls and each lookup, after how many more calls without it it is forgotten.
 #[derive(Default)]
 pub(crate) struct Habits([[AtomicU32; 2]; Hook::ALL.len()]);
 
@@ -111,7 +111,7 @@ impl Habits {
     }
 }
 
-/// What was found out before a call, and what the call has asked for since.
+/// What was prefetched for a call, and what the call has asked for since.
 #[derive(Default)]
 pub(crate) struct Prefetched {
     /// The kind of the call; none of one without a session.
@@ -125,7 +125,7 @@ pub(crate) struct Prefetched {
 }
 
 impl Prefetched {
-    /// Writes down that this call asks for something, so that it lies ready for the next of its kind.
+    /// Records that this call asks for a lookup, so that it is prefetched for the next of its kind.
     pub(crate) fn asks(&mut self, habits: &Habits, need: Lookup) {
         if let Some(kind) = self.kind {
             self.asked.add(need);

@@ -244,7 +244,7 @@ fn fault(failure: CallFailure, guest: &StoreData) -> JudgeFault {
     if guest.memory.refused {
         return JudgeFault {
             kind: FaultKind::Memory,
-            text: format!("it wanted more than its {} octets of memory", guest.memory.limit()),
+            text: format!("it needed more than its limit of {} octets of memory", guest.memory.limit()),
         };
     }
     let what = if let Some(trap) = error.downcast_ref::<Trap>() {

@@ -7,6 +7,9 @@ use crate::GrantKind;
 use crate::host;
 use crate::store_data::StoreData;
 
+/// Adds the functions of an interface to what guests can import.
+type LinkInterface = fn(&mut Linker<StoreData>) -> wasmtime::Result<()>;
+
 /// An interface of the contract that the host knows.
 pub(crate) struct HostInterface {
     /// Its name in the contract.
@@ -17,10 +20,10 @@ pub(crate) struct HostInterface {
     /// plugin without may import them, and is denied when it calls.
     pub(crate) functions: &'static [(&'static str, &'static [GrantKind])],
     /// Adds its functions to what guests can import; none where this release does not serve it.
-    pub(crate) link: Option<fn(&mut Linker<StoreData>) -> wasmtime::Result<()>>,
+    pub(crate) link: Option<LinkInterface>,
 }
 
-const fn open(name: &'static str, link: fn(&mut Linker<StoreData>) -> wasmtime::Result<()>) -> HostInterface {
+const fn open(name: &'static str, link: LinkInterface) -> HostInterface {
     HostInterface { name, grant: None, functions: &[], link: Some(link) }
 }
 

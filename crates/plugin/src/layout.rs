@@ -1,7 +1,7 @@
 //! How much address space the memories of guests reserve before they are used, and in which form.
 //!
 //! Reserved address space costs no memory, but there is not always as much of it: `ulimit -v` bounds it, and so do some
-//! containers. So there are three forms, and the most generous that fits is taken.
+//! containers. So there are three forms, and the first that fits is used.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(crate) const HANDLES: usize = 4_096;
 const WASM_PAGE: usize = 64 << 10;
 /// Places for the instances of checks.
 const SPARE_PLACES: u32 = 64;
-/// So many plugins can be added by reloads, where address space allows.
+/// How many plugins can be added by reloads, where address space allows.
 const LATER_PLUGINS: u32 = 2;
 /// A memory that reserves all that its addresses can name spares the guest's code every bounds check.
 const WHOLE: u64 = 4 << 30;

@@ -2,26 +2,26 @@
 //!
 //! [`Plugins`] loads what the configuration names and hands out judges (`pintle_policy::Judge`), one a plugin, in the
 //! order of the configuration. Everything a guest can do is bounded: time, memory, and the size of what it asks for. A
-//! guest that loops, traps, eats memory or answers nonsense costs one call the verdict that the operator chose for such
-//! a fault, and costs one instance; no other call notices. A changed component file is compiled, checked and configured
-//! beside the serving one and takes over only when all of that went well.
+//! guest that loops, traps, exhausts memory or gives an invalid answer costs one call and one instance: the call gets the
+//! verdict that the operator chose for such a fault, and no other call is affected. A changed component file is compiled,
+//! checked and configured beside the serving one and takes over only when all of that succeeds.
 //!
-//! No other crate knows the engine behind it, and none of its types shows here. What a verdict means for the session,
-//! which judges are asked when, and what the configuration file looks like is left to others.
+//! No other crate depends on the WebAssembly engine, and none of its types is public here. What a verdict means for the session,
+//! which judges are asked when, and the syntax of the configuration file are decided by other crates.
 
 mod artifact;
 mod bindings;
 mod budget;
 mod call;
 mod call_dns;
-pub mod config;
+mod config;
 mod config_mistake;
 mod convert;
 mod engine;
-pub mod error;
+mod error;
 mod examine;
 mod generation;
-pub mod grants;
+mod grants;
 mod guest_log;
 mod guest_memory;
 mod habits;
@@ -38,14 +38,14 @@ mod names;
 pub mod places;
 mod plugin;
 mod plugin_metrics;
-pub mod plugins;
+mod plugins;
 mod prepare;
 mod question;
 mod revive;
-pub mod schema;
+mod schema;
 mod sender_auth_checks;
 mod state;
-pub mod status;
+mod status;
 mod stdio;
 mod store_data;
 mod turns;
@@ -58,7 +58,7 @@ pub use config_mistake::ConfigMistake;
 pub use error::{LoadError, OpenError, PluginProblem, ReloadError};
 pub use grants::{Grant, GrantKind, GrantMistake, Grants};
 pub use places::{FileLine, Places};
-pub use plugin::Plugin;
+pub(crate) use plugin::Plugin;
 pub use plugins::{Plugins, check};
 pub use prepare::{AppliedPlugins, PreparedPlugins};
 pub use schema::SchemaFault;

@@ -114,7 +114,7 @@ async fn save_state(plugin: &Arc<Plugin>) {
     if let Ok(Err(error)) = saved {
         tracing::error!(
             target: "pintle::plugin",
-            plugin = %plugin.name(), %error, "what the plugin has stored cannot be saved"
+            plugin = %plugin.name(), %error, "stored values of the plugin cannot be saved"
         );
     }
 }
@@ -133,14 +133,14 @@ async fn refill(plugin: &Plugin) {
     if let Err(fault) = generation.refill().await {
         tracing::warn!(
             target: "pintle::plugin",
-            plugin = %plugin.name(), kind = fault.kind.name(), "cannot make an instance: {}", fault.text
+            plugin = %plugin.name(), kind = fault.kind.name(), "cannot create an instance: {}", fault.text
         );
         tokio::time::sleep(REST).await;
     }
 }
 
-/// Calls `on-timer` at the start, for whoever has to look at the world before mail comes, and then at its interval, one
-/// call at a time.
+/// Calls `on-timer` at the start, for plugins that prepare something before mail comes, and then at its interval, one call at
+/// a time.
 async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {

@@ -36,8 +36,8 @@ pub(crate) enum CallTimeout {
 impl fmt::Display for CallTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wall(limit) => write!(f, "it took longer than its {limit:?}"),
-            Self::Cpu(limit) => write!(f, "it computed longer than its {limit:?}"),
+            Self::Wall(limit) => write!(f, "it took longer than its limit of {limit:?}"),
+            Self::Cpu(limit) => write!(f, "it computed longer than its limit of {limit:?}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The MIME tree of a message: scanned once, kept as places in the message, shared by all plugins that ask.
 //!
-//! Only places are kept. The decoded content of a part is made anew for each call that reads it, so that a large message
+//! Only places are kept. The decoded content of a part is decoded again for each call that reads it, so that a large message
 //! lies in memory while it is looked at and not for as long as it lives. Scanning and decoding go chunk by chunk within
 //! the call that asked: each chunk is charged to its budget, others get their turn between two of them, and nothing goes
 //! on when the call has ended.

@@ -1,4 +1,4 @@
-//! Where each value of a plugin's settings stands, so that a mistake can be shown to whoever wrote it.
+//! Where each value of a plugin's settings is in the operator's file, so that a mistake can be shown with its line.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! One plugin as the chains know it: a judge whose answers come from whichever generation serves.
+//! One plugin as the chains know it: a judge (`pintle_policy::Judge`) that is answered by the generation that serves.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,8 +26,8 @@ use crate::state::GenerationState;
 use crate::turns::Turns;
 use crate::{ComponentSource, Gateway, GrantKind, LoadError, PluginConfig, PluginStatus, artifact, convert};
 
-/// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
-/// so that clients are told in the place where they understand it.
+/// The hooks of a plugin that is not loaded: from MAIL on, so that no mail passes without it, and not earlier, because clients
+/// expect refusals there.
 const UNKNOWN_HOOKS: Hooks = Hooks::NONE
     .with(Hook::Auth)
     .with(Hook::Mail)
@@ -37,32 +37,32 @@ const UNKNOWN_HOOKS: Hooks = Hooks::NONE
     .with(Hook::Deliver);
 
 /// One plugin, whichever generation of it serves: the judge that the chains ask.
-pub struct Plugin {
+pub(crate) struct Plugin {
     /// Handed to each generation that is to serve.
     state: Arc<GenerationState>,
-    /// What the operator wants; the generation that serves may still be of another mind.
+    /// The configuration in force; the generation that serves may have been loaded with an older one.
     config: ArcSwap<PluginConfig>,
     current: ArcSwapOption<Generation>,
     generations: AtomicU64,
     calls: AtomicU64,
     faults: AtomicU64,
-    /// Faults of calls that got no instance in time.
+    /// Calls that got no instance in time; they count among the faults.
     crowded_out: AtomicU64,
     last_error: Mutex<Option<String>>,
     /// Held by what changes the generation or the configuration.
     changing: Arc<tokio::sync::Mutex<()>>,
-    /// Another generation serves than before.
+    /// Notified when another generation serves.
     pub(crate) changed: Notify,
-    /// Faults that are told: a plugin that is down must not fill the log as well.
+    /// Rate limit of log lines about faults: a plugin that is down must not fill the log.
     told: LogQuota,
-    /// The operator has heard that this generation accepts without leave.
+    /// The log already says that this generation answers `accept` without the grant.
     told_of_accept: AtomicBool,
-    /// By hook, of those that some generation has had.
+    /// Duration of calls by hook, for hooks that some generation has had.
     durations: Vec<OnceLock<Histogram>>,
 }
 
 impl Plugin {
-    /// A plugin of which nothing is loaded yet.
+    /// A plugin that is not loaded yet.
     pub(crate) fn new(state: Arc<GenerationState>, config: Arc<PluginConfig>) -> Self {
         Self {
             durations: Hook::ALL.iter().map(|_| OnceLock::new()).collect(),
@@ -85,13 +85,13 @@ impl Plugin {
         self.config.load_full()
     }
 
-    /// Until this is dropped, nobody else changes the generation or the configuration.
+    /// Locks the generation and the configuration: nothing else changes them until the guard is dropped.
     pub(crate) async fn hold(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.changing).lock_owned().await
     }
 
-    /// Goes by this configuration from now on, also where no generation of it serves. It is taken where it is the same as
-    /// before, too: it may stand at other lines of the file, which error messages name.
+    /// Puts this configuration in force, also where no generation of it serves. Called for an equal configuration too: its
+    /// settings may be at other lines of the file, and error messages name lines.
     pub(crate) fn take_config(&self, config: Arc<PluginConfig>) {
         self.config.store(config);
     }
@@ -104,7 +104,8 @@ impl Plugin {
         &self.state
     }
 
-    /// Loads what this configuration names, beside what serves, for a gateway of which this is known.
+    /// Loads the component of this configuration beside the generation that serves, and checks its settings against this
+    /// gateway.
     pub(crate) async fn load(
         &self,
         loader: &ComponentLoader,
@@ -130,7 +131,9 @@ impl Plugin {
         let _changing = self.hold().await;
         let gateway = loader.services.gateway.load_full();
         let loaded = self.load(loader, &self.config(), &gateway).await.result;
-        loaded.map(|generation| self.go_live(generation)).inspect_err(|errors| self.not_live(errors))
+        loaded
+            .map(|generation| self.go_live(Arc::new(generation)))
+            .inspect_err(|errors| self.not_live(errors))
     }
 
     /// Loads the component again if its file holds another than the one that serves.
@@ -149,14 +152,14 @@ impl Plugin {
     }
 
     /// Lets a generation serve all calls that begin from now on; gives its number. The caller holds the plugin.
-    pub(crate) fn go_live(&self, generation: Generation) -> u64 {
+    pub(crate) fn go_live(&self, generation: Arc<Generation>) -> u64 {
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());
-        // They show up with zero calls; hooks that it does not have never do.
+        // Registers the metrics of its hooks with zero calls.
         for hook in generation.hooks.iter() {
             self.duration(hook);
         }
-        if let Some(before) = self.current.swap(Some(Arc::new(generation))) {
+        if let Some(before) = self.current.swap(Some(generation)) {
             before.retire();
         }
         self.changed.notify_one();
@@ -166,24 +169,23 @@ impl Plugin {
         number
     }
 
-    /// Tells why a version does not serve.
+    /// Logs why a version was not loaded, and keeps it as the last error.
     pub(crate) fn not_live(&self, errors: &[LoadError]) {
         let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let text = text.join("; ");
-        let serving =
-            if self.current.load().is_some() { "the version before serves on" } else { "none serves" };
+        let serving = if self.current.load().is_some() { "the previous version" } else { "none" };
         tracing::error!(target: "pintle::plugin", plugin = %self.state.plugin, serving, "not loaded: {text}");
         *self.last_error.lock() = Some(text);
     }
 
-    /// Nothing serves any more.
+    /// Retires the generation that serves, without a successor.
     pub(crate) fn unload(&self) {
         if let Some(before) = self.current.swap(None) {
             before.retire();
         }
     }
 
-    /// How it fares.
+    /// Its state and counts.
     pub(crate) fn status(&self) -> PluginStatus {
         let current = self.current();
         let serving = current.as_deref();
@@ -221,8 +223,8 @@ impl Plugin {
         }
     }
 
-    /// Asks the generation that serves now; there is no reply where it does not have the hook. A fault is counted and
-    /// told here, and nowhere else.
+    /// Calls a hook of the generation that serves; there is no reply where it does not have the hook. A fault is counted and
+    /// logged here, and nowhere else.
     async fn ask<Q: GuestQuestion>(
         &self,
         question: Q,
@@ -268,7 +270,7 @@ impl Plugin {
         fault
     }
 
-    /// A line for faults at hooks of which there is no record; what is at stake at the others has one.
+    /// Logs a fault as a warning at hooks whose faults are in no event record; at the others the record has it.
     fn tell(&self, hook: Hook, fault: &JudgeFault) {
         let (plugin, kind) = (&*self.state.plugin, fault.kind.name());
         let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
@@ -320,16 +322,16 @@ impl Plugin {
         Ruling { verdict, edits: Vec::new(), fault: Some(fault) }
     }
 
-    /// The verdict, but that a plugin spares nobody the rest without leave. That is no fault: it would have let the mail
-    /// pass, and so it does.
+    /// Turns `accept` without the grant `accept` into `next`. That is not a fault: the plugin would have let the mail pass,
+    /// and so it does.
     fn with_leave(&self, hook: Hook, verdict: Verdict) -> Verdict {
         if verdict != Verdict::Accept || self.config.load().grants.contains(GrantKind::Accept) {
             return verdict;
         }
         if !self.told_of_accept.swap(true, Ordering::Relaxed) {
             let plugin = &*self.state.plugin;
-            let text = "it answers `accept` without the grant `accept`, which is taken for `next`: add \"accept\" to the \
-                        plugin's `grants` if it may spare mail the plugins after it";
+            let text = "it answers `accept` without the grant `accept`, which counts as `next`: add \"accept\" to the \
+                        plugin's `grants` if it may exempt mail from the plugins after it";
             tracing::warn!(target: "pintle::plugin", plugin, hook = hook.name(), "{text}");
             *self.last_error.lock() = Some(format!("on-{hook}: {text}"));
         }

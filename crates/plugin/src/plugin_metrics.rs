@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use metrics::{Counter, Histogram, Label};
 use parking_lot::Mutex;
 
-/// The most series (names with their labels) of one plugin: each lives in the recorder for good.
+/// The most series (names with their labels) of one plugin: each stays in the recorder until the process ends.
 const MAX_SERIES: usize = 256;
 /// The most series of one name. What strangers write (a domain, an address) makes a poor label: from here on, new values
 /// count as [`OTHER`], so that sums stay right and other names keep their room.

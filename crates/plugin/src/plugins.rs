@@ -1,4 +1,4 @@
-//! All plugins of the gateway: opened together, asked in order, changed one by one, closed together.
+//! All plugins of the gateway: loading at the start, reload in two steps (prepare and apply), checks, shutdown.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::{
     Config, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, PluginStatus, ReloadError, kv,
 };
 
-/// The plugins of a running gateway. Whoever opens them closes them.
+/// The plugins of a running gateway. The caller that opens them must call [`Plugins::shutdown`].
 pub struct Plugins {
     shared: HostShared,
     plugins: ArcSwap<Vec<Arc<Plugin>>>,
@@ -31,12 +31,12 @@ pub struct Plugins {
     changing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What every plugin is made with.
+/// What every plugin is created with.
 struct HostShared {
     loader: Arc<ComponentLoader>,
     state: Option<PathBuf>,
     state_is_anothers: bool,
-    /// Until what plugins have stored is saved for the last time.
+    /// Held until stored values are saved for the last time.
     claim: Mutex<Option<kv::folder::FolderClaim>>,
     kv_octets: usize,
 }
@@ -68,17 +68,17 @@ impl Plugins {
         plugins.iter().map(|plugin| Arc::clone(plugin) as Arc<dyn Judge>).collect()
     }
 
-    /// How every plugin fares, in the order of the configuration.
+    /// The state and counts of every plugin, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<PluginStatus> {
         self.plugins.load().iter().map(|plugin| plugin.status()).collect()
     }
 
-    /// Loads a plugin's component again, from its file or the same bytes; gives the number of the generation that now
-    /// serves. Calls that have begun end on the old one.
+    /// Loads a plugin's component again, from its file or the same bytes; returns the number of the generation that now
+    /// serves. Calls that have begun finish on the old one.
     ///
     /// # Errors
-    /// Why the old one serves on.
+    /// Why the reload failed; the old generation continues to serve.
     pub async fn reload(&self, name: &str) -> Result<u64, ReloadError> {
         let plugin = self.find(name);
         let plugin = plugin.ok_or_else(|| ReloadError::NoSuchPlugin(name.to_owned()))?;
@@ -98,7 +98,7 @@ impl Plugins {
     /// What is wrong: of the plugins, all that are required or serve already, and do not load.
     pub async fn prepare(&self, config: Config) -> Result<PreparedPlugins, OpenError> {
         check_names(&config.plugins)?;
-        self.shared.loader.host.has_room_for(&config.plugins).map_err(OpenError::NoRoom)?;
+        self.shared.loader.host.has_room_for(&config.plugins)?;
         self.load(config).await
     }
 
@@ -117,7 +117,7 @@ impl Plugins {
         Ok(PreparedPlugins { plugins, gateway, _changing: changing })
     }
 
-    /// Lets a prepared configuration serve all calls that begin from now on. The judges must be fetched anew.
+    /// Lets a prepared configuration serve all calls that begin from now on. Fetch the judges again afterwards.
     pub fn apply(&self, prepared: PreparedPlugins) -> AppliedPlugins {
         let mut applied = AppliedPlugins::default();
         let prepared_plugins = prepared.plugins.into_iter();
@@ -130,8 +130,8 @@ impl Plugins {
         applied
     }
 
-    /// Ends timers, watching and spare instances, and waits for them. Calls that are under way are the chains' to
-    /// await; calls that begin later get the answer of a plugin that is not loaded.
+    /// Ends timers, file watching and spare instances, and waits for them. The chains await calls that are under way;
+    /// calls that begin later get the answer of a plugin that is not loaded.
     pub async fn shutdown(&self) {
         self.maintenance.close().await;
         // What has been prepared is applied before, or never.
@@ -155,7 +155,7 @@ impl Plugins {
 /// The engine could not be started, or two plugins share a name.
 pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
     check_names(&config.plugins)?;
-    // What plugins have stored is the running gateway's affair.
+    // Stored values belong to the running gateway.
     let config = Config { state: None, ..config };
     let cache = config.cache.as_deref().and_then(Cache::as_it_is);
     let shared = HostShared::start(&config, Arc::new(no_dns::NoDns), cache)?;
@@ -185,7 +185,7 @@ fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
 impl HostShared {
     fn start(config: &Config, dns: Arc<dyn Resolver>, cache: Option<Cache>) -> Result<Self, OpenError> {
         let cache = cache.map(Arc::new);
-        // Who only reads keeps nobody else out.
+        // A host that only reads does not lock the folder.
         let claimed = config.state.as_ref().filter(|_| !config.state_is_anothers);
         let claim = claimed.map(|folder| {
             kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
@@ -226,7 +226,7 @@ fn check_names(plugins: &[PluginConfig]) -> Result<(), OpenError> {
     if let Some(twice) = plugins.iter().find(|plugin| !seen.insert(plugin.name.as_str())) {
         return Err(OpenError::TwiceNamed(twice.name.clone()));
     }
-    // What is written under one name must not be what another could have written.
+    // One plugin must not be able to write facts in the name of another.
     let above =
         |name: &str| name.match_indices('.').map(|(dot, _)| dot).find(|dot| seen.contains(&name[..*dot]));
     match plugins.iter().find_map(|plugin| above(&plugin.name).map(|dot| (&plugin.name, dot))) {

@@ -60,7 +60,7 @@ enum PreparedLoad {
     /// What serves is what the configuration names.
     Unchanged,
     /// A generation that is ready to serve.
-    Ready(Generation),
+    Ready(Arc<Generation>),
     /// It cannot be loaded, for all of these reasons.
     Failed(Vec<LoadError>),
 }
@@ -154,7 +154,7 @@ async fn load(
     gateway: &Gateway,
 ) -> PreparedLoad {
     match plugin.load(loader, config, gateway).await.result {
-        Ok(generation) => PreparedLoad::Ready(generation),
+        Ok(generation) => PreparedLoad::Ready(Arc::new(generation)),
         Err(errors) => PreparedLoad::Failed(errors),
     }
 }

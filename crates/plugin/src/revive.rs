@@ -8,12 +8,12 @@ use futures_util::FutureExt;
 /// How long after a panic a task is started again.
 const REST: Duration = Duration::from_secs(1);
 
-/// Runs a task that goes on until it is told to stop. One that panics is begun anew: it holds nothing but its place, and
-/// without it instances are not replaced, state is not saved, or files are not looked at.
+/// Runs a task until it returns, and restarts it after a panic: it keeps no state of its own, and without it instances are not
+/// replaced, stored values are not saved, or files are not watched.
 pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) {
     while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
         metrics::counter!("pintle_task_restarts_total", "task" => task).increment(1);
-        tracing::error!(target: "pintle::plugin", task, "a task of the plugin host panicked and is begun anew");
+        tracing::error!(target: "pintle::plugin", task, "a task of the plugin host panicked; restarting it");
         tokio::time::sleep(REST).await;
     }
 }

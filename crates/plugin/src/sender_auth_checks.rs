@@ -1,7 +1,7 @@
 //! SPF, DKIM, DMARC and ARC of the mail at hand: each computed when the first plugin asks, and once.
 //!
-//! All are about the mail as it was received, whatever plugins have made of it since. Whoever sent it decides how long his
-//! name servers take, so what a plugin is known to ask for is found out before its call: see `habits`.
+//! All checks are about the mail as it was received, whatever plugins have changed since. The sender controls how long his name
+//! servers take, so results that a plugin is known to ask for are prefetched before its call: see `habits`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +21,7 @@ use crate::mime::CHUNK;
 /// Within this time every check has a result, `temperror` if need be.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// So much of messages is in memory at once to be verified, in KiB. Nobody waits for DNS while he has some of it.
+/// The most of all messages that is in memory at once to be verified, in KiB. It is not held while waiting for DNS.
 const ROOM: u32 = 256 << 10;
 static VERIFYING: Semaphore = Semaphore::const_new(ROOM as usize);
 

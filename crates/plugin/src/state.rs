@@ -40,7 +40,7 @@ pub(crate) struct GenerationState {
 }
 
 impl GenerationState {
-    /// State of a plugin of which nothing is known but what it has stored.
+    /// New state with these stored values.
     pub(crate) fn new(plugin: &str, kv: kv::KvStore) -> Self {
         Self {
             plugin: plugin.into(),

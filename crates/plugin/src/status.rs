@@ -1,51 +1,50 @@
-//! What can be told about plugins: to the operator while they run, and before.
+//! What operators are shown about plugins: state and counts while they run, and the result of a check.
 
 use std::collections::BTreeMap;
 
 use pintle_policy::Hook;
-use serde::Serialize;
 
 use crate::{GrantKind, LoadError};
 
-/// What a plugin says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What a plugin says about itself in `describe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// `vendor.name`.
     pub id: String,
     /// The plugin's own semantic version.
     pub version: String,
-    /// In a line.
+    /// One line about what it does.
     pub summary: String,
     /// JSON Schema of its settings, as it gave it.
     pub config_schema: Option<String>,
-    /// Grants that it would like.
+    /// The grants that it asks for, by name.
     pub wants: Vec<String>,
 }
 
-/// How one plugin fares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// State and counts of one plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginStatus {
     /// Its name in the configuration.
     pub name: String,
     /// Where the component comes from.
     pub component: String,
-    /// What it says of itself; none while no version of it is loaded.
+    /// What it says about itself; none while no version of it is loaded.
     pub manifest: Option<Manifest>,
     /// The SHA-256 of the component that serves, in lower-case hexadecimal; none while nothing serves.
     pub digest: Option<String>,
     /// How many versions have gone live since the start; 0 while none has.
     pub generation: u64,
-    /// Where it is called.
+    /// The hooks at which it is called.
     pub hooks: Vec<Hook>,
     /// Instances that are ready and waiting.
     pub idle: usize,
     /// Instances that serve a call right now.
     pub busy: usize,
-    /// The most that there may be.
+    /// The most instances that may serve calls at once.
     pub max_instances: usize,
     /// Calls that wait for an instance right now.
     pub waiting: usize,
-    /// Calls that got none in time: faults of the kind `busy`.
+    /// Calls that got no instance in time: faults of the kind `busy`.
     pub crowded_out: u64,
     /// Calls since the start.
     pub calls: u64,
@@ -60,14 +59,14 @@ pub struct PluginStatus {
 pub struct PluginCheck {
     /// Its name in the configuration.
     pub name: String,
-    /// What it says of itself, when it came that far.
+    /// What it says about itself, if it could be asked.
     pub manifest: Option<Manifest>,
-    /// Where it would be called.
+    /// The hooks at which it would be called.
     pub hooks: Vec<Hook>,
-    /// Grants that it would like and does not have.
+    /// Grants that its manifest asks for and that it does not have.
     pub ungranted: Vec<String>,
     /// Functions that it imports and would be denied, by the grant that is missing for them.
     pub denied: BTreeMap<GrantKind, Vec<String>>,
-    /// What is wrong; empty when it would go live.
+    /// Why it cannot be loaded; empty when it can.
     pub errors: Vec<LoadError>,
 }

@@ -77,15 +77,14 @@ impl StoreData {
     }
 }
 
-/// What the guest has of WASI's things, each of which takes memory of the host's.
+/// The table of WASI resources of the guest. Each takes memory of the host, so their number is bounded.
 fn table() -> ResourceTable {
     let mut table = ResourceTable::new();
     table.set_max_capacity(layout::HANDLES);
     table
 }
 
-/// WASI with nothing behind it: no folders, no network, no environment, clocks and dice excepted. What the guest prints
-/// goes to its log.
+/// WASI with clocks and random numbers only: no folders, no network, no environment. What the guest prints goes to its log.
 fn nothing(log: &Arc<GuestLog>) -> WasiCtx {
     WasiCtx::builder()
         .stdout(GuestOutput::new(Arc::clone(log)))

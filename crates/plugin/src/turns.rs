@@ -1,9 +1,9 @@
-//! Whose turn it is: how many calls of a plugin run at once, and how they are shared out among clients' networks.
+//! The concurrency limit of a plugin's calls, with a fair share and a fair queue for each network of clients.
 //!
 //! A call holds its turn as long as it holds an instance, waiting for DNS included, and cannot be made to give it back. So
-//! no network may have more than a share of all turns, idle ones or not: whoever makes calls slow, slows down his own. Who
-//! has many networks could fill them all so, and therefore the last turns are left to those whom the gateway knows. Who
-//! waits stands in the line of his network, and the lines are served in a round, one turn each.
+//! no network may have more than a share of all turns, even while others are free: a client that makes calls slow delays only
+//! its own network. A client with many networks could still fill them all, so the last turns are reserved for known clients
+//! (trusted or authenticated). Waiting calls queue by network, and the queues are served round-robin, one turn each.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub(crate) enum CallParty {
     Gateway,
     /// Clients that the operator trusts, or that have authenticated, in this network.
     Known(u64),
-    /// Everybody else in this network.
+    /// All other clients in this network.
     Stranger(u64),
 }
 
@@ -44,7 +44,7 @@ impl CallParty {
         share.max(2).min(all.saturating_sub(1)).max(1)
     }
 
-    /// How many turns of `all` it leaves to others, whoever asks for it: strangers an eighth.
+    /// How many turns of `all` are reserved for others: strangers leave an eighth.
     fn leaves(self, all: usize) -> usize {
         if self.is_stranger() { all / 8 } else { 0 }
     }
@@ -134,7 +134,7 @@ impl Turns {
 
     /// A turn at once, if there is one for this party: the common case, which takes no timer.
     pub(crate) fn try_take(&self, party: CallParty) -> Option<Turn<'_>> {
-        // Lazily: a turn that nobody has taken must not be given back.
+        // Lazily: a turn that was not taken must not be returned.
         let taken = self.state.lock().take(party);
         taken.then(|| Turn { turns: self, party })
     }
@@ -202,7 +202,7 @@ impl TurnsState {
         }
     }
 
-    /// Gives a turn back, and on to whoever is next.
+    /// Returns a turn, and hands it to the next call that waits.
     fn give_back(&mut self, party: CallParty) {
         self.free += 1;
         if let Some(line) = self.lines.get_mut(&party) {

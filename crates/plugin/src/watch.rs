@@ -35,7 +35,8 @@ struct WatchedPlugins {
 }
 
 impl FileWatch {
-    /// Starts to watch, with a task that loads what has changed. A system that cannot watch is told of, and served.
+    /// Starts to watch, with a task that loads what has changed. On a system that cannot watch, the log says so and nothing is
+    /// watched.
     pub(crate) fn start(
         tasks: &mut JoinSet<()>,
         loader: Arc<ComponentLoader>,
@@ -52,7 +53,7 @@ impl FileWatch {
         let debouncer = match debouncer {
             Ok(debouncer) => debouncer,
             Err(error) => {
-                tracing::error!(target: "pintle::plugin", %error, "component files cannot be watched: reload by hand");
+                tracing::error!(target: "pintle::plugin", %error, "component files cannot be watched: after a change, run `pintle plugins reload`");
                 return None;
             }
         };
@@ -73,7 +74,7 @@ impl FileWatch {
         }
         for new in wanted.difference(&folders) {
             if let Err(error) = debouncer.watch(new, RecursiveMode::NonRecursive) {
-                tracing::error!(target: "pintle::plugin", folder = %new.display(), %error, "cannot be watched");
+                tracing::error!(target: "pintle::plugin", folder = %new.display(), %error, "cannot watch the folder for changed components");
             }
         }
         *folders = wanted;

@@ -40,7 +40,7 @@ pub struct Decision {
 /// One judge's part in a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JudgeStep {
-    /// The judge's name.
+    /// The judge's name, as [`Judge::name`] returns it.
     pub judge: Arc<str>,
     /// The name of its verdict.
     pub verdict: &'static str,

@@ -36,7 +36,7 @@ pub enum Edit {
     AuthResult(AuthResult),
     /// Adds a recipient under an id that is not in use.
     AddRecipient(u32, Address),
-    /// Removes this recipient.
+    /// Removes the recipient of this id.
     RemoveRecipient(u32),
     /// Gives this recipient another address.
     RewriteRecipient(u32, Address),

@@ -25,7 +25,7 @@ pub trait Judge: Send + Sync + 'static {
     /// Gives a verdict and edits at a stage.
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling>;
 
-    /// Judges credentials.
+    /// Gives a verdict about a client's credentials. The default has no opinion.
     fn authenticate(&self, credentials: Arc<Credentials>, view: View) -> BoxFuture<'_, AuthRuling> {
         let _ = (credentials, view);
         Box::pin(std::future::ready(AuthRuling::from(AuthVerdict::Next)))
@@ -82,9 +82,9 @@ impl Call {
 /// A judge's answer: verdict and edits, which apply together or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruling {
-    /// The verdict.
+    /// What the judge decides.
     pub verdict: Verdict,
-    /// The edits.
+    /// The changes that the judge requests, in order.
     pub edits: Vec<Edit>,
     /// The judge's fault, when the verdict is the one configured for faults.
     pub fault: Option<JudgeFault>,
@@ -99,9 +99,9 @@ impl From<Verdict> for Ruling {
 /// A judge's answer about credentials.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuthRuling {
-    /// The verdict.
+    /// What the judge decides about the credentials.
     pub verdict: AuthVerdict,
-    /// The edits.
+    /// The changes that the judge requests, in order.
     pub edits: Vec<Edit>,
     /// The judge's fault, if it had one.
     pub fault: Option<JudgeFault>,
@@ -125,7 +125,7 @@ pub struct JudgeFault {
 /// The kinds of faults; each is a label of the fault counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
-    /// The guest trapped.
+    /// The guest trapped, for example by a panic.
     Trap,
     /// The call took longer than its deadline.
     Timeout,
@@ -171,9 +171,9 @@ pub struct Credentials {
     pub mechanism: String,
     /// The authorization identity, when the client gave one.
     pub authorization_id: Option<String>,
-    /// The user name.
+    /// The user name (the authentication identity).
     pub username: String,
-    /// The password.
+    /// The password in plain text.
     pub password: String,
 }
 
@@ -187,7 +187,7 @@ impl fmt::Debug for Credentials {
 /// The result of a delivery attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryOutcome {
-    /// The recipient's id.
+    /// The id of the recipient, as in the transaction.
     pub recipient: u32,
     /// The name of the host that replied, if one did.
     pub next_hop: Option<String>,

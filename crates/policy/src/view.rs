@@ -152,7 +152,7 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// A new transaction.
+    /// A transaction that has just begun, without notes, facts and scores.
     #[must_use]
     pub fn new(id: QueueId, envelope: Envelope) -> Self {
         Self {
@@ -284,6 +284,12 @@ impl Message {
         }
     }
 
+    /// Whether an edit has changed the header.
+    #[must_use]
+    pub fn header_edited(&self) -> bool {
+        self.original_header.is_some()
+    }
+
     /// The header as received, without edits: signatures are verified over it.
     #[must_use]
     pub fn received_header(&self) -> &HeaderBlock {
@@ -306,7 +312,7 @@ pub struct Delivery {
     pub age: Duration,
     /// The recipients of this attempt.
     pub recipients: Vec<Recipient>,
-    /// The next hop.
+    /// Where the attempt will deliver to.
     pub next_hop: NextHop,
     /// Whether the next hop is a host or socket given by a judge, and not a relay of the configuration.
     pub unlisted: bool,

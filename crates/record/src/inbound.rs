@@ -48,10 +48,10 @@ pub struct Tls {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reception {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
-    /// The queue id.
+    /// The message's queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The client that sent it.
@@ -76,7 +76,7 @@ pub struct Reception {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Rejection {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The id that the message would have had, from MAIL on.
@@ -104,16 +104,16 @@ pub struct Rejection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Discard {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
-    /// The queue id.
+    /// The message's queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The stage: `rcpt`, `headers`, `message`, `deliver`, `route` for a route to `discard`, `quarantine` for a message
     /// that an operator deletes from one.
     pub stage: String,
-    /// The reverse-path.
+    /// The reverse-path; empty for the null one.
     pub sender: ReversePath,
     /// The recipients whose copies were dropped.
     pub recipients: Vec<Address>,

@@ -61,7 +61,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// When it happened.
+    /// When the event happened, by the wall clock.
     #[must_use]
     pub fn time(&self) -> UnixTime {
         match self {

@@ -11,10 +11,10 @@ use crate::{Tls, stamp};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobMembers {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
-    /// The queue id.
+    /// The message's queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The reverse-path; empty for the null one.
@@ -59,7 +59,7 @@ pub struct Delivery {
     /// The host that took the message.
     #[serde(flatten)]
     pub peer: PeerMembers,
-    /// The host's reply.
+    /// The host's reply, which is positive (2xx).
     pub reply: Reply,
     /// The milliseconds that this attempt took, connection included.
     pub took_ms: u64,
@@ -82,7 +82,7 @@ pub struct Deferral {
     pub next_attempt: UnixTime,
 }
 
-/// Delivery failed permanently.
+/// Delivery to a recipient failed permanently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Bounce {
@@ -142,10 +142,10 @@ pub enum Unreported {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Hold {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
-    /// The queue id.
+    /// The message's queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The quarantine's name, when a verdict put the message there.
@@ -163,10 +163,10 @@ pub struct Hold {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Release {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
-    /// The queue id.
+    /// The message's queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The quarantine that the message was in.
@@ -184,7 +184,7 @@ pub struct Release {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DsnReport {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The report's own queue id.
@@ -206,7 +206,7 @@ pub struct DsnReport {
 pub enum ReportKind {
     /// The message will not be delivered.
     Failure,
-    /// Delivery is delayed.
+    /// Delivery is delayed, and is still being tried.
     Delay,
     /// The message was delivered, or passed to a host that does not report further.
     Success,

@@ -9,7 +9,7 @@ use crate::{Record, RecordSink, stamp};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PluginVerdict {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The plugin's name in the configuration.
@@ -26,11 +26,11 @@ pub struct PluginVerdict {
     pub id: Option<QueueId>,
 }
 
-/// A plugin failed.
+/// A plugin's call failed, and another verdict took its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PluginFault {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The plugin's name in the configuration.
@@ -54,9 +54,9 @@ pub struct PluginFault {
 /// One plugin's part in a stage: a fault, which is always recorded, or a verdict, which is recorded only on request.
 #[derive(Debug, Clone, Copy)]
 pub struct PluginStep<'a> {
-    /// The plugin's name.
+    /// The plugin's name in the configuration.
     pub plugin: &'a str,
-    /// The hook's name.
+    /// The hook's name: `rcpt`, `message`, …
     pub hook: &'a str,
     /// The name of its verdict, or of the one that took the place of a fault.
     pub verdict: &'a str,

@@ -1,6 +1,6 @@
 //! Pins the serialised form: a change to one of these texts breaks every reader of event logs.
 
-#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use pintle_mail::{
     Address, Charset, EnhancedCode, NextHop, QueueId, Reply, ReversePath, SessionId, UnixTime,

@@ -1,8 +1,8 @@
-//! Signs a message file, so that other implementations can be asked what they think of it. For developers.
+//! Signs a message file, so that other implementations can verify it. For developers.
 //!
-//! `sign dkim DOMAIN FILE SELECTOR=KEY.pem…` puts one DKIM-Signature for each key on top; `sign arc DOMAIN FILE
-//! SELECTOR=KEY.pem [SEALER…]` an ARC set, behind as many sealers as are named, whose sets are taken to be good. The
-//! message, with CRLF line ends, goes to standard output.
+//! `sign dkim DOMAIN FILE SELECTOR=KEY.pem…` adds a DKIM-Signature for each key; `sign arc DOMAIN FILE SELECTOR=KEY.pem
+//! [SEALER…]` adds an ARC set after those of the named sealers, which are assumed to be valid. The message, with CRLF
+//! line ends, is written to standard output.
 
 use std::error::Error;
 use std::io::Write;

@@ -71,11 +71,11 @@ impl DmarcPolicy {
 /// What a domain's owner asks receivers to do with messages that fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DmarcPolicy {
-    /// Nothing special.
+    /// `none`: no action is requested.
     None,
-    /// Treat it as suspicious.
+    /// `quarantine`: treat the message as suspicious.
     Quarantine,
-    /// Refuse it.
+    /// `reject`: refuse the message.
     Reject,
 }
 

@@ -1,6 +1,6 @@
-//! The seeds of the fuzz target, through its play: what was found once stays found.
+//! Runs the play of the fuzz target on its seeds, so that a fault found once stays fixed.
 
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 mod spf_play;
 

@@ -14,7 +14,7 @@ use pintle_mail::{
 };
 use pintle_spool::{Content, Embedded, EmbeddedConfig, Entry, NewMessage, Spool, inspect};
 
-/// Messages per commit while the spool is filled.
+/// Messages submitted at a time while the spool is filled.
 const GROUP: u32 = 500;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,7 +59,11 @@ async fn fill(
     let spool = Embedded::open(config)?;
     for first in (0..messages).step_by(GROUP as usize) {
         let group = first..messages.min(first + GROUP);
-        spool.commit_many(group.map(|number| message(number, octets)).collect()).await?;
+        // All are submitted before the first is awaited, so that they share their syncs.
+        let commits: Vec<_> = group.map(|number| spool.commit(message(number, octets))).collect();
+        for commit in commits {
+            commit.await?;
+        }
     }
     Ok(spool.close().await?)
 }

@@ -1,10 +1,15 @@
 //! The errors of a spool, whichever engine it has, and what an SMTP client is told for them.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use pintle_mail::{EnhancedCode, QueueId, Reply};
+
+/// The future of one operation of a [`Spool`](crate::Spool).
+pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
 
 /// Why a spool did not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,12 +32,12 @@ pub use embedded::{
     DraftLimits, Embedded, EmbeddedConfig, Inspection, OpenError, Problem, Repair, inspect, repair,
 };
 pub use entry::{Entry, NewMessage, Pending, RecipientState, Status, Stored};
-pub use error::SpoolError;
+pub use error::{SpoolError, SpoolFuture};
 pub use hold::{Hold, Quarantine};
 pub use listing::{Amount, Filter, Listing, Page, Summary, Totals, Waiting, WaitingRecipient};
 pub use memory::Memory;
 pub use pintle_mail::Disposition;
-pub use spool::{Change, Guard, Health, Receipt, Settled, Settlement, Spool, SpoolFuture};
+pub use spool::{Change, Guard, Health, Receipt, Settled, Settlement, Spool};
 
 /// Opens the spool of a gateway. This is the one place that chooses the engine: today there is one that is durable,
 /// [`Embedded`].

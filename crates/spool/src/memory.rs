@@ -78,10 +78,6 @@ impl Spool for Memory {
         now(receipts.map(|mut receipts| receipts.remove(0)))
     }
 
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        now(self.with(|state| state.commit(messages)))
-    }
-
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
         now(self.with(|state| state.settle(settlement)))
     }

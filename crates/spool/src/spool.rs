@@ -4,17 +4,14 @@
 //! resolves when the change is as durable as the engine promises, and not before.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::{Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, Status, Stored, Totals, Waiting};
-
-/// The future of one operation of a [`Spool`].
-pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
+use crate::{
+    Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, SpoolFuture, Status, Stored, Totals, Waiting,
+};
 
 /// A store of messages, as seen by the gateway that owns them: those that it has accepted.
 ///
@@ -25,7 +22,7 @@ pub trait Spool: Send + Sync + 'static {
     /// Opens a draft for one message's body.
     ///
     /// # Errors
-    /// As [`Health::accepting`], so that a client is refused before it sends its data.
+    /// As for [`Health::accepting`], so that a client is refused before it sends its data; or [`SpoolError::Closed`].
     fn begin(&self) -> Result<Draft, SpoolError>;
 
     /// Makes a message durable: THE commit point.
@@ -33,12 +30,6 @@ pub trait Spool: Send + Sync + 'static {
     /// # Errors
     /// [`SpoolError::Duplicate`] for an id that is there already, [`SpoolError::Full`], or another fault of the store.
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt>;
-
-    /// Makes several messages durable, all or none, with one wait. Receipts come in the order of the messages.
-    ///
-    /// # Errors
-    /// As for [`commit`](Self::commit).
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>>;
 
     /// Stores new statuses of recipients and commits children, all or nothing. Removes the message once every recipient
     /// is done.

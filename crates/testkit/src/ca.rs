@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and what it issues.
+//! A certificate authority for a test, and the certificates that it issues.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-/// An authority that nobody else trusts. Everything here panics when it cannot do what it is asked.
+/// A certificate authority that only tests trust. All functions panic on errors.
 pub struct TestCa {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -24,7 +24,7 @@ pub struct Leaf {
     pub key_pem: String,
 }
 
-/// Where a [`Leaf`] was written.
+/// The files that a [`Leaf`] was written to.
 #[derive(Clone, Debug)]
 pub struct LeafFiles {
     /// The certificate's file.
@@ -46,7 +46,8 @@ impl TestCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().expect("a key");
-        // Every authority has a name of its own: a certificate of another is then "of an unknown issuer".
+        // Every authority has a unique name: otherwise a certificate of another one would not be "of an unknown
+        // issuer".
         let name = format!("Test authority {:x?}", &key.public_key_raw()[1..9]);
         params.distinguished_name.push(DnType::CommonName, name);
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an authority") }
@@ -64,23 +65,23 @@ impl TestCa {
         path
     }
 
-    /// A certificate for host names and IP addresses.
+    /// Issues a certificate for host names and IP addresses.
     pub fn issue(&self, names: &[&str]) -> Leaf {
         self.issue_until(names, 2_100)
     }
 
-    /// A certificate that is no longer valid.
+    /// Issues a certificate that has expired.
     pub fn issue_expired(&self, names: &[&str]) -> Leaf {
         self.issue_until(names, 2_001)
     }
 
-    /// A client that trusts this authority and nobody else.
+    /// A client configuration that trusts only this authority.
     pub fn client_config(&self) -> Arc<ClientConfig> {
         let config = client_builder().with_root_certificates(self.roots()).with_no_client_auth();
         Arc::new(config)
     }
 
-    /// The same, with a certificate of its own.
+    /// As [`TestCa::client_config`], with a client certificate.
     pub fn client_config_with(&self, leaf: &Leaf) -> Arc<ClientConfig> {
         let builder = client_builder().with_root_certificates(self.roots());
         Arc::new(builder.with_client_auth_cert(leaf.chain(), leaf.key()).expect("a usable certificate"))
@@ -104,7 +105,7 @@ impl TestCa {
 }
 
 impl Leaf {
-    /// Writes both to `NAME.pem` and `NAME.key` in `folder`.
+    /// Writes certificate and key to `NAME.pem` and `NAME.key` in `folder`.
     pub fn write(&self, folder: &Path, name: &str) -> LeafFiles {
         let chain = folder.join(format!("{name}.pem"));
         let key = folder.join(format!("{name}.key"));
@@ -113,7 +114,7 @@ impl Leaf {
         LeafFiles { chain, key }
     }
 
-    /// A server with this certificate.
+    /// A server configuration with this certificate.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let builder = builder.expect("the usual versions").with_no_client_auth();
@@ -130,7 +131,7 @@ impl Leaf {
     }
 }
 
-/// A key that others may read is refused by whoever takes keys seriously.
+/// Keys must not be readable for others, since the gateway refuses such files.
 fn private(path: &Path, text: &str) {
     fs::write(path, text).expect("a folder to write to");
     #[cfg(unix)]

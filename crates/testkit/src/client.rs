@@ -1,4 +1,4 @@
-//! An SMTP client that sends what it is told, line by line, right or wrong.
+//! An SMTP client that sends whatever a test gives it, line by line, right or wrong.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use crate::wire::{Stream, Wire};
+use crate::wire::{Wire, WireStream};
 use crate::within;
 
-/// One session. Every method waits at most [`crate::PATIENCE`] and panics, with the dialogue so far, when
-/// something else happens than it says.
+/// One SMTP session. Every method waits at most [`crate::PATIENCE`] and panics, showing the dialogue so far, when
+/// something unexpected happens.
 pub struct Client {
     wire: Wire,
     dialogue: String,
 }
 
-/// A reply, all its lines.
+/// An SMTP reply with all its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The code of the last line; every line has the same.
+pub struct SmtpReply {
+    /// The reply code, which is the same on every line.
     pub code: u16,
-    /// The texts after code and separator.
+    /// The text of each line, after code and separator.
     pub lines: Vec<String>,
 }
 
-impl Reply {
+impl SmtpReply {
     /// The lines, joined by "\n".
     pub fn text(&self) -> String {
         self.lines.join("\n")
@@ -42,12 +42,12 @@ impl Reply {
 }
 
 impl Client {
-    /// Connects and reads nothing yet.
+    /// Connects without reading anything.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::over(connect(address).await)
     }
 
-    /// Connects from this address of ours: any in 127.0.0.0/8, where the system has all of them.
+    /// Connects from this local address: any in 127.0.0.0/8, if the system has all of them.
     pub async fn connect_from(from: std::net::IpAddr, to: SocketAddr) -> Self {
         let socket = match from {
             std::net::IpAddr::V4(_) => TcpSocket::new_v4(),
@@ -65,8 +65,8 @@ impl Client {
         Self::over(handshake(stream, config, name).await)
     }
 
-    /// Any connected stream.
-    fn over(stream: impl Stream + 'static) -> Self {
+    /// Uses a connected stream.
+    fn over(stream: impl WireStream + 'static) -> Self {
         Self { wire: Wire::new(stream), dialogue: String::new() }
     }
 
@@ -82,16 +82,16 @@ impl Client {
         sent.unwrap_or_else(|error| panic!("cannot send: {error}\n{}", self.dialogue));
     }
 
-    /// The next reply.
-    pub async fn reply(&mut self) -> Reply {
+    /// Reads the next reply.
+    pub async fn reply(&mut self) -> SmtpReply {
         match self.try_reply().await {
             Some(reply) => reply,
             None => panic!("the peer closed the session\n{}", self.dialogue),
         }
     }
 
-    /// The next reply; none when the peer closes the session instead.
-    pub async fn try_reply(&mut self) -> Option<Reply> {
+    /// Reads the next reply; none when the peer closes the session instead.
+    pub async fn try_reply(&mut self) -> Option<SmtpReply> {
         let mut lines = Vec::new();
         loop {
             let line = within("a reply", self.wire.line()).await.unwrap_or_default();
@@ -103,20 +103,20 @@ impl Client {
             let (code, last, text) = self.parse(&line);
             lines.push(text);
             if last {
-                return Some(Reply { code, lines });
+                return Some(SmtpReply { code, lines });
             }
         }
     }
 
-    /// The next reply, which must have this code.
-    pub async fn expect(&mut self, code: u16) -> Reply {
+    /// Reads the next reply, which must have this code.
+    pub async fn expect(&mut self, code: u16) -> SmtpReply {
         let reply = self.reply().await;
         assert_eq!(reply.code, code, "an unexpected reply\n{}", self.dialogue);
         reply
     }
 
     /// Sends a line and expects a code.
-    pub async fn ask(&mut self, line: &str, code: u16) -> Reply {
+    pub async fn ask(&mut self, line: &str, code: u16) -> SmtpReply {
         self.send(line).await;
         self.expect(code).await
     }
@@ -128,13 +128,13 @@ impl Client {
         }
     }
 
-    /// Reads the greeting and says EHLO; the reply to it.
-    pub async fn hello(&mut self, name: &str) -> Reply {
+    /// Reads the greeting and sends EHLO; returns the reply to it.
+    pub async fn hello(&mut self, name: &str) -> SmtpReply {
         self.expect(220).await;
         self.ask(&format!("EHLO {name}"), 250).await
     }
 
-    /// STARTTLS and the handshake; EHLO is to be said again.
+    /// Sends STARTTLS and performs the handshake; EHLO must be sent again.
     pub async fn starttls(mut self, config: Arc<ClientConfig>, name: &str) -> Self {
         self.ask("STARTTLS", 220).await;
         let (stream, early) = self.wire.into_parts();
@@ -144,15 +144,15 @@ impl Client {
         client
     }
 
-    /// A whole transaction in which every step succeeds; the final reply. `message` has CRLF line ends and
-    /// is dot-stuffed here.
-    pub async fn deliver(&mut self, sender: &str, recipients: &[&str], message: &[u8]) -> Reply {
+    /// Performs a whole transaction in which every step must succeed; returns the final reply. `message` has CRLF line
+    /// ends and is dot-stuffed here.
+    pub async fn deliver(&mut self, sender: &str, recipients: &[&str], message: &[u8]) -> SmtpReply {
         self.envelope(sender, recipients).await;
         self.send_data(message).await;
         self.expect(250).await
     }
 
-    /// MAIL, RCPT and DATA, each of which succeeds.
+    /// Sends MAIL, RCPT and DATA, each of which must succeed.
     pub async fn envelope(&mut self, sender: &str, recipients: &[&str]) {
         self.ask(&format!("MAIL FROM:<{sender}>"), 250).await;
         for recipient in recipients {
@@ -161,7 +161,7 @@ impl Client {
         self.ask("DATA", 354).await;
     }
 
-    /// The content after a 354, dot-stuffed, and the end of it (RFC 5321 section 4.5.2).
+    /// Sends the content after a 354, dot-stuffed, and its end (RFC 5321 section 4.5.2).
     pub async fn send_data(&mut self, message: &[u8]) {
         let mut stuffed = Vec::with_capacity(message.len() + 5);
         for line in message.split_inclusive(|&byte| byte == b'\n') {
@@ -197,10 +197,10 @@ async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 async fn handshake(
-    stream: impl Stream + 'static,
+    stream: impl WireStream + 'static,
     config: Arc<ClientConfig>,
     name: &str,
-) -> tokio_rustls::client::TlsStream<impl Stream + 'static> {
+) -> tokio_rustls::client::TlsStream<impl WireStream + 'static> {
     let name = ServerName::try_from(name.to_owned()).expect("a server name");
     let connecting = TlsConnector::from(config).connect(name, stream);
     within("a TLS handshake", connecting).await.unwrap_or_else(|error| panic!("no TLS: {error}"))

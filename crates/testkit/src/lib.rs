@@ -1,10 +1,10 @@
-//! The other side of every test: name servers, certificate authorities, mail servers and clients that do
-//! what a test tells them, on loopback and on ports that the system chooses.
+//! The other side of every test: name servers, certificate authorities, mail servers and clients that do what a test
+//! wants, on loopback and on ports chosen by the system.
 //!
-//! Nothing here shares protocol code with the gateway, for it is the judge: the [`Sink`] reads SMTP on its
-//! own and writes down each thing that a client did wrong. Everything waits by notification and under one
-//! limit, [`PATIENCE`]; when that passes, or a peer does something else than was expected, it panics and
-//! says what it was waiting for. Only tests depend on this crate.
+//! Nothing here shares protocol code with the gateway, which it has to judge: the [`Sink`] has its own SMTP parser and
+//! records each violation of a client. Everything waits by notification and with one limit, [`PATIENCE`]; when that
+//! passes, or a peer does something unexpected, it panics and says what it was waiting for. Only tests depend on this
+//! crate.
 
 mod ca;
 mod client;
@@ -20,8 +20,8 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use ca::{Leaf, LeafFiles, TestCa};
-pub use client::{Client, Reply};
-/// What zones hold, for tests that know of no resolver.
+pub use client::{Client, SmtpReply};
+/// The records of zones, for tests that do not use the crate `dns`.
 pub use pintle_dns::{Record, RecordKind};
 pub use resolver::StaticResolver;
 pub use sink::{Act, Script, Sink, SinkCommand, SinkLog, SinkPath, SinkStep, SinkTransaction};
@@ -30,7 +30,7 @@ pub use tempfile::TempDir;
 pub use zone_fault::{ELSEWHERE, FLOOD, HUGE, LIE, ZoneFault};
 pub use zone_server::{DnsQuestion, ZoneServer};
 
-/// How long anything here waits before it declares the test failed: long enough for a starved machine.
+/// How long anything here waits before it fails the test: long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for `future`, and panics with `what` when [`PATIENCE`] is over.

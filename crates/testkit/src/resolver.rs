@@ -1,4 +1,4 @@
-//! A resolver that answers from a map: for tests of what is done with answers, not of how they are got.
+//! A resolver that answers from a map: for tests of code that uses answers, not of resolving.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 
-/// Answers what it was told, `NxDomain` for names it has never heard of, `NoData` for other kinds of known
-/// names. Clones share everything, so a test can keep one and change it while the other is in use.
+/// Answers with the records that it was given, `NxDomain` for unknown names, `NoData` for other kinds of known names.
+/// Clones share everything, so a test can keep one and change it while another is in use.
 #[derive(Clone, Debug, Default)]
 pub struct StaticResolver {
     state: Arc<Mutex<StaticState>>,
@@ -23,7 +23,7 @@ struct StaticState {
 }
 
 impl StaticResolver {
-    /// Knows no name.
+    /// A resolver without any name.
     pub fn new() -> Self {
         Self::default()
     }
@@ -44,7 +44,7 @@ impl StaticResolver {
     /// Adds an A or AAAA record.
     ///
     /// # Panics
-    /// When `address` is none.
+    /// When `address` is not an IP address.
     #[must_use]
     pub fn with_address(self, name: &str, address: &str) -> Self {
         let record = match address.parse().expect("an IP address") {
@@ -54,7 +54,7 @@ impl StaticResolver {
         self.with(name, record)
     }
 
-    /// Lets every question of this name and kind fail; the name then counts as known.
+    /// Makes every query of this name and kind fail; the name then counts as known.
     #[must_use]
     pub fn with_fault(self, name: &str, kind: RecordKind, fault: DnsError) -> Self {
         self.fail(name, kind, fault);
@@ -71,12 +71,12 @@ impl StaticResolver {
         self.state().faults.insert((key(name), kind), fault);
     }
 
-    /// Takes a fault back.
+    /// Removes a fault.
     pub fn heal(&self, name: &str, kind: RecordKind) {
         self.state().faults.remove(&(key(name), kind));
     }
 
-    /// Every question so far, in order.
+    /// All queries so far, in order.
     pub fn asked(&self) -> Vec<(String, RecordKind)> {
         self.state().asked.clone()
     }
@@ -104,7 +104,7 @@ impl StaticState {
             }
             match self.step(&owner, kind)? {
                 LookupStep::Found(records) => {
-                    return Ok(DnsAnswer { records, ttl: Duration::from_secs(300), secure: false });
+                    return Ok(DnsAnswer { records, ttl: Duration::from_secs(300) });
                 }
                 LookupStep::Alias(target) => owner = target,
             }

@@ -1,7 +1,7 @@
 //! SPF cases in the format of the public test suite for RFC 7208: scenarios, each with a zone and with checks against it.
 //!
-//! The format's own rules are kept: a record of the old type SPF stands for TXT too, unless its name has TXT records or
-//! says `TXT: NONE`; and `TIMEOUT` holds for the kinds of which the name has no record.
+//! The format's rules are followed: a record of the old type SPF also stands for TXT, unless its name has TXT records
+//! or `TXT: NONE`; and `TIMEOUT` applies to the kinds of which the name has no record.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,34 +13,34 @@ use serde_json::Value;
 /// A zone, and checks against it.
 #[derive(Clone, Debug)]
 pub struct SpfScenario {
-    /// Its title.
+    /// The scenario's title.
     pub description: String,
-    /// By name.
+    /// The checks, in the order of their names.
     pub cases: Vec<SpfCase>,
-    /// What DNS knows; names have any characters.
+    /// The DNS records; their names may contain any characters.
     pub records: Vec<(String, Record)>,
-    /// Questions that are never answered.
+    /// The queries that are never answered.
     pub silent: Vec<(String, RecordKind)>,
 }
 
 /// One check.
 #[derive(Clone, Debug)]
 pub struct SpfCase {
-    /// Unique within its scenario.
+    /// The name of the case, unique within its scenario.
     pub name: String,
     /// The HELO argument.
     pub helo: String,
-    /// The client.
+    /// The client's address.
     pub host: IpAddr,
     /// The reverse-path, without brackets; empty for the null one.
     pub sender: String,
-    /// The results that are right, in the words of RFC 8601.
+    /// The acceptable results, in the terms of RFC 8601.
     pub results: Vec<String>,
-    /// Where the suite says something of the explanation: `Some(None)` means that there must be none.
+    /// The explanation that the suite expects, if it says: `Some(None)` means that there must be none.
     pub explanation: Option<Option<String>>,
 }
 
-/// The kinds that a check may ask for.
+/// The kinds of record that a check may query.
 const KINDS: [RecordKind; 5] =
     [RecordKind::A, RecordKind::Aaaa, RecordKind::Mx, RecordKind::Ptr, RecordKind::Txt];
 
@@ -48,7 +48,7 @@ impl SpfScenario {
     /// Reads a file of the repository's `tests/data/spf`.
     ///
     /// # Panics
-    /// When it is missing or not in the format.
+    /// When the file is missing or malformed.
     pub fn read(file: &str) -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/spf");
         let text = std::fs::read_to_string(folder.join(file));
@@ -74,7 +74,7 @@ fn scenario(document: &Value) -> SpfScenario {
 
 impl SpfScenario {
     fn add(&mut self, name: &str, values: &[Value]) {
-        // By kind, in the order of the file.
+        // By kind of record, in the order of the file.
         let mut found: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
         for (kind, value) in values.iter().filter(|value| value.is_object()).flat_map(entries) {
             found.entry(kind.clone()).or_default().push(value);
@@ -114,7 +114,7 @@ fn case(name: &str, case: &Value) -> SpfCase {
     }
 }
 
-/// A record; none for the word that stands for none.
+/// Parses a record; none for the word `NONE`.
 fn record(kind: &str, value: &Value) -> Option<Record> {
     if value.as_str() == Some("NONE") {
         return None;
@@ -136,7 +136,7 @@ fn record(kind: &str, value: &Value) -> Option<Record> {
     })
 }
 
-/// The format writes an octet as the character of its number.
+/// The format encodes an octet as the character with its number.
 fn octets(text: &str) -> Vec<u8> {
     text.chars().map(|c| u8::try_from(c).expect("a character that stands for an octet")).collect()
 }

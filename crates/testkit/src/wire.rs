@@ -4,20 +4,20 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+pub(crate) trait WireStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> WireStream for T {}
 
 pub(crate) struct Wire {
-    stream: Box<dyn Stream>,
+    stream: Box<dyn WireStream>,
     buffer: Vec<u8>,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn new(stream: impl WireStream + 'static) -> Self {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// The next line with its end; at the end of the stream, what is left, which may be nothing.
+    /// Reads the next line with its line end. At the end of the stream, the rest, which may be empty.
     pub(crate) async fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut searched = 0;
         loop {
@@ -31,7 +31,7 @@ impl Wire {
         }
     }
 
-    /// Exactly `length` bytes.
+    /// Reads exactly `length` bytes.
     pub(crate) async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < length {
             if !self.fill().await? {
@@ -46,13 +46,13 @@ impl Wire {
         self.stream.flush().await
     }
 
-    /// Bytes that have arrived and not been asked for yet.
+    /// The number of bytes that have arrived and have not been read yet.
     pub(crate) fn ahead(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The stream itself, for a handshake, with what was read too early.
-    pub(crate) fn into_parts(self) -> (Box<dyn Stream>, Vec<u8>) {
+    /// Returns the stream, for a handshake, and the bytes that were read too early.
+    pub(crate) fn into_parts(self) -> (Box<dyn WireStream>, Vec<u8>) {
         (self.stream, self.buffer)
     }
 
@@ -61,7 +61,7 @@ impl Wire {
         std::mem::replace(&mut self.buffer, rest)
     }
 
-    /// False at the end of the stream.
+    /// Reads more bytes; false at the end of the stream.
     async fn fill(&mut self) -> io::Result<bool> {
         Ok(self.stream.read_buf(&mut self.buffer).await? > 0)
     }

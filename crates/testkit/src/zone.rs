@@ -1,4 +1,4 @@
-//! Zones out of plain text, and the answer that an authoritative server would find in them.
+//! Zones from plain text, and the answers that an authoritative server would give from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,26 +11,26 @@ use pintle_dns::Record as Plain;
 #[derive(Debug)]
 pub(crate) struct ZoneData {
     records: BTreeMap<(Name, RecordType), Vec<Record>>,
-    /// Every name that exists, those above a record included (RFC 8020).
+    /// Every existing name, including those above a record (RFC 8020).
     names: BTreeSet<Name>,
 }
 
-/// What is at a name.
+/// The result of looking up a name.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ZoneLookup {
-    /// The records, led by the aliases on the way.
+    /// The records, preceded by the aliases on the way.
     Records(Vec<Record>),
-    /// The name, without this type. Aliases on the way, if any.
+    /// The name exists, but has no such record. With the aliases on the way.
     NoData(Vec<Record>),
-    /// Nothing. Aliases on the way, if any.
+    /// The name does not exist. With the aliases on the way.
     NxDomain(Vec<Record>),
 }
 
 impl ZoneData {
-    /// Reads master-file lines; names are complete with or without their last dot, lines may be indented.
+    /// Parses master-file lines; names are fully qualified with or without their final dot, and lines may be indented.
     ///
     /// # Panics
-    /// When a line is not understood.
+    /// When a line cannot be parsed.
     pub(crate) fn parse(text: &str) -> Self {
         let lines: String = text.lines().map(|line| format!("{}\n", line.trim())).collect();
         let parser = Parser::new(format!("$TTL 300\n{lines}"), None, Some(Name::root()));
@@ -45,10 +45,10 @@ impl ZoneData {
         zone
     }
 
-    /// Records as they are, whatever characters their names have.
+    /// A zone of these records, whose names may contain any characters.
     ///
     /// # Panics
-    /// When a name is too long, or a record of a kind that no test has needed yet.
+    /// When a name is too long, or for a kind of record that is not supported here.
     pub(crate) fn of(records: &[(String, Plain)]) -> Self {
         let mut zone = Self { records: BTreeMap::new(), names: BTreeSet::new() };
         for (owner, record) in records {
@@ -97,7 +97,7 @@ impl ZoneData {
     }
 }
 
-/// Octets between dots; nothing is an escape.
+/// A name of octets between dots; there are no escapes.
 fn plain_name(text: &str) -> Name {
     let labels = text.trim_end_matches('.').split('.').filter(|label| !label.is_empty());
     let name = Name::from_labels(labels.map(str::as_bytes));
@@ -109,7 +109,7 @@ fn plain_data(record: &Plain) -> RData {
         Plain::A(address) => RData::A(A(*address)),
         Plain::Aaaa(address) => RData::AAAA(AAAA(*address)),
         Plain::Mx { preference, exchange } => RData::MX(MX::new(*preference, plain_name(exchange))),
-        // RFC 1035 section 3.3.14: one string or more.
+        // RFC 1035 section 3.3.14: one or more strings.
         Plain::Txt(text) if text.is_empty() => RData::TXT(TXT::from_bytes(vec![b""])),
         Plain::Txt(text) => RData::TXT(TXT::from_bytes(text.chunks(255).collect())),
         Plain::Ptr(name) => RData::PTR(PTR(plain_name(name))),

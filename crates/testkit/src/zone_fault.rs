@@ -1,4 +1,4 @@
-//! The ways in which the zone server can fail: what goes over the wire instead of the truth.
+//! The ways in which the zone server can fail: what it sends instead of the correct answer.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -9,61 +9,62 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// A way to fail.
 ///
-/// What spoils the exchange itself, rather than an answer, happens over UDP, and over TCP nothing comes at all: a resolver
-/// asks many questions over one TCP connection, and what spoils that would fail those of others.
+/// Faults of the exchange itself, rather than of an answer, are made over UDP only, and over TCP nothing is sent: a
+/// resolver sends many queries over one TCP connection, and such a fault would break those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneFault {
-    /// Answer SERVFAIL.
+    /// Answers SERVFAIL.
     ServFail,
-    /// Answer REFUSED.
+    /// Answers REFUSED.
     Refused,
-    /// Answer that the name does not exist, whatever the zones say.
+    /// Answers that the name does not exist, whatever the zones contain.
     NxDomain,
-    /// Answer that the name has nothing of the kind.
+    /// Answers that the name has no record of this kind.
     NoData,
-    /// Answer as a server that neither knows the name nor asks for others does: other servers' names, and nothing else.
+    /// Answers like a server that neither knows the name nor resolves for others: only with the names of other servers.
     Referral,
-    /// Answer questions with EDNS that they are malformed, and others as usual.
+    /// Answers queries with EDNS with FORMERR, and others as usual.
     NoEdns,
-    /// Never answer.
+    /// Never answers.
     Silent,
-    /// Over UDP, answer when [`crate::ZoneServer::release`] is called, and not before; over TCP never.
+    /// Over UDP, answers only when [`crate::ZoneServer::release`] is called; over TCP never.
     Held,
-    /// Over UDP say only that the answer does not fit; over TCP answer as usual.
+    /// Over UDP, answers only that the answer is truncated; over TCP answers as usual.
     Truncated,
-    /// As [`Fault::Truncated`], but over TCP never answer.
+    /// As [`ZoneFault::Truncated`], but never answers over TCP.
     TruncatedAlone,
-    /// Answer with bytes that are no DNS message.
+    /// Answers with bytes that are not a DNS message.
     Garbage,
-    /// Answer under another message's id, as one who guesses would.
+    /// Answers with the id of another message, as an attacker who guesses would.
     WrongId,
-    /// Answer another question, about [`ELSEWHERE`], with [`LIE`].
+    /// Answers another question, about [`ELSEWHERE`], with [`LIE`].
     WrongQuestion,
-    /// Answer with records of [`ELSEWHERE`] alone, which hold [`LIE`].
+    /// Answers only with records of [`ELSEWHERE`], which contain [`LIE`].
     WrongOwner,
-    /// Answer as usual, and add [`LIE`] about [`ELSEWHERE`] to each section.
+    /// Answers as usual, and adds [`LIE`] about [`ELSEWHERE`] to each section.
     Poisoned,
-    /// Answer that the name is an alias of another one, and that one of the name.
+    /// Answers that the name is an alias of another one, which is an alias of the name.
     AliasLoop,
-    /// Answer with as many records of the kind as a message holds, [`FLOOD`] at most. Over UDP that is truncated.
+    /// Answers with as many records of the kind as a message can hold, at most [`FLOOD`]. Over UDP the answer is
+    /// truncated.
     Flood,
-    /// Answer with one TXT record of [`HUGE`] octets, whatever was asked for. Over UDP that is truncated.
+    /// Answers with one TXT record of [`HUGE`] octets, whatever was queried. Over UDP the answer is truncated.
     Huge,
-    /// Answer as usual with a count of records that is far too high.
+    /// Answers as usual, with a record count that is far too high.
     Overcount,
 }
 
-/// Whom lies are about.
+/// The name that false answers are about.
 pub const ELSEWHERE: &str = "elsewhere.example";
-/// The address in lies.
+/// The address in false answers.
 pub const LIE: Ipv4Addr = Ipv4Addr::new(127, 6, 6, 6);
-/// The size of the one record of [`Fault::Huge`].
+/// The size of the record of [`ZoneFault::Huge`], in octets.
 pub const HUGE: usize = 60_000;
-/// The records of [`Fault::Flood`]: the address records that fill a message, which has 65,535 octets at most (RFC 1035
-/// section 4.2.2).
+/// The number of records of [`ZoneFault::Flood`]: as many address records as fill a message, which has at most 65,535
+/// octets (RFC 1035 section 4.2.2).
 pub const FLOOD: usize = 4_000;
 
-/// In seconds, how long lies may be kept: a name that is healed is to be well at once.
+/// The TTL of false answers in seconds: when a fault is removed, the correct answer must be visible at once.
 const LIFE: u32 = 0;
 
 impl ZoneFault {
@@ -78,7 +79,7 @@ impl ZoneFault {
         }
     }
 
-    /// What is sent back instead of `truth`, the answer without a fault; none where it is not a message at all.
+    /// The message that is sent instead of `truth`, the correct answer; none when it is not a message at all.
     pub(crate) fn distort(self, truth: Message, tcp: bool) -> Option<Message> {
         let mut lie = truth;
         match self {
@@ -103,20 +104,20 @@ impl ZoneFault {
             Self::WrongOwner => lie = elsewhere(&lie, false),
             Self::Poisoned => poison(&mut lie),
             Self::AliasLoop => lie = alias_loop(&lie),
-            // The records follow when the head is written: what writes messages would not compress so many names.
+            // The records are added when the message is serialised: the library would not compress so many names.
             Self::Flood => {
                 lie = emptied(&lie);
                 lie.edns = None;
                 lie.metadata.truncation = !tcp;
             }
             Self::Huge => lie = huge(&lie),
-            // The count is not a part of the message until it is written.
+            // The count is set when the message is serialised.
             Self::Overcount => {}
         }
         Some(lie)
     }
 
-    /// The last touch, on the bytes.
+    /// Changes the serialised message.
     pub(crate) fn deface(self, bytes: &mut Vec<u8>, tcp: bool) {
         match self {
             Self::Overcount => set_count(bytes, 10_000),
@@ -126,7 +127,7 @@ impl ZoneFault {
     }
 }
 
-/// An answer to `request` that says nothing yet.
+/// An empty answer to `request`.
 pub(crate) fn blank(request: &Message) -> Message {
     let mut response = Message::response(request.id, request.op_code);
     response.metadata = Metadata::response_from_request(&request.metadata);
@@ -138,7 +139,7 @@ pub(crate) fn blank(request: &Message) -> Message {
     response
 }
 
-/// RFC 2308 section 3: the SOA record says how long the absence may be remembered.
+/// RFC 2308 section 3: the SOA record sets how long the denial may be cached.
 pub(crate) fn negative(response: &mut Message, code: ResponseCode, aliases: Vec<Record>) {
     response.metadata.response_code = code;
     response.insert_answers(aliases);
@@ -146,7 +147,7 @@ pub(crate) fn negative(response: &mut Message, code: ResponseCode, aliases: Vec<
     response.add_authority(Record::from_rdata(Name::root(), 300, RData::SOA(soa)));
 }
 
-/// The head of an answer.
+/// The header and question of an answer.
 fn emptied(truth: &Message) -> Message {
     let mut empty = Message::response(truth.id, truth.op_code);
     empty.metadata = truth.metadata;
@@ -206,7 +207,7 @@ fn alias_loop(truth: &Message) -> Message {
     lie
 }
 
-/// Fills a message that is a head and a question.
+/// Fills a message that has only a header and a question.
 fn flood(bytes: &mut Vec<u8>) {
     // RFC 1035 section 4.1.2: the question ends in its type and class.
     let end = bytes.len();
@@ -224,11 +225,11 @@ fn flood(bytes: &mut Vec<u8>) {
     set_count(bytes, count);
 }
 
-/// A record of the name in question: a pointer to it (RFC 1035 section 4.1.4), type, class, no life, and data.
+/// A record of the queried name: a pointer to it (RFC 1035 section 4.1.4), type, class, TTL 0, and data.
 fn compact(kind: [u8; 2], at: u16) -> Vec<u8> {
     let [high, low] = at.to_be_bytes();
     let data: &[u8] = match RecordType::from(u16::from_be_bytes(kind)) {
-        // On loopback, and what a list that does not serve us would say.
+        // A loopback address, as DNS lists return it to refused clients.
         RecordType::A => &[127, 255, 255, low],
         RecordType::MX => &[high, low, 0xc0, 12],
         RecordType::PTR => &[0xc0, 12],
@@ -253,7 +254,7 @@ fn huge(truth: &Message) -> Message {
     lie
 }
 
-/// A record that nobody should believe.
+/// A record that no resolver should believe.
 fn bait(owner: Name, kind: RecordType) -> Record {
     let data = match kind {
         RecordType::MX => RData::MX(MX::new(0, owner.clone())),

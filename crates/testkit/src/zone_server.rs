@@ -1,4 +1,4 @@
-//! A DNS server in the test's own process, over UDP and TCP, that can fail on purpose.
+//! A DNS server in the test process, over UDP and TCP, that can fail on purpose.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::zone::{ZoneData, ZoneLookup};
 use crate::zone_fault::{ZoneFault, blank, negative};
 
-/// Serves zones on 127.0.0.1 until it is dropped, and remembers what it was asked.
+/// Serves zones on 127.0.0.1 until it is dropped, and records all queries.
 #[derive(Debug)]
 pub struct ZoneServer {
     address: SocketAddr,
@@ -21,14 +21,14 @@ pub struct ZoneServer {
     tasks: [JoinHandle<()>; 2],
 }
 
-/// A question that arrived.
+/// A query that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsQuestion {
-    /// Lower case, without the last dot.
+    /// The name in lower case, without the final dot.
     pub name: String,
-    /// "MX", "AAAA", …
+    /// The record type: "MX", "AAAA", …
     pub kind: String,
-    /// Over TCP and not UDP.
+    /// Whether it came over TCP (and not UDP).
     pub tcp: bool,
 }
 
@@ -37,7 +37,7 @@ struct ZoneServerShared {
     zone: Mutex<ZoneData>,
     faults: Mutex<HashMap<(String, Option<String>), ZoneFault>>,
     asked: Mutex<Vec<DnsQuestion>>,
-    /// Questions over UDP that wait for their release, with who asked.
+    /// Queries over UDP that are held until their release, with the client's address.
     held: Mutex<Vec<(Vec<u8>, SocketAddr)>>,
     udp: UdpSocket,
 }
@@ -62,12 +62,12 @@ impl ZoneServer {
         Self { address, shared, tasks }
     }
 
-    /// Where it listens, UDP and TCP.
+    /// The address that it listens on, for UDP and TCP.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A resolver configuration that asks this server alone, with little patience and no hosts file.
+    /// A resolver configuration that uses only this server, with short timeouts and no hosts file.
     pub fn config(&self) -> pintle_dns::Config {
         pintle_dns::Config {
             servers: pintle_dns::NameServers::List(vec![self.address]),
@@ -76,28 +76,27 @@ impl ZoneServer {
         }
     }
 
-    /// Replaces the zones.
+    /// Replaces the zones by those in `text`, written as in [`ZoneServer::start`].
     pub fn serve(&self, text: &str) {
         *lock(&self.shared.zone) = ZoneData::parse(text);
     }
 
-    /// Replaces the zones by records whose names may be stranger than master files allow.
+    /// Replaces the zones by these records, whose names need not be valid in master files.
     pub fn serve_records(&self, records: &[(String, pintle_dns::Record)]) {
         *lock(&self.shared.zone) = ZoneData::of(records);
     }
 
-    /// Refuses connections over TCP from now on, until the server is dropped.
+    /// Refuses TCP connections from now on, until the server is dropped.
     pub fn refuse_tcp(&self) {
         self.tasks[1].abort();
     }
 
-    /// Takes back every fault of every name.
+    /// Removes all faults of all names.
     pub fn heal_all(&self) {
         lock(&self.shared.faults).clear();
     }
 
-    /// Takes back the fault [`Fault::Held`] of `name`, and answers what was asked about it meanwhile: how many questions
-    /// that were.
+    /// Removes the fault [`ZoneFault::Held`] of `name`, and answers the queries held for it. Returns their number.
     pub fn release(&self, name: &str) -> usize {
         self.heal(name);
         let held = std::mem::take(&mut *lock(&self.shared.held));
@@ -111,27 +110,27 @@ impl ZoneServer {
         released.len()
     }
 
-    /// Fails at every question about `name`.
+    /// Fails at every query about `name`.
     pub fn fail(&self, name: &str, fault: ZoneFault) {
         lock(&self.shared.faults).insert((key(name), None), fault);
     }
 
-    /// Fails at questions about `name` of one kind.
+    /// Fails at queries about `name` for one kind of record.
     pub fn fail_kind(&self, name: &str, kind: RecordKind, fault: ZoneFault) {
         lock(&self.shared.faults).insert((key(name), Some(kind.to_string())), fault);
     }
 
-    /// Takes back every fault of `name`.
+    /// Removes all faults of `name`.
     pub fn heal(&self, name: &str) {
         lock(&self.shared.faults).retain(|(owner, _), _| *owner != key(name));
     }
 
-    /// Every question so far, in order of arrival; a question repeated is there repeatedly.
+    /// All queries so far, in order of arrival, repeated ones included.
     pub fn asked(&self) -> Vec<DnsQuestion> {
         lock(&self.shared.asked).clone()
     }
 
-    /// How often `name` was asked for `kind`.
+    /// The number of queries about `name` for `kind`.
     pub fn count(&self, name: &str, kind: RecordKind) -> usize {
         let (name, kind) = (key(name), kind.to_string());
         lock(&self.shared.asked).iter().filter(|asked| asked.name == name && asked.kind == kind).count()
@@ -144,7 +143,8 @@ impl Drop for ZoneServer {
     }
 }
 
-/// The same port for both protocols, as resolvers expect. Somebody may have the UDP port, so try again.
+/// Binds the same port for both protocols, as resolvers expect. Another process may have the UDP port, so it tries
+/// again.
 async fn bind() -> (TcpListener, UdpSocket) {
     for _ in 0..100 {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
@@ -159,7 +159,7 @@ async fn bind() -> (TcpListener, UdpSocket) {
 async fn serve_udp(shared: Arc<ZoneServerShared>) {
     let mut buffer = vec![0; 65_535];
     loop {
-        // An ICMP error about an earlier answer surfaces here and means nothing.
+        // An ICMP error about an earlier answer is reported here and can be ignored.
         let Ok((length, peer)) = shared.udp.recv_from(&mut buffer).await else {
             continue;
         };
@@ -198,7 +198,7 @@ async fn serve_stream(mut stream: TcpStream, shared: Arc<ZoneServerShared>) {
 }
 
 impl ZoneServerShared {
-    /// The bytes to send back; none for silence.
+    /// The bytes to send back; none means no answer.
     fn respond(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
         let (request, mut asked) = question(bytes)?;
         asked.tcp = tcp;
@@ -222,7 +222,7 @@ impl ZoneServerShared {
         Some(bytes)
     }
 
-    /// Keeps a question for its release, where that is its name's fault.
+    /// Holds a query until its release, if that is its name's fault.
     fn hold(&self, bytes: &[u8], peer: SocketAddr) {
         let fault = question(bytes).and_then(|(_, asked)| self.fault(&asked));
         if fault == Some(ZoneFault::Held) {
@@ -236,7 +236,7 @@ impl ZoneServerShared {
         exact.or_else(|| faults.get(&(asked.name.clone(), None))).copied()
     }
 
-    /// The truth.
+    /// The correct answer.
     fn answer(&self, request: &Message) -> Message {
         let mut response = blank(request);
         let Some(query) = request.queries.first() else {
@@ -251,7 +251,7 @@ impl ZoneServerShared {
     }
 }
 
-/// A question, if it is one.
+/// Parses a query; none when it is not one.
 fn question(bytes: &[u8]) -> Option<(Message, DnsQuestion)> {
     let request = Message::from_vec(bytes).ok()?;
     let query = request.queries.first()?;
@@ -260,7 +260,7 @@ fn question(bytes: &[u8]) -> Option<(Message, DnsQuestion)> {
     Some((request, asked))
 }
 
-/// RFC 2181 section 9: what does not fit is cut, and the bit says so.
+/// RFC 2181 section 9: an answer that does not fit is truncated, and the TC bit is set.
 fn fit(response: &Message, limit: u16) -> Vec<u8> {
     let whole = response.to_vec().expect("an answer that can be written");
     if whole.len() <= usize::from(limit) {

@@ -1,4 +1,4 @@
-//! The resolver from a map behaves as the trait promises.
+//! Tests that the resolver with a map behaves as the trait requires.
 
 use pintle_dns::{DnsError, Record, RecordKind, Resolver};
 use pintle_testkit::StaticResolver;

@@ -1,4 +1,4 @@
-//! The sink takes mail, keeps to its script, and sees what a client does wrong.
+//! Tests that the sink accepts mail, follows its script, and detects protocol violations of a client.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The zone server answers by the book, over both transports. It is asked here with bytes made by hand, so
-//! that an error common to it and to the resolver under test would show.
+//! Tests that the zone server answers correctly, over both transports. The queries here are made by hand, so that an
+//! error common to the server and the tested resolver would show.
 #![expect(clippy::unwrap_used, reason = "a test that cannot reach its server has failed")]
 
 use pintle_testkit::{ZoneFault, ZoneServer, within};
@@ -48,7 +48,7 @@ fn truncated(answer: &[u8]) -> bool {
     answer[2] & 0x02 != 0
 }
 
-/// Answer and authority records.
+/// The answer and authority records.
 fn counts(answer: &[u8]) -> (u8, u8) {
     (answer[7], answer[9])
 }

@@ -1,4 +1,4 @@
-//! Server and client sides shaking hands with each other and with plain rustls, over a pipe in memory.
+//! Handshakes of the server and client sides with each other and with plain rustls, over a pipe in memory.
 
 use std::fs;
 use std::path::Path;
@@ -64,7 +64,7 @@ async fn shake(server: &ServerTls, client: &ClientTls, policy: ClientPolicy, hos
     let (mut accepted, mut connected) =
         tokio::join!(server.accept(ours), client.connect(policy, host, theirs));
     if let (Ok((ours, _)), Ok((theirs, _))) = (&mut accepted, &mut connected) {
-        // In TLS 1.3 the ticket comes after the handshake, and is found with the first data.
+        // In TLS 1.3 the ticket comes after the handshake, and is read with the first data.
         ours.write_all(b"x").await.expect("written");
         ours.flush().await.expect("written");
         assert_eq!(theirs.read_u8().await.expect("read"), b'x');
@@ -75,7 +75,7 @@ async fn shake(server: &ServerTls, client: &ClientTls, policy: ClientPolicy, hos
     )
 }
 
-/// The certificate that a plain client is shown when it asks for `host`.
+/// The certificate that a plain client gets when it asks for `host`.
 async fn shown(server: &ServerTls, config: Arc<rustls::ClientConfig>, host: &str) -> (Vec<u8>, TlsFacts) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from(host.to_owned()).expect("a name");
@@ -234,7 +234,7 @@ async fn changed_files_are_taken_over_and_bad_ones_are_not() {
     let server = ServerTls::load(&config).expect("a server");
     assert_eq!(server.reload_if_changed().expect("nothing new"), CertificateReload::Unchanged);
 
-    // The chain is renewed first: it does not fit the old key, and the old pair goes on serving.
+    // The chain is renewed first: it does not match the old key, and the old pair stays in use.
     replace(&files.chain, &new.chain_pem);
     assert!(matches!(server.reload_if_changed(), Err(TlsError::Mismatch { .. })));
     assert_eq!(shown(&server, ca.client_config(), "mx.example").await.0, old.chain()[0].to_vec());
@@ -250,7 +250,7 @@ async fn changed_files_are_taken_over_and_bad_ones_are_not() {
     assert_eq!(shown(&server, ca.client_config(), "mx.example").await.0, new.chain()[0].to_vec());
 }
 
-/// As careful programs do it: a new file takes the name.
+/// Replaces the file as careful programs do: a new file takes the name.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     fs::write(&new, text).expect("written");
@@ -321,7 +321,7 @@ fn bare_hello(version: u8) -> Vec<u8> {
     [&[22, 3, 1, 0, length(&message)][..], &message].concat()
 }
 
-/// What the server says of these octets, which come in one piece or one by one.
+/// The server's error for these octets, which come in one piece or one by one.
 async fn refusal(octets: &[u8], piece: usize) -> HandshakeError {
     let server = server(&TestCa::new().issue(&["mx.example"]));
     let (ours, mut theirs) = tokio::io::duplex(1_024);
@@ -332,7 +332,7 @@ async fn refusal(octets: &[u8], piece: usize) -> HandshakeError {
         }
         &mut theirs
     };
-    // The client stays, as one that waits for an answer does.
+    // The client stays connected, as one that waits for an answer does.
     let (accepted, _client) = tokio::join!(server.accept(ours), send);
     accepted.map(drop).expect_err("nothing to agree on")
 }

@@ -4,7 +4,7 @@
 //! The sender is signed in `on-deliver`, for that attempt alone. So the stored message keeps the address that its author
 //! used, and our own reports go there without a detour. On the way in a tag is taken off whenever there is one, whatever it
 //! is worth, but for bounces, that is mail with the null reverse-path: they are refused unless the tag is good. Servers
-//! inside never see a tag. Nobody who is trusted or has authenticated is refused anything here, and neither postmaster nor
+//! inside never see a tag. Trusted and authenticated clients are never refused here, and neither postmaster nor
 //! abuse ever loses a bounce.
 
 mod tag;
@@ -15,14 +15,14 @@ use pintle_plugin_sdk::settings::{Domain, Mailbox, Network};
 use pintle_plugin_sdk::{gateway, metrics, prelude::*};
 use serde::Deserialize;
 
-use crate::tag::{Day, Key, Worth};
+use crate::tag::{Day, TagKey, Worth};
 
 /// What the operator may configure.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batv {
     /// The first one signs, all are known.
-    keys: Vec<Key>,
+    keys: Vec<TagKey>,
     /// Domains whose addresses are signed and protected; where there are none, the gateway's own.
     #[serde(default)]
     domains: Vec<Domain>,
@@ -35,7 +35,7 @@ struct Batv {
     #[serde(default)]
     accept_receipts: bool,
     /// Until this day bounces without a tag are taken.
-    accept_untagged_until: Option<Date>,
+    accept_untagged_until: Option<ConfigDate>,
     /// Mail to these leaves with the address as it is.
     #[serde(default)]
     unsigned_recipients: Vec<Mailbox>,
@@ -53,26 +53,28 @@ struct Batv {
 enum RefuseAt {
     #[default]
     Rcpt,
-    /// After the header: whoever only asks whether an address exists, as callouts do, hears that it does.
+    /// After the header: clients that only check whether an address exists (callouts) get 250.
     Data,
 }
 
 /// A day, `2026-12-31`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct Date(Day);
+struct ConfigDate(Day);
 
-impl TryFrom<String> for Date {
+impl TryFrom<String> for ConfigDate {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        tag::day(&text).map(Self).ok_or_else(|| format!("{text:?} is no day: write it like \"2026-12-31\""))
+        tag::day(&text)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a day: write it like \"2026-12-31\""))
     }
 }
 
 /// What a recipient of ours is.
 #[derive(Debug, PartialEq)]
-enum Target {
+enum BounceRecipient {
     /// No business of this plugin.
     Elsewhere,
     /// Ours, as it should be for a bounce. With a tag: the address without.
@@ -89,7 +91,7 @@ impl Plugin for Batv {
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         let mut mistakes = Vec::new();
         if self.keys.is_empty() {
-            mistakes.push(mistake("/keys", "empty, so nothing can be signed"));
+            mistakes.push(mistake("/keys", "no keys, so nothing can be signed"));
         }
         for (at, key) in self.keys.iter().enumerate() {
             if key.number > 9 {
@@ -99,7 +101,7 @@ impl Plugin for Batv {
                 mistakes.push(mistake(format!("/keys/{at}/number"), "another key has this number"));
             }
             if key.secret.len() < MIN_SECRET {
-                let text = format!("shorter than {MIN_SECRET} characters, which can be guessed");
+                let text = format!("shorter than {MIN_SECRET} characters, so it could be guessed");
                 mistakes.push(mistake(format!("/keys/{at}/secret"), text));
             }
         }
@@ -133,7 +135,7 @@ impl Batv {
             }
             None => {
                 metrics::count("too_long", 1, &[]);
-                debug!(sender = sender; "too long for a tag: it leaves as it is");
+                debug!(sender = sender; "too long for a tag: sent unsigned");
             }
         }
         Ok(Verdict::Next)
@@ -145,10 +147,10 @@ impl Batv {
         let judged = is_bounce && session.is_stranger() && !self.is_exempt(&session);
         let ours = self.is_ours(&rcpt.address);
         match self.target(&rcpt.address, ours, today()) {
-            Target::Elsewhere => {}
-            Target::Bad(why, _) if judged => return self.refuse(rcpt, why),
-            Target::Bad(_, plain) => strip(rcpt, plain.as_ref())?,
-            Target::Good(plain) => {
+            BounceRecipient::Elsewhere => {}
+            BounceRecipient::Bad(why, _) if judged => return self.refuse(rcpt, why),
+            BounceRecipient::Bad(_, plain) => strip(rcpt, plain.as_ref())?,
+            BounceRecipient::Good(plain) => {
                 if is_bounce && plain.is_some() {
                     metrics::count("valid", 1, &[]);
                 }
@@ -174,16 +176,20 @@ impl Batv {
 
     /// Refuses this recipient of a bounce, now or when the header has come.
     fn refuse(&self, rcpt: &Recipient, why: &'static str) -> Result<Verdict, HostError> {
-        let learning = why == UNTAGGED && self.accept_untagged_until.is_some_and(|Date(day)| today() < day);
+        let learning =
+            why == UNTAGGED && self.accept_untagged_until.is_some_and(|ConfigDate(day)| today() < day);
         if learning {
             metrics::count("would_refuse", 1, &[]);
-            info!(rcpt = rcpt.address; "a bounce without a tag would be refused from another day on");
+            info!(rcpt = rcpt.address; "a bounce without a tag would be refused after accept_untagged_until");
             return Ok(Verdict::Next);
         }
         metrics::count("refused", 1, &[("why", why)]);
-        info!(rcpt = rcpt.address; "a bounce of no mail of ours: {why}");
-        let text =
-            format!("This is no answer to mail of ours: the return address <{}> {}", rcpt.address, said(why));
+        info!(rcpt = rcpt.address; "a bounce of mail that we did not send: {why}");
+        let text = format!(
+            "This bounce answers no mail that we sent: the return address <{}> {}",
+            rcpt.address,
+            said(why)
+        );
         // Callouts ask about one recipient. With several, a refusal after the header would hit those as well whose bounce
         // this is; so each but the first is told at once, and after a bad first one nobody else is let in.
         if self.refuse_at == RefuseAt::Rcpt || transaction::recipients().len() > 1 {
@@ -194,23 +200,27 @@ impl Batv {
     }
 
     /// What a recipient is, where `ours` says whether its domain is protected.
-    fn target(&self, address: &Address, ours: bool, today: Day) -> Target {
+    fn target(&self, address: &Address, ours: bool, today: Day) -> BounceRecipient {
         if !ours {
-            return Target::Elsewhere;
+            return BounceRecipient::Elsewhere;
         }
         let Some(tagged) = tag::read(&address.local) else {
             // What could not be signed on its way out comes back as it is.
             let taken = self.takes_any(address) || !tag::is_taggable(address);
-            return if taken { Target::Good(None) } else { Target::Bad(UNTAGGED, None) };
+            return if taken { BounceRecipient::Good(None) } else { BounceRecipient::Bad(UNTAGGED, None) };
         };
         let plain = Address { local: tagged.local.to_owned(), ..address.clone() };
         let why = match tagged.worth(&self.keys, &address.domain_ascii, today, self.valid_days) {
-            Worth::Valid => return Target::Good(Some(plain)),
+            Worth::Valid => return BounceRecipient::Good(Some(plain)),
             Worth::Expired => EXPIRED,
             Worth::UnknownKey => UNKNOWN_KEY,
             Worth::Forged => FORGED,
         };
-        if self.takes_any(&plain) { Target::Good(Some(plain)) } else { Target::Bad(why, Some(plain)) }
+        if self.takes_any(&plain) {
+            BounceRecipient::Good(Some(plain))
+        } else {
+            BounceRecipient::Bad(why, Some(plain))
+        }
     }
 
     fn is_signed(&self, sender: &Address) -> bool {
@@ -263,10 +273,10 @@ const FORGED: &str = "forged";
 /// The same for those who wonder why their bounce was refused.
 fn said(why: &str) -> &'static str {
     match why {
-        UNTAGGED => "bears no tag (BATV), and all that we send does",
-        EXPIRED => "bears a tag (BATV) that has expired",
-        UNKNOWN_KEY => "bears a tag (BATV) of no key of ours",
-        _ => "bears a tag (BATV) that we did not make",
+        UNTAGGED => "has no BATV tag, and all our mail has one",
+        EXPIRED => "has a BATV tag that has expired",
+        UNKNOWN_KEY => "has a BATV tag of a key that we do not have",
+        _ => "has a BATV tag that we did not make",
     }
 }
 
@@ -301,7 +311,7 @@ fn names_receipt(content_type: &str) -> bool {
 fn strip(rcpt: &Recipient, plain: Option<&Address>) -> Result<(), HostError> {
     let Some(plain) = plain else { return Ok(()) };
     metrics::count("stripped", 1, &[]);
-    debug!(rcpt = rcpt.address; "the tag is taken off: {plain}");
+    debug!(rcpt = rcpt.address; "tag removed: {plain}");
     transaction::rewrite_recipient(rcpt.id, &plain.to_string())
 }
 
@@ -321,7 +331,7 @@ mod tests {
 
     fn plugin() -> Batv {
         Batv {
-            keys: vec![Key { number: 0, secret: "0123456789abcdef".to_owned() }],
+            keys: vec![TagKey { number: 0, secret: "0123456789abcdef".to_owned() }],
             domains: vec!["ours.example".to_owned().try_into().unwrap()],
             valid_days: 7,
             refuse_at: RefuseAt::Rcpt,
@@ -338,7 +348,7 @@ mod tests {
         Address { local: local.to_owned(), domain: domain.clone(), domain_ascii: domain }
     }
 
-    fn target(local: &str) -> Target {
+    fn target(local: &str) -> BounceRecipient {
         plugin().target(&address(local), true, 1_000)
     }
 
@@ -347,20 +357,20 @@ mod tests {
         let signed = tag::sign(&plugin().keys[0], &address("ann"), 1_007).unwrap().local;
         let old = tag::sign(&plugin().keys[0], &address("ann"), 999).unwrap().local;
         let plain = || Some(address("ann"));
-        assert_eq!(target(&signed), Target::Good(plain()));
-        assert_eq!(target(&old), Target::Bad(EXPIRED, plain()));
-        assert_eq!(target("prvs=0007000000=ann"), Target::Bad(FORGED, plain()));
-        assert_eq!(target("prvs=1007000000=ann"), Target::Bad(UNKNOWN_KEY, plain()));
-        assert_eq!(target("ann"), Target::Bad(UNTAGGED, None));
-        assert_eq!(plugin().target(&address("ann"), false, 1_000), Target::Elsewhere);
+        assert_eq!(target(&signed), BounceRecipient::Good(plain()));
+        assert_eq!(target(&old), BounceRecipient::Bad(EXPIRED, plain()));
+        assert_eq!(target("prvs=0007000000=ann"), BounceRecipient::Bad(FORGED, plain()));
+        assert_eq!(target("prvs=1007000000=ann"), BounceRecipient::Bad(UNKNOWN_KEY, plain()));
+        assert_eq!(target("ann"), BounceRecipient::Bad(UNTAGGED, None));
+        assert_eq!(plugin().target(&address("ann"), false, 1_000), BounceRecipient::Elsewhere);
     }
 
     #[test]
     fn some_addresses_take_any_bounce() {
         for local in ["Postmaster", "abuse", "list", &"a".repeat(226)] {
-            assert_eq!(target(local), Target::Good(None), "{local}");
+            assert_eq!(target(local), BounceRecipient::Good(None), "{local}");
         }
-        assert_eq!(target("prvs=0007000000=abuse"), Target::Good(Some(address("abuse"))));
+        assert_eq!(target("prvs=0007000000=abuse"), BounceRecipient::Good(Some(address("abuse"))));
     }
 
     #[test]
@@ -382,8 +392,8 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_places() {
         let mut plugin = Batv { valid_days: 0, accept_receipts: true, ..plugin() };
-        plugin.keys.push(Key { number: 0, secret: "short".to_owned() });
-        plugin.keys.push(Key { number: 10, secret: "0123456789abcdef".to_owned() });
+        plugin.keys.push(TagKey { number: 0, secret: "short".to_owned() });
+        plugin.keys.push(TagKey { number: 10, secret: "0123456789abcdef".to_owned() });
         let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
         assert_eq!(
             places,
@@ -391,6 +401,6 @@ mod tests {
         );
         plugin.keys.clear();
         assert_eq!(plugin.check().unwrap_err()[0].at, "/keys");
-        assert!(Date::try_from("tomorrow".to_owned()).is_err());
+        assert!(ConfigDate::try_from("tomorrow".to_owned()).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! HMAC-SHA1 over K, DDD and the address.
 //!
 //! The address is hashed in lower case, its domain in A-labels, and the hexadecimal digits and the word `prvs` are read in
-//! any case: some servers change the case of what they send back, and nobody is to lose a bounce for that. Whoever forges
+//! any case: some servers change the case of what they send back, and no bounce should be lost for that. Someone who forges
 //! gains nothing by it. There is no clock here: the day is a parameter.
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,7 +17,7 @@ pub(crate) type Day = u64;
 /// A key and its number, which stands in each tag that it made.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Key {
+pub(crate) struct TagKey {
     pub(crate) number: u8,
     pub(crate) secret: String,
 }
@@ -56,7 +56,7 @@ const MAX_ADDRESS: usize = 254;
 const LEEWAY: u64 = 1;
 
 /// The address with a tag that expires on this day; none where it would become too long to be sent.
-pub(crate) fn sign(key: &Key, address: &Address, expires: Day) -> Option<Address> {
+pub(crate) fn sign(key: &TagKey, address: &Address, expires: Day) -> Option<Address> {
     let day = u16::try_from(expires % ROUND).unwrap_or(0);
     let code = hmac(key, day, &address.local, &address.domain_ascii).finalize().into_bytes();
     let hex: String = code.iter().take(HASH).map(|octet| format!("{octet:02x}")).collect();
@@ -97,8 +97,8 @@ pub(crate) fn read(local: &str) -> Option<Tagged<'_>> {
 }
 
 impl Tagged<'_> {
-    /// What it is worth today before an address of this domain, where tags are made for so many days.
-    pub(crate) fn worth(&self, keys: &[Key], domain: &str, today: Day, days: u16) -> Worth {
+    /// Whether the tag is valid today for an address of this domain, where tags are valid for `days` days.
+    pub(crate) fn worth(&self, keys: &[TagKey], domain: &str, today: Day, days: u16) -> Worth {
         let Some(key) = keys.iter().find(|key| key.number == self.number) else {
             return Worth::UnknownKey;
         };
@@ -112,7 +112,7 @@ impl Tagged<'_> {
     }
 }
 
-fn hmac(key: &Key, day: u16, local: &str, domain: &str) -> Hmac<Sha1> {
+fn hmac(key: &TagKey, day: u16, local: &str, domain: &str) -> Hmac<Sha1> {
     // A key of any length will do for HMAC (RFC 2104 section 2), so that this cannot fail.
     let mut hmac = Hmac::<Sha1>::new_from_slice(key.secret.as_bytes()).unwrap_or_else(|_| unreachable!());
     hmac.update(format!("{}{day:03}{}@{domain}", key.number, local.to_lowercase()).as_bytes());
@@ -143,8 +143,8 @@ pub(crate) fn day(text: &str) -> Option<Day> {
 mod tests {
     use super::*;
 
-    fn key(number: u8, secret: &str) -> Key {
-        Key { number, secret: secret.to_owned() }
+    fn key(number: u8, secret: &str) -> TagKey {
+        TagKey { number, secret: secret.to_owned() }
     }
 
     fn address(local: &str) -> Address {

@@ -1,12 +1,12 @@
-//! DKIM (RFC 6376) and ARC sealing (RFC 8617): whose signatures a stranger's message bears is reported, and acted on where
+//! DKIM (RFC 6376) and ARC sealing (RFC 8617): the signatures of a stranger's message are reported, and acted on where
 //! the operator wants it; the mail of our own people is signed, with every key that there is for its author's domain.
 //!
 //! The gateway verifies, and signs with keys that this plugin never sees. Our people are those whom the gateway knows:
 //! authenticated, or in a trusted network. What they send is signed when it has been received, so that one signature
-//! serves all deliveries; what the gateway writes itself (its reports to senders) is received from nobody, and signed
+//! serves all deliveries; what the gateway writes itself (its reports to senders) is never received, and signed
 //! when it is delivered.
 
-use pintle_plugin_sdk::action::{Action, Finding};
+use pintle_plugin_sdk::action::{Action, ActionReason};
 use pintle_plugin_sdk::sender_auth::{self, DkimResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{fields, metrics, prelude::*};
@@ -18,7 +18,7 @@ const SIGNED: &str = "signed";
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Dkim {
-    /// What it means that a stranger's message has no signature, none that is good, or one that nobody can tell of.
+    /// Actions when a stranger's message has no signature, no valid one, or one that cannot be checked.
     none: Action,
     fail: Action,
     temperror: Action,
@@ -101,11 +101,11 @@ impl Dkim {
         };
         let text = explain(best, &signatures);
         if action.stops() {
-            info!(client = session::info().client; "not let through: {text}");
+            info!(client = session::info().client; "not passed on: {text}");
         }
         // RFC 7372 section 3.1: no signature passes, or none of the author's.
         let code = if is_missing { "7.22" } else { "7.20" };
-        action.take(&Finding { rule: "dkim", quarantine: "dkim", code, text: &text })
+        action.take(&ActionReason { rule: "dkim", quarantine: "dkim", code, text: &text })
     }
 
     /// Whether the author's domain signs all its mail, and this not.
@@ -199,7 +199,7 @@ fn explain(best: Outcome, signatures: &[DkimResult]) -> String {
     match first {
         None => "DKIM: the message is not signed".to_owned(),
         Some(_) if best == Outcome::Pass => {
-            "DKIM: the author's domain signs all its mail, and has not signed this".to_owned()
+            "DKIM: the author's domain signs all its mail, but not this message".to_owned()
         }
         Some(signature) => {
             let why = signature.reason.as_deref().unwrap_or("it does not verify");

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use pintle_plugin_sdk::action::{Action, Finding};
+use pintle_plugin_sdk::action::{Action, ActionReason};
 use pintle_plugin_sdk::sender_auth::{self, ArcResult, DmarcPolicy, DmarcResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{metrics, prelude::*};
@@ -20,7 +20,7 @@ struct Dmarc {
     reject: Action,
     quarantine: Action,
     none: Action,
-    /// What it means that nobody can tell the author.
+    /// The action when From names no author domain, or several.
     permerror: Action,
     temperror: Action,
     /// By author's domain, in place of the owner's wish.
@@ -60,23 +60,23 @@ impl Dmarc {
         let name = result.outcome.name();
         transaction::set_fact("dmarc", name)?;
         metrics::count("results", 1, &[("result", name)]);
-        let Judged { action, overridden } = self.judge(&result, &arc);
+        let DmarcJudgement { action, overridden } = self.judge(&result, &arc);
         sender_auth::report_disposition(disposition(action), overridden)?;
         if action.stops() {
             let (domain, policy) = (&result.from_domain, result.policy.name());
-            info!(client = session.client, domain = domain, policy = policy; "not let through: {name}");
+            info!(client = session.client, domain = domain, policy = policy; "not passed on: {name}");
         }
         // RFC 7372 section 3.3: no check vouches for the author.
         let authors = if result.outcome == Outcome::Permerror { from_fields()? } else { 1 };
         let text = explain(&result, authors);
-        action.take(&Finding { rule: name, quarantine: "dmarc", code: "7.26", text: &text })
+        action.take(&ActionReason { rule: name, quarantine: "dmarc", code: "7.26", text: &text })
     }
 
-    fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> Judged {
-        let wish = |action| Judged { action, overridden: None };
+    fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> DmarcJudgement {
+        let wish = |action| DmarcJudgement { action, overridden: None };
         match result.outcome {
             Outcome::Fail if self.rescues(&result.from_domain, arc) => {
-                Judged::instead(Action::PassOn, "trusted_forwarder")
+                DmarcJudgement::instead(Action::PassOn, "trusted_forwarder")
             }
             Outcome::Fail => {
                 let action = match result.policy {
@@ -85,9 +85,9 @@ impl Dmarc {
                     DmarcPolicy::None => self.none,
                 };
                 let other = self.overrides.get(&result.from_domain).copied().unwrap_or(action);
-                // Asked to refuse, and doing less, is told to the owner as our own policy.
+                // The policy is reject and the action is weaker: reported to the owner as local policy.
                 let less = disposition(other) != result.policy.name();
-                if less { Judged::instead(other, "local_policy") } else { wish(other) }
+                if less { DmarcJudgement::instead(other, "local_policy") } else { wish(other) }
             }
             Outcome::Permerror => wish(self.permerror),
             Outcome::Temperror => wish(self.temperror),
@@ -103,12 +103,12 @@ impl Dmarc {
 
 /// What is done, and why not what the owner wants (the reasons of RFC 9990).
 #[derive(Debug, PartialEq)]
-struct Judged {
+struct DmarcJudgement {
     action: Action,
     overridden: Option<&'static str>,
 }
 
-impl Judged {
+impl DmarcJudgement {
     fn instead(action: Action, why: &'static str) -> Self {
         Self { action, overridden: Some(why) }
     }
@@ -142,9 +142,9 @@ fn from_fields() -> Result<usize, HostError> {
 fn explain(result: &DmarcResult, from_fields: usize) -> String {
     match (result.outcome, from_fields) {
         (Outcome::Permerror, 0) => "the message has no From field (RFC 5322 section 3.6)".to_owned(),
-        (Outcome::Permerror, 1) => "the From field must name authors of one domain, and does not".to_owned(),
+        (Outcome::Permerror, 1) => "the From field must name authors of one domain".to_owned(),
         (Outcome::Permerror, _) => "the message has several From fields (RFC 5322 section 3.6)".to_owned(),
-        (Outcome::Temperror, _) => format!("DMARC of {}: DNS does not answer now", result.from_domain),
+        (Outcome::Temperror, _) => format!("DMARC of {}: DNS does not answer at present", result.from_domain),
         _ => format!("DMARC of {}: neither SPF nor DKIM vouches for this message", result.from_domain),
     }
 }
@@ -203,14 +203,17 @@ mod tests {
             (Outcome::Temperror, DmarcPolicy::Reject, Action::PassOn),
         ] {
             let judged = dmarc.judge(&result(outcome, policy), &none);
-            assert_eq!(judged, Judged { action, overridden: None }, "{outcome:?} {policy:?}");
+            assert_eq!(judged, DmarcJudgement { action, overridden: None }, "{outcome:?} {policy:?}");
         }
         dmarc.overrides.insert("a.example".to_owned(), Action::Score(2.0));
         let failed = result(Outcome::Fail, DmarcPolicy::Reject);
-        assert_eq!(dmarc.judge(&failed, &none), Judged::instead(Action::Score(2.0), "local_policy"));
+        assert_eq!(dmarc.judge(&failed, &none), DmarcJudgement::instead(Action::Score(2.0), "local_policy"));
         dmarc.trusted_sealers = serde_json_domains();
         let sealed = arc(Outcome::Pass, &["list.example"]);
-        assert_eq!(dmarc.judge(&failed, &sealed), Judged::instead(Action::PassOn, "trusted_forwarder"));
+        assert_eq!(
+            dmarc.judge(&failed, &sealed),
+            DmarcJudgement::instead(Action::PassOn, "trusted_forwarder")
+        );
     }
 
     #[test]

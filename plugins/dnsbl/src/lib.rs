@@ -12,7 +12,7 @@ mod lists;
 use pintle_plugin_sdk::settings::Network;
 use pintle_plugin_sdk::{Address, dns, metrics, prelude::*};
 
-use crate::lists::{Finding, List, Of, Question};
+use crate::lists::{List, ListQuestion, Listing, Of};
 
 /// What the operator may configure.
 #[derive(serde::Deserialize)]
@@ -28,7 +28,7 @@ struct Dnsbl {
     /// Local parts that anybody can write to.
     #[serde(default = "role_addresses")]
     exempt_recipients: Vec<String>,
-    /// So many different hosts in a message's links are looked up.
+    /// The most hosts in a message's links that are looked up.
     #[serde(default = "twenty")]
     max_links: usize,
 }
@@ -142,11 +142,11 @@ impl Dnsbl {
     }
 
     /// What the lists say, in one round, and their explanations, in a second one when there is something to explain.
-    fn ask(&self, questions: &[Question<'_>]) -> Vec<Finding> {
+    fn ask(&self, questions: &[ListQuestion<'_>]) -> Vec<Listing> {
         if questions.is_empty() {
             return Vec::new();
         }
-        let queries: Vec<_> = questions.iter().map(Question::query).collect();
+        let queries: Vec<_> = questions.iter().map(ListQuestion::query).collect();
         let found = lists::findings(questions, dns::query_many(&queries));
         for finding in &found {
             metrics::count("listed", 1, &[("list", &finding.zone)]);
@@ -164,7 +164,7 @@ impl Dnsbl {
         self.exempt_recipients.iter().any(|local| local.eq_ignore_ascii_case(&address.local))
     }
 
-    fn judge(&self, found: &[Finding]) -> Verdict {
+    fn judge(&self, found: &[Listing]) -> Verdict {
         let points: f64 = found.iter().map(|finding| finding.points).sum();
         let Threshold::Points(limit) = self.reject_at else {
             return Verdict::Next;
@@ -181,15 +181,15 @@ impl Dnsbl {
 }
 
 /// What is known before the message: about the client, its name and the sender.
-fn known() -> Result<Vec<Finding>, HostError> {
-    let mut all: Vec<Finding> = session::note_as("client")?.unwrap_or_default();
-    all.extend(session::note_as::<Vec<Finding>>("hello")?.unwrap_or_default());
-    all.extend(transaction::note_as::<Vec<Finding>>("sender")?.unwrap_or_default());
+fn known() -> Result<Vec<Listing>, HostError> {
+    let mut all: Vec<Listing> = session::note_as("client")?.unwrap_or_default();
+    all.extend(session::note_as::<Vec<Listing>>("hello")?.unwrap_or_default());
+    all.extend(transaction::note_as::<Vec<Listing>>("sender")?.unwrap_or_default());
     Ok(all)
 }
 
 /// The lists, for plugins that come after this one.
-fn tell(found: &[Finding]) -> Result<(), HostError> {
+fn tell(found: &[Listing]) -> Result<(), HostError> {
     if found.is_empty() {
         return Ok(());
     }
@@ -212,8 +212,8 @@ pintle_plugin_sdk::export!(Dnsbl: on_connect, on_hello, on_mail, on_rcpt, on_mes
 mod tests {
     use super::*;
 
-    fn finding(zone: &str, points: f64) -> Finding {
-        Finding { zone: zone.to_owned(), subject: "192.0.2.66".to_owned(), points, meaning: None, text: None }
+    fn finding(zone: &str, points: f64) -> Listing {
+        Listing { zone: zone.to_owned(), subject: "192.0.2.66".to_owned(), points, meaning: None, text: None }
     }
 
     fn plugin(reject_at: Threshold) -> Dnsbl {

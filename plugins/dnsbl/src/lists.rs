@@ -25,7 +25,7 @@ pub(crate) struct List {
     ipv4: bool,
     #[serde(default = "yes")]
     ipv6: bool,
-    /// What the sender is told, in place of the list's own explanation.
+    /// Text for the sender, instead of the list's own explanation.
     #[serde(default)]
     text: Option<String>,
     /// `codes`, read.
@@ -57,7 +57,7 @@ pub(crate) enum Of {
 
 /// One question to one list.
 #[derive(Debug)]
-pub(crate) struct Question<'l> {
+pub(crate) struct ListQuestion<'l> {
     list: &'l List,
     subject: String,
     /// The name to look up.
@@ -68,7 +68,7 @@ pub(crate) struct Question<'l> {
 
 /// Something is listed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Finding {
+pub(crate) struct Listing {
     pub(crate) zone: String,
     pub(crate) subject: String,
     pub(crate) points: f64,
@@ -105,10 +105,10 @@ impl List {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
         if self.zone.len() > MAX_ZONE || !self.zone.split('.').all(is_label) {
-            mistakes.push(("zone".to_owned(), format!("{:?} is no domain", self.zone)));
+            mistakes.push(("zone".to_owned(), format!("{:?} is not a domain", self.zone)));
         }
         if self.of.is_empty() {
-            mistakes.push(("of".to_owned(), "it is asked about nothing".to_owned()));
+            mistakes.push(("of".to_owned(), "it is not asked about anything".to_owned()));
         }
         for (text, code) in &self.codes {
             match range(text) {
@@ -127,25 +127,25 @@ impl List {
     }
 
     /// What the replies to one question come to. Several codes at once are several reasons; the weightiest counts.
-    fn reading(&self, records: &[String]) -> Reading {
+    fn reading(&self, records: &[String]) -> ListAnswer {
         let replies: Vec<Ipv4Addr> = records.iter().filter_map(|record| record.parse().ok()).collect();
         let is_answer = |reply: &&Ipv4Addr| match reply.octets() {
             // How lists tell a client that it may not ask (an open resolver, too many questions).
             [127, 255, 255, _] => false,
-            // The same by other lists; RFC 5782 section 5 has nobody listed so. Who counts it has named it.
+            // Other lists mean the same by 127.0.0.1, with which RFC 5782 section 5 allows no listing. It counts only if `codes` names it.
             [127, 0, 0, 1] => self.names(**reply),
             // All else is no list's answer at all: a parked domain, or a resolver that lies.
             [first, ..] => first == 127,
         };
         let answers: Vec<_> = replies.iter().filter(is_answer).collect();
         if answers.is_empty() {
-            return Reading::Refused(records.join(" "));
+            return ListAnswer::Refused(records.join(" "));
         }
         let codes = answers.iter().filter_map(|reply| self.code(**reply));
         let heaviest = codes.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
         match heaviest {
-            Some((points, meaning)) => Reading::Listed(points, meaning),
-            None => Reading::Nothing,
+            Some((points, meaning)) => ListAnswer::Listed(points, meaning),
+            None => ListAnswer::Nothing,
         }
     }
 
@@ -164,7 +164,7 @@ impl List {
 
 /// What a list's answer means.
 #[derive(Debug, PartialEq)]
-enum Reading {
+enum ListAnswer {
     Listed(f64, Option<String>),
     /// Listed for something that the operator does not count.
     Nothing,
@@ -172,13 +172,13 @@ enum Reading {
     Refused(String),
 }
 
-impl Question<'_> {
+impl ListQuestion<'_> {
     pub(crate) fn query(&self) -> Query {
         a(&self.name)
     }
 }
 
-impl Finding {
+impl Listing {
     /// For the sender: what is listed where, and why.
     pub(crate) fn explanation(&self) -> String {
         let meaning = self.meaning.as_ref().map_or_else(String::new, |meaning| format!(" ({meaning})"));
@@ -188,11 +188,15 @@ impl Finding {
 }
 
 /// The questions about addresses.
-pub(crate) fn about_addresses<'l>(lists: &'l [List], of: Of, addresses: &[IpAddress]) -> Vec<Question<'l>> {
+pub(crate) fn about_addresses<'l>(
+    lists: &'l [List],
+    of: Of,
+    addresses: &[IpAddress],
+) -> Vec<ListQuestion<'l>> {
     let question = |list: &'l List, address: &IpAddress| {
         let v4 = address.octets.len() == 4;
         let never = if v4 { loopback_v4(1) } else { mapped(loopback_v4(1)) };
-        (if v4 { list.ipv4 } else { list.ipv6 }).then(|| Question {
+        (if v4 { list.ipv4 } else { list.ipv6 }).then(|| ListQuestion {
             list,
             subject: address.text.clone(),
             name: dns::list_name(address, &list.zone),
@@ -207,7 +211,7 @@ pub(crate) fn about_addresses<'l>(lists: &'l [List], of: Of, addresses: &[IpAddr
 }
 
 /// The questions about domains; what is no domain, such as an address literal or a bare host name, is not asked about.
-pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -> Vec<Question<'l>> {
+pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -> Vec<ListQuestion<'l>> {
     let is_domain = |name: &&String| {
         name.contains('.')
             && name.len() <= 200
@@ -218,7 +222,7 @@ pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -
             })
             && name.bytes().any(|b| b.is_ascii_alphabetic())
     };
-    let question = |list: &'l List, domain: &String| Question {
+    let question = |list: &'l List, domain: &String| ListQuestion {
         list,
         subject: domain.clone(),
         name: format!("{domain}.{}", list.zone),
@@ -232,10 +236,13 @@ pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -
 }
 
 /// What the answers come to, each listing checked against its list's control name and explained.
-pub(crate) fn findings(questions: &[Question<'_>], answers: Vec<Result<Answer, DnsError>>) -> Vec<Finding> {
+pub(crate) fn findings(
+    questions: &[ListQuestion<'_>],
+    answers: Vec<Result<Answer, DnsError>>,
+) -> Vec<Listing> {
     let listed = questions.iter().zip(answers).filter_map(|(question, answer)| read(question, answer));
     let listed: Vec<_> = listed.take(MAX_LISTINGS).collect();
-    let again = |(question, _, _): &(&Question<'_>, _, _)| {
+    let again = |(question, _, _): &(&ListQuestion<'_>, _, _)| {
         [a(&question.control), Query { name: question.name.clone(), kind: RecordType::Txt }]
     };
     let mut answers = if listed.is_empty() {
@@ -251,7 +258,7 @@ pub(crate) fn findings(questions: &[Question<'_>], answers: Vec<Result<Answer, D
             continue;
         }
         let own = text.and_then(Result::ok).and_then(|answer| answer.records.into_iter().next());
-        found.push(Finding {
+        found.push(Listing {
             zone: question.list.zone.clone(),
             subject: question.subject.clone(),
             points,
@@ -263,14 +270,14 @@ pub(crate) fn findings(questions: &[Question<'_>], answers: Vec<Result<Answer, D
 }
 
 fn read<'q, 'l>(
-    question: &'q Question<'l>,
+    question: &'q ListQuestion<'l>,
     answer: Result<Answer, DnsError>,
-) -> Option<(&'q Question<'l>, f64, Option<String>)> {
+) -> Option<(&'q ListQuestion<'l>, f64, Option<String>)> {
     match answer {
         Ok(answer) => match question.list.reading(&answer.records) {
-            Reading::Listed(points, meaning) => return Some((question, points, meaning)),
-            Reading::Nothing => {}
-            Reading::Refused(reply) => report(question.list, "refuses", &reply),
+            ListAnswer::Listed(points, meaning) => return Some((question, points, meaning)),
+            ListAnswer::Nothing => {}
+            ListAnswer::Refused(reply) => report(question.list, "refuses", &reply),
         },
         Err(DnsError::Nxdomain | DnsError::NoData) => {}
         Err(error) => report(question.list, "dead", &format!("{error:?}")),
@@ -282,7 +289,7 @@ fn read<'q, 'l>(
 /// connection, and one that refuses us does so at every message and in every instance.
 fn report(list: &List, what: &'static str, detail: &str) {
     metrics::count("list_faults", 1, &[("list", &list.zone), ("fault", what)]);
-    debug!(list = list.zone; "{what}, and counts for nothing: {detail}");
+    debug!(list = list.zone; "{what}; the answer is ignored: {detail}");
 }
 
 /// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
@@ -297,19 +304,21 @@ pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
         let listed = listed.and_then(Result::ok).map(|answer| list.reading(&answer.records));
         let lists_all = matches!(unlisted, Some(Ok(_)));
         let text = failure(listed, lists_all, &always, &never);
-        wrong.extend(text.map(|text| (list.zone.clone(), format!("{text}: it counts for nothing"))));
+        wrong.extend(text.map(|text| (list.zone.clone(), format!("{text}: it is ignored"))));
     }
     wrong
 }
 
 /// What is wrong with a list, by what it says to what it must list, and by whether it lists what it must not.
-fn failure(listed: Option<Reading>, lists_all: bool, always: &str, never: &str) -> Option<String> {
+fn failure(listed: Option<ListAnswer>, lists_all: bool, always: &str, never: &str) -> Option<String> {
     match listed {
-        None => Some(format!("its test entry {always} is not listed, it is dead or does not serve us")),
-        Some(Reading::Refused(reply)) => {
+        None => Some(format!("its test entry {always} is not listed: it is dead or does not serve us")),
+        Some(ListAnswer::Refused(reply)) => {
             Some(format!("it answers {reply} to its test entry {always} and does not serve us"))
         }
-        Some(_) if lists_all => Some(format!("it lists {never}, which nobody may list, and so everything")),
+        Some(_) if lists_all => {
+            Some(format!("it lists {never}, which no list may contain, so it probably lists everything"))
+        }
         Some(_) => None,
     }
 }
@@ -378,41 +387,41 @@ mod tests {
         list
     }
 
-    fn reading(list: &List, replies: &[&str]) -> Reading {
+    fn reading(list: &List, replies: &[&str]) -> ListAnswer {
         list.reading(&replies.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]
     fn replies_mean_what_the_operator_says_and_the_weightiest_counts() {
         let mut list = with_codes();
-        assert_eq!(reading(&list, &["127.0.0.2"]), Reading::Listed(0.5, Some("spam".to_owned())));
+        assert_eq!(reading(&list, &["127.0.0.2"]), ListAnswer::Listed(0.5, Some("spam".to_owned())));
         assert_eq!(
             reading(&list, &["127.0.0.2", "127.0.0.6"]),
-            Reading::Listed(1.0, Some("infected".to_owned()))
+            ListAnswer::Listed(1.0, Some("infected".to_owned()))
         );
-        assert_eq!(reading(&list, &["127.0.0.8"]), Reading::Nothing);
-        assert_eq!(reading(&list, &["127.0.0.1"]), Reading::Refused("127.0.0.1".to_owned()));
-        assert_eq!(reading(&List::new("l"), &["127.0.0.1"]), Reading::Refused("127.0.0.1".to_owned()));
+        assert_eq!(reading(&list, &["127.0.0.8"]), ListAnswer::Nothing);
+        assert_eq!(reading(&list, &["127.0.0.1"]), ListAnswer::Refused("127.0.0.1".to_owned()));
+        assert_eq!(reading(&List::new("l"), &["127.0.0.1"]), ListAnswer::Refused("127.0.0.1".to_owned()));
         list.codes.insert("127.0.0.1".to_owned(), Code { meaning: "odd".to_owned(), weight: None });
         list.ranges.clear();
         assert!(list.prepare().is_empty());
-        assert_eq!(reading(&list, &["127.0.0.1"]), Reading::Listed(1.0, Some("odd".to_owned())));
-        assert_eq!(reading(&List::new("l"), &["127.0.0.8"]), Reading::Listed(1.0, None));
+        assert_eq!(reading(&list, &["127.0.0.1"]), ListAnswer::Listed(1.0, Some("odd".to_owned())));
+        assert_eq!(reading(&List::new("l"), &["127.0.0.8"]), ListAnswer::Listed(1.0, None));
     }
 
     #[test]
     fn a_test_says_what_is_wrong_with_a_list() {
         let says = |listed, lists_all| failure(listed, lists_all, "always", "never").unwrap_or_default();
         assert!(says(None, true).contains("always is not listed"));
-        assert!(says(Some(Reading::Refused("127.0.0.1".to_owned())), true).contains("answers 127.0.0.1"));
-        assert!(says(Some(Reading::Nothing), true).contains("lists never"));
-        assert_eq!(says(Some(Reading::Listed(1.0, None)), false), "");
+        assert!(says(Some(ListAnswer::Refused("127.0.0.1".to_owned())), true).contains("answers 127.0.0.1"));
+        assert!(says(Some(ListAnswer::Nothing), true).contains("lists never"));
+        assert_eq!(says(Some(ListAnswer::Listed(1.0, None)), false), "");
     }
 
     #[test]
     fn what_is_no_lists_answer_lists_nobody() {
         for reply in ["127.255.255.254", "127.0.0.1", "192.0.2.80", "nonsense"] {
-            assert!(matches!(reading(&List::new("l"), &[reply]), Reading::Refused(_)), "{reply}");
+            assert!(matches!(reading(&List::new("l"), &[reply]), ListAnswer::Refused(_)), "{reply}");
         }
     }
 
@@ -453,7 +462,7 @@ mod tests {
 
     #[test]
     fn an_explanation_names_subject_list_and_reason() {
-        let finding = Finding {
+        let finding = Listing {
             zone: "list.example".to_owned(),
             subject: "192.0.2.66".to_owned(),
             points: 1.0,

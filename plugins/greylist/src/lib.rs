@@ -25,7 +25,7 @@ struct Greylist {
     /// How long a combination that came again is remembered after its last message.
     #[serde(deserialize_with = "settings::duration")]
     keep: Duration,
-    /// So many combinations of a network that came again let all of it through; 0 for never.
+    /// After this many retried combinations of a network, the network is no longer deferred; 0 for never.
     auto_allow: u32,
     /// How long the count for `auto_allow` runs.
     #[serde(deserialize_with = "settings::duration")]
@@ -65,7 +65,7 @@ impl Plugin for Greylist {
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         let mut mistakes = Vec::new();
         if self.window <= self.delay {
-            mistakes.push(mistake("/window", "not longer than `delay`: nobody could come again in time"));
+            mistakes.push(mistake("/window", "not longer than `delay`: no retry could come in time"));
         }
         if self.ipv4_prefix > 32 {
             mistakes.push(mistake("/ipv4_prefix", "an IPv4 prefix has at most 32 bits"));
@@ -86,16 +86,16 @@ impl Greylist {
         }
         let network = network_of(&session.client, self.ipv4_prefix, self.ipv6_prefix);
         Ok(match self.ask(&network, &sender, &rcpt.address) {
-            Ok(Step::Wait(wait)) => {
+            Ok(GreylistAction::Wait(wait)) => {
                 metrics::count("deferred", 1, &[]);
                 let seconds = wait.as_secs().max(1);
-                info!(network = network, sender = sender, rcpt = rcpt.address; "to come again in {seconds} s");
+                info!(network = network, sender = sender, rcpt = rcpt.address; "asked to retry in {seconds} s");
                 defer("4.7.1", format!("Greylisted, not seen before: please try again in {seconds} seconds"))
             }
-            Ok(Step::Pass) => Verdict::Next,
+            Ok(GreylistAction::Pass) => Verdict::Next,
             Err(fault) => {
                 metrics::count("store_faults", 1, &[]);
-                warn!("the store fails, so mail passes without delay: {fault}");
+                warn!("the store failed, so mail passes without delay: {fault}");
                 Verdict::Next
             }
         })
@@ -110,14 +110,14 @@ impl Greylist {
     }
 
     /// Reads what is known of this combination, and writes what is known from now on.
-    fn ask(&self, network: &str, sender: &Address, rcpt: &Address) -> Result<Step, HostError> {
+    fn ask(&self, network: &str, sender: &Address, rcpt: &Address) -> Result<GreylistAction, HostError> {
         let (count, key) = (format!("network {network}"), key(network, sender, rcpt));
         let mut found = kv::get_many(Scope::Local, &[count.clone(), key.clone()])?;
         let entry = found.pop().flatten();
         let returned = found.pop().flatten().map_or(0, |entry| number(&entry.value));
         if self.auto_allow > 0 && returned >= self.auto_allow.into() {
             metrics::count("allowed", 1, &[]);
-            return Ok(Step::Pass);
+            return Ok(GreylistAction::Pass);
         }
         let version = entry.as_ref().map_or(0, |entry| entry.version);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -126,34 +126,34 @@ impl Greylist {
             kv::swap(Scope::Local, &key, value.as_bytes(), Some(seconds(keep)), version).map(drop)
         };
         Ok(match self.turn(entry.map(|entry| entry.value).as_deref(), now) {
-            Turn::First => {
+            Attempt::First => {
                 write(&now.to_string(), self.window)?;
-                Step::Wait(self.delay)
+                GreylistAction::Wait(self.delay)
             }
-            Turn::TooEarly(rest) => Step::Wait(rest),
-            Turn::Returned => {
+            Attempt::TooEarly(rest) => GreylistAction::Wait(rest),
+            Attempt::Returned => {
                 write(KNOWN, self.keep)?;
                 kv::increment(Scope::Local, &count, 1, Some(seconds(self.auto_allow_for)))?;
                 metrics::count("returned", 1, &[]);
-                Step::Pass
+                GreylistAction::Pass
             }
-            Turn::Known => {
+            Attempt::Known => {
                 write(KNOWN, self.keep)?;
-                Step::Pass
+                GreylistAction::Pass
             }
         })
     }
 
     /// What this attempt is, by what is stored: nothing, the time of the first attempt, or [`KNOWN`].
-    fn turn(&self, stored: Option<&[u8]>, now: u64) -> Turn {
-        let Some(stored) = stored else { return Turn::First };
+    fn turn(&self, stored: Option<&[u8]>, now: u64) -> Attempt {
+        let Some(stored) = stored else { return Attempt::First };
         if stored == KNOWN.as_bytes() {
-            return Turn::Known;
+            return Attempt::Known;
         }
         let waited = Duration::from_secs(now.saturating_sub(number(stored)));
         match self.delay.checked_sub(waited) {
-            Some(rest) if !rest.is_zero() => Turn::TooEarly(rest),
-            _ => Turn::Returned,
+            Some(rest) if !rest.is_zero() => Attempt::TooEarly(rest),
+            _ => Attempt::Returned,
         }
     }
 }
@@ -161,9 +161,9 @@ impl Greylist {
 /// The stored value of a combination that came again.
 const KNOWN: &str = "known";
 
-/// What an attempt is.
+/// How an attempt relates to earlier ones of its combination.
 #[derive(Debug, PartialEq)]
-enum Turn {
+enum Attempt {
     First,
     TooEarly(Duration),
     /// It is the one that was waited for.
@@ -171,8 +171,8 @@ enum Turn {
     Known,
 }
 
-/// What follows.
-enum Step {
+/// What is done with an attempt.
+enum GreylistAction {
     Pass,
     Wait(Duration),
 }
@@ -248,16 +248,16 @@ mod tests {
     #[test]
     fn a_combination_waits_returns_and_is_known() {
         let plugin = Greylist::default();
-        assert_eq!(plugin.turn(None, 1_000), Turn::First);
-        assert_eq!(plugin.turn(Some(b"1000"), 1_299), Turn::TooEarly(Duration::from_secs(1)));
-        assert_eq!(plugin.turn(Some(b"1000"), 1_300), Turn::Returned);
-        assert_eq!(plugin.turn(Some(b"known"), 9), Turn::Known);
+        assert_eq!(plugin.turn(None, 1_000), Attempt::First);
+        assert_eq!(plugin.turn(Some(b"1000"), 1_299), Attempt::TooEarly(Duration::from_secs(1)));
+        assert_eq!(plugin.turn(Some(b"1000"), 1_300), Attempt::Returned);
+        assert_eq!(plugin.turn(Some(b"known"), 9), Attempt::Known);
     }
 
     #[test]
     fn a_clock_that_was_set_back_holds_nobody_up_for_longer_than_the_delay() {
         let wait = Greylist::default().turn(Some(b"99999"), 1_000);
-        assert_eq!(wait, Turn::TooEarly(Duration::from_secs(300)));
+        assert_eq!(wait, Attempt::TooEarly(Duration::from_secs(300)));
     }
 
     #[test]

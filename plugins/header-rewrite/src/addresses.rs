@@ -4,8 +4,8 @@ use pintle_plugin_sdk::Address;
 use pintle_plugin_sdk::settings::Mailbox;
 use serde::Deserialize;
 
-use crate::block::{Block, Line};
-use crate::mail::{Direction, Mail, Stage};
+use crate::block::{Block, FieldLine};
+use crate::mail::{Direction, MailAtStage, RewriteStage};
 use crate::replace_addresses;
 
 /// One way to rewrite addresses.
@@ -17,30 +17,30 @@ pub(crate) struct Mapping {
     /// An address, or a domain for the same local part.
     to: String,
     #[serde(default)]
-    pub(crate) stage: Stage,
+    pub(crate) stage: RewriteStage,
     #[serde(default = "outbound")]
     direction: Direction,
     /// Where addresses are rewritten.
     #[serde(rename = "in")]
-    places: Option<Vec<Place>>,
-    /// The fields of [`Place::Header`].
+    places: Option<Vec<AddressPlace>>,
+    /// The fields of [`AddressPlace::Header`].
     #[serde(default = "usual_fields")]
     fields: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Place {
+enum AddressPlace {
     Sender,
     Recipients,
     Header,
 }
 
 /// Rewrites the addresses in fields.
-pub(crate) fn in_fields(mappings: &[Mapping], mail: &Mail, block: &mut Block) {
-    let concerned = |line: &Line| {
+pub(crate) fn in_fields(mappings: &[Mapping], mail: &MailAtStage, block: &mut Block) {
+    let concerned = |line: &FieldLine| {
         let is_for = |mapping: &&Mapping| {
-            mapping.concerns(Place::Header, mail) && mapping.fields.iter().any(|name| line.is(name))
+            mapping.concerns(AddressPlace::Header, mail) && mapping.fields.iter().any(|name| line.is(name))
         };
         mappings.iter().filter(is_for).collect::<Vec<_>>()
     };
@@ -56,16 +56,21 @@ pub(crate) fn in_fields(mappings: &[Mapping], mail: &Mail, block: &mut Block) {
 }
 
 /// The envelope's sender in its new form, if it gets one. The null sender has none.
-pub(crate) fn sender(mappings: &[Mapping], mail: &Mail) -> Option<String> {
-    in_envelope(mappings, Place::Sender, mail, &mail.sender)
+pub(crate) fn sender(mappings: &[Mapping], mail: &MailAtStage) -> Option<String> {
+    in_envelope(mappings, AddressPlace::Sender, mail, &mail.sender)
 }
 
 /// A recipient in its new form, if it gets one.
-pub(crate) fn recipient(mappings: &[Mapping], mail: &Mail, recipient: &Address) -> Option<String> {
-    in_envelope(mappings, Place::Recipients, mail, recipient)
+pub(crate) fn recipient(mappings: &[Mapping], mail: &MailAtStage, recipient: &Address) -> Option<String> {
+    in_envelope(mappings, AddressPlace::Recipients, mail, recipient)
 }
 
-fn in_envelope(mappings: &[Mapping], place: Place, mail: &Mail, address: &Address) -> Option<String> {
+fn in_envelope(
+    mappings: &[Mapping],
+    place: AddressPlace,
+    mail: &MailAtStage,
+    address: &Address,
+) -> Option<String> {
     let mut concerned = mappings.iter().filter(|mapping| mapping.concerns(place, mail));
     let new = concerned.find_map(|mapping| mapping.map(&address.local, &address.domain_ascii))?;
     (new != address.to_string()).then_some(new)
@@ -78,10 +83,10 @@ impl Mapping {
             return Some(("to", format!("{:?} is neither an address nor a domain", self.to)));
         }
         if self.places().is_empty() {
-            return Some(("in", "it rewrites nothing".to_owned()));
+            return Some(("in", "the list is empty, so nothing is rewritten".to_owned()));
         }
-        let envelope = self.places().iter().any(|place| *place != Place::Header);
-        (self.stage == Stage::Deliver && envelope).then(|| {
+        let envelope = self.places().iter().any(|place| *place != AddressPlace::Header);
+        (self.stage == RewriteStage::Deliver && envelope).then(|| {
             (
                 "in",
                 "envelopes are rewritten at `receive` alone: leave `in` out, or say [\"header\"]".to_owned(),
@@ -89,15 +94,15 @@ impl Mapping {
         })
     }
 
-    fn concerns(&self, place: Place, mail: &Mail) -> bool {
+    fn concerns(&self, place: AddressPlace, mail: &MailAtStage) -> bool {
         self.stage == mail.stage && self.direction.fits(mail.way) && self.places().contains(&place)
     }
 
-    fn places(&self) -> &[Place] {
+    fn places(&self) -> &[AddressPlace] {
         match (&self.places, self.stage) {
             (Some(places), _) => places,
-            (None, Stage::Receive) => &[Place::Sender, Place::Header],
-            (None, Stage::Deliver) => &[Place::Header],
+            (None, RewriteStage::Receive) => &[AddressPlace::Sender, AddressPlace::Header],
+            (None, RewriteStage::Deliver) => &[AddressPlace::Header],
         }
     }
 
@@ -127,13 +132,13 @@ fn usual_fields() -> Vec<String> {
 pub(crate) mod tests {
     use super::*;
     use crate::block::tests::{block, lines};
-    use crate::mail::Way;
+    use crate::mail::MailDirection;
 
     pub(crate) fn mapping(from: &str, to: &str) -> Mapping {
         Mapping {
             from: from.to_owned().try_into().unwrap(),
             to: to.to_owned(),
-            stage: Stage::Receive,
+            stage: RewriteStage::Receive,
             direction: Direction::Outbound,
             places: None,
             fields: usual_fields(),
@@ -147,7 +152,7 @@ pub(crate) mod tests {
         let mut header = block(
             "From: \"Ann <x@a.corp.example>\" <ann@a.corp.example> (at home), root@A.corp.example\nTo: b@a.corp.example",
         );
-        in_fields(&mappings, &Mail::of(Way::Outbound), &mut header);
+        in_fields(&mappings, &MailAtStage::of(MailDirection::Outbound), &mut header);
         assert_eq!(
             lines(&header),
             [
@@ -156,7 +161,7 @@ pub(crate) mod tests {
             ]
         );
         let mut inbound = block("From: ann@a.corp.example");
-        in_fields(&mappings, &Mail::of(Way::Inbound), &mut inbound);
+        in_fields(&mappings, &MailAtStage::of(MailDirection::Inbound), &mut inbound);
         assert_eq!(lines(&inbound), ["From: ann@a.corp.example"]);
     }
 
@@ -168,14 +173,14 @@ pub(crate) mod tests {
             domain: domain.to_owned(),
             domain_ascii: domain.to_owned(),
         };
-        let from = |sender: Address| Mail { sender, ..Mail::of(Way::Outbound) };
+        let from = |sender: Address| MailAtStage { sender, ..MailAtStage::of(MailDirection::Outbound) };
         assert_eq!(
             sender(&mappings, &from(address("a b", "x.corp.example"))).as_deref(),
             Some("\"a b\"@corp.example")
         );
         assert_eq!(sender(&mappings, &from(address("ann", "corp.example"))), None);
         assert_eq!(sender(&mappings, &from(address("", ""))), None, "the null sender");
-        let mail = Mail::of(Way::Outbound);
+        let mail = MailAtStage::of(MailDirection::Outbound);
         assert_eq!(recipient(&mappings, &mail, &address("ann", "x.corp.example")), None);
     }
 
@@ -184,9 +189,9 @@ pub(crate) mod tests {
         assert_eq!(mapping("a.example", ".b.example").mistake().unwrap().0, "to");
         assert_eq!(mapping("a.example", "no domain").mistake().unwrap().0, "to");
         assert_eq!(mapping("a.example", "b.example").mistake(), None);
-        let mut late = Mapping { stage: Stage::Deliver, ..mapping("a.example", "b.example") };
+        let mut late = Mapping { stage: RewriteStage::Deliver, ..mapping("a.example", "b.example") };
         assert_eq!(late.mistake(), None, "by default the header alone");
-        late.places = Some(vec![Place::Header, Place::Sender]);
+        late.places = Some(vec![AddressPlace::Header, AddressPlace::Sender]);
         assert_eq!(late.mistake().unwrap().0, "in");
     }
 }

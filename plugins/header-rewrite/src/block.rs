@@ -11,14 +11,14 @@ const MAX_WRITTEN: usize = 2 << 20;
 /// The fields of a message, as they are and as they are to be.
 #[derive(Debug)]
 pub(crate) struct Block {
-    lines: Vec<Line>,
+    lines: Vec<FieldLine>,
     /// What the new values hold, in octets.
     written: usize,
 }
 
 /// One field.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct FieldLine {
     pub(crate) name: String,
     pub(crate) value: String,
     /// What it was; none for one that is new.
@@ -49,7 +49,7 @@ pub(crate) struct Glob {
 
 impl Block {
     pub(crate) fn new(fields: Vec<Field>) -> Self {
-        let line = |field: Field| Line {
+        let line = |field: Field| FieldLine {
             name: field.name.clone(),
             value: field.value.clone(),
             old: Some(field),
@@ -60,27 +60,31 @@ impl Block {
     }
 
     /// The fields that are there now.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = &Line> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &FieldLine> {
         self.lines.iter().filter(|line| !line.removed)
     }
 
-    pub(crate) fn fields_mut(&mut self) -> impl Iterator<Item = &mut Line> {
+    pub(crate) fn fields_mut(&mut self) -> impl Iterator<Item = &mut FieldLine> {
         self.lines.iter_mut().filter(|line| !line.removed)
     }
 
-    pub(crate) fn remove(&mut self, what: impl Fn(&Line) -> bool) {
+    pub(crate) fn remove(&mut self, what: impl Fn(&FieldLine) -> bool) {
         self.fields_mut().filter(|line| what(line)).for_each(|line| line.removed = true);
     }
 
     /// The same, by their places among [`Block::fields`] too.
-    pub(crate) fn remove_each(&mut self, what: impl Fn(usize, &Line) -> bool) {
+    pub(crate) fn remove_each(&mut self, what: impl Fn(usize, &FieldLine) -> bool) {
         let chosen = self.fields_mut().enumerate().filter(|(at, line)| what(*at, line));
         chosen.for_each(|(_, line)| line.removed = true);
     }
 
     /// Gives fields new values. What is no UTF-8 stays, and so does a field whose new value (or none, where it became too long)
     /// cannot be had.
-    pub(crate) fn rewrite(&mut self, what: impl Fn(&Line) -> bool, new: impl Fn(&Line) -> Option<String>) {
+    pub(crate) fn rewrite(
+        &mut self,
+        what: impl Fn(&FieldLine) -> bool,
+        new: impl Fn(&FieldLine) -> Option<String>,
+    ) {
         let mut written = self.written;
         for line in self.fields_mut().filter(|line| line.is_readable() && what(line)) {
             let others = written - line.written();
@@ -97,14 +101,14 @@ impl Block {
     }
 
     pub(crate) fn add(&mut self, top: bool, name: &str, value: String) {
-        let line = Line { name: name.to_owned(), value, old: None, removed: false, left: false };
+        let line = FieldLine { name: name.to_owned(), value, old: None, removed: false, left: false };
         let at = if top { 0 } else { self.lines.len() };
         self.lines.insert(at, line);
     }
 
     /// What is to be done.
     pub(crate) fn edits(&self) -> Edits<'_> {
-        let is_new = |line: &Line| line.old.is_none();
+        let is_new = |line: &FieldLine| line.old.is_none();
         let first_old = self.lines.iter().position(|line| !is_new(line)).unwrap_or(0);
         let mut edits = Edits { removals: Vec::new(), changes: Vec::new(), names: Vec::new() };
         for (at, line) in self.lines.iter().enumerate() {
@@ -122,7 +126,7 @@ impl Block {
     }
 
     /// The fields that stay as they were because what they were to become cannot be written, and those that do not come.
-    pub(crate) fn unwritable(&self) -> impl Iterator<Item = &Line> {
+    pub(crate) fn unwritable(&self) -> impl Iterator<Item = &FieldLine> {
         self.fields().filter(|line| line.left || (line.has_new_value() && !line.can_be_written()))
     }
 
@@ -139,7 +143,7 @@ impl Block {
     }
 }
 
-impl Line {
+impl FieldLine {
     pub(crate) fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
@@ -288,7 +292,7 @@ pub(crate) mod tests {
         for _ in 0..3 {
             changed.rewrite(|line| line.is("A"), |_| large());
         }
-        let written = |block: &Block| block.fields().map(Line::written).sum::<usize>();
+        let written = |block: &Block| block.fields().map(FieldLine::written).sum::<usize>();
         assert_eq!((changes(&changed).len(), changed.unwritable().count()), (41, 159));
         assert!(written(&changed) <= MAX_WRITTEN && changed.written == written(&changed));
         changed.rewrite(|line| line.is("A"), |_| Some("a".to_owned()));

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::addresses::Mapping;
 use crate::block::{Block, Glob};
-use crate::mail::{Mail, Stage, Way};
+use crate::mail::{MailAtStage, MailDirection, RewriteStage};
 use crate::rules::Rule;
 
 /// What the operator may configure.
@@ -28,8 +28,8 @@ struct HeaderRewrite {
     /// Taken away from what our own clients send to others.
     strip_outbound: Vec<Glob>,
     /// When that is done.
-    strip_outbound_at: Stage,
-    /// Our names in Authentication-Results beside the gateway's own: a field that bears one and comes from a stranger is
+    strip_outbound_at: RewriteStage,
+    /// Our names in Authentication-Results beside the gateway's own: a field of a stranger with one of them is
     /// forged.
     authserv_ids: Vec<String>,
     /// In this order.
@@ -47,7 +47,7 @@ impl Default for HeaderRewrite {
         Self {
             strip_inbound: exchange.into_iter().map(Glob::new).collect(),
             strip_outbound: Vec::new(),
-            strip_outbound_at: Stage::Receive,
+            strip_outbound_at: RewriteStage::Receive,
             authserv_ids: Vec::new(),
             rules: Vec::new(),
             addresses: Vec::new(),
@@ -77,7 +77,7 @@ impl Plugin for HeaderRewrite {
 
 impl HeaderRewrite {
     fn on_headers(&self) -> Result<Verdict, HostError> {
-        let mail = Mail::received()?;
+        let mail = MailAtStage::received()?;
         let mut block = Block::new(message::headers()?);
         self.rewrite(&mut block, &mail);
         self.change_fields(&block)?;
@@ -89,7 +89,7 @@ impl HeaderRewrite {
         if !self.has_work_at_deliveries() {
             return Ok(Verdict::Next);
         }
-        let mail = Mail::delivered()?;
+        let mail = MailAtStage::delivered()?;
         let mut block = Block::new(message::headers()?);
         self.rewrite(&mut block, &mail);
         self.change_fields(&block)?;
@@ -97,23 +97,23 @@ impl HeaderRewrite {
     }
 
     fn has_work_at_deliveries(&self) -> bool {
-        let strips = self.strip_outbound_at == Stage::Deliver && !self.strip_outbound.is_empty();
+        let strips = self.strip_outbound_at == RewriteStage::Deliver && !self.strip_outbound.is_empty();
         strips
-            || self.rules.iter().any(|rule| rule.stage == Stage::Deliver)
-            || self.addresses.iter().any(|mapping| mapping.stage == Stage::Deliver)
+            || self.rules.iter().any(|rule| rule.stage == RewriteStage::Deliver)
+            || self.addresses.iter().any(|mapping| mapping.stage == RewriteStage::Deliver)
     }
 
     /// Every step on the header.
-    fn rewrite(&self, block: &mut Block, mail: &Mail) {
+    fn rewrite(&self, block: &mut Block, mail: &MailAtStage) {
         match mail.way {
-            Way::Inbound if mail.stage == Stage::Receive => {
+            MailDirection::Inbound if mail.stage == RewriteStage::Receive => {
                 strip(&self.strip_inbound, block, mail.stage);
                 block.remove(|field| self.is_forged(mail, &field.name, &field.value));
             }
-            Way::Outbound if mail.stage == self.strip_outbound_at => {
+            MailDirection::Outbound if mail.stage == self.strip_outbound_at => {
                 strip(&self.strip_outbound, block, mail.stage);
             }
-            Way::Inbound | Way::Outbound | Way::Internal => {}
+            MailDirection::Inbound | MailDirection::Outbound | MailDirection::Internal => {}
         }
         for rule in self.rules.iter().filter(|rule| rule.stage == mail.stage) {
             rule.apply(block, mail);
@@ -122,7 +122,7 @@ impl HeaderRewrite {
     }
 
     /// RFC 8601 section 5: a field with our own identifier that others wrote must not stay.
-    fn is_forged(&self, mail: &Mail, name: &str, value: &str) -> bool {
+    fn is_forged(&self, mail: &MailAtStage, name: &str, value: &str) -> bool {
         let id = rules::authserv_id(value);
         let mut ours = self.authserv_ids.iter().chain([&mail.hostname]);
         name.eq_ignore_ascii_case("Authentication-Results") && ours.any(|ours| ours.eq_ignore_ascii_case(&id))
@@ -148,7 +148,7 @@ impl HeaderRewrite {
         Ok(())
     }
 
-    fn change_envelope(&self, mail: &Mail) -> Result<(), HostError> {
+    fn change_envelope(&self, mail: &MailAtStage) -> Result<(), HostError> {
         if let Some(to) = addresses::sender(&self.addresses, mail) {
             self.tell(&[format!("- MAIL FROM:<{}>", mail.sender), format!("+ MAIL FROM:<{to}>")]);
             if !self.dry_run {
@@ -182,7 +182,7 @@ impl HeaderRewrite {
 fn tell_left(names: &[&str]) {
     if !names.is_empty() {
         metrics::count("fields_left", names.len() as u64, &[]);
-        warn!(fields = names.join(" "); "left as they are, since what they were to become fits no header");
+        warn!(fields = names.join(" "); "left unchanged, since the new value fits in no header");
     }
 }
 
@@ -191,7 +191,7 @@ fn tell_left(names: &[&str]) {
 fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostError> {
     match result {
         Err(HostError::Invalid(why)) => {
-            warn!("an address stays as it is: {why}");
+            warn!("an address is left unchanged: {why}");
             metrics::count("rewrites_refused", 1, &[]);
             Ok(())
         }
@@ -205,8 +205,9 @@ fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostErr
 
 /// Takes fields away. RFC 5321 section 4.4 wants each hop's trace to be added to the others: at a delivery the topmost
 /// Received field is this gateway's own, and stays whatever is configured.
-fn strip(names: &[Glob], block: &mut Block, stage: Stage) {
-    let own = block.fields().position(|field| field.is("Received")).filter(|_| stage == Stage::Deliver);
+fn strip(names: &[Glob], block: &mut Block, stage: RewriteStage) {
+    let own =
+        block.fields().position(|field| field.is("Received")).filter(|_| stage == RewriteStage::Deliver);
     block.remove_each(|at, field| Some(at) != own && names.iter().any(|glob| glob.matches(&field.name)));
 }
 
@@ -244,7 +245,7 @@ mod tests {
         }
     }
 
-    fn rewritten(plugin: &HeaderRewrite, mail: &Mail) -> Vec<String> {
+    fn rewritten(plugin: &HeaderRewrite, mail: &MailAtStage) -> Vec<String> {
         let mut block = block(HEADER);
         plugin.rewrite(&mut block, mail);
         lines(&block)
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn what_strangers_forge_is_taken_away() {
         assert_eq!(
-            rewritten(&plugin(), &Mail::of(Way::Inbound)),
+            rewritten(&plugin(), &MailAtStage::of(MailDirection::Inbound)),
             [
                 "Received: by gate",
                 "Received: by inner",
@@ -271,21 +272,25 @@ mod tests {
 
     #[test]
     fn what_is_internal_does_not_leave() {
-        let left = rewritten(&plugin(), &Mail::of(Way::Outbound));
+        let left = rewritten(&plugin(), &MailAtStage::of(MailDirection::Outbound));
         assert!(left[0].starts_with("X-MS-Exchange-Organization-SCL"), "{left:?}");
         assert_eq!(left.len(), 5);
-        assert_eq!(rewritten(&plugin(), &Mail::of(Way::Internal)).len(), 8, "it does not leave");
+        assert_eq!(
+            rewritten(&plugin(), &MailAtStage::of(MailDirection::Internal)).len(),
+            8,
+            "it does not leave"
+        );
     }
 
     #[test]
     fn at_deliveries_the_gateways_own_trace_stays() {
-        let plugin = HeaderRewrite { strip_outbound_at: Stage::Deliver, ..plugin() };
-        let delivery = |way| Mail { stage: Stage::Deliver, ..Mail::of(way) };
+        let plugin = HeaderRewrite { strip_outbound_at: RewriteStage::Deliver, ..plugin() };
+        let delivery = |way| MailAtStage { stage: RewriteStage::Deliver, ..MailAtStage::of(way) };
         assert!(plugin.has_work_at_deliveries());
-        let left = rewritten(&plugin, &delivery(Way::Outbound));
+        let left = rewritten(&plugin, &delivery(MailDirection::Outbound));
         assert_eq!(left[..2], ["Received: by gate", "X-MS-Exchange-Organization-SCL: -1"]);
-        assert_eq!(rewritten(&plugin, &Mail::of(Way::Outbound)).len(), 8, "not before");
-        assert_eq!(rewritten(&plugin, &delivery(Way::Inbound)).len(), 8);
+        assert_eq!(rewritten(&plugin, &MailAtStage::of(MailDirection::Outbound)).len(), 8, "not before");
+        assert_eq!(rewritten(&plugin, &delivery(MailDirection::Inbound)).len(), 8);
     }
 
     #[test]
@@ -295,12 +300,15 @@ mod tests {
             addresses: vec![addresses::tests::mapping("a.example", "b.example")],
             ..HeaderRewrite::default()
         };
-        plugin.rules[0].stage = Stage::Deliver;
-        plugin.addresses[0].stage = Stage::Deliver;
+        plugin.rules[0].stage = RewriteStage::Deliver;
+        plugin.addresses[0].stage = RewriteStage::Deliver;
         let mut header = block("From: x@a.example");
-        plugin.rewrite(&mut header, &Mail::of(Way::Outbound));
+        plugin.rewrite(&mut header, &MailAtStage::of(MailDirection::Outbound));
         assert_eq!(lines(&header), ["From: x@a.example"]);
-        plugin.rewrite(&mut header, &Mail { stage: Stage::Deliver, ..Mail::of(Way::Outbound) });
+        plugin.rewrite(
+            &mut header,
+            &MailAtStage { stage: RewriteStage::Deliver, ..MailAtStage::of(MailDirection::Outbound) },
+        );
         assert_eq!(lines(&header), ["X-Out: 1", "From: x@b.example"]);
     }
 }

@@ -4,9 +4,9 @@ use pintle_plugin_sdk::{Address, HostError, Recipient, delivery, gateway, sessio
 use serde::Deserialize;
 
 /// The mail that rules are about.
-pub(crate) struct Mail {
-    pub(crate) stage: Stage,
-    pub(crate) way: Way,
+pub(crate) struct MailAtStage {
+    pub(crate) stage: RewriteStage,
+    pub(crate) way: MailDirection,
     pub(crate) listener: String,
     /// The gateway's name.
     pub(crate) hostname: String,
@@ -18,7 +18,7 @@ pub(crate) struct Mail {
 /// When something is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Stage {
+pub(crate) enum RewriteStage {
     /// When the header has come in, once for all recipients.
     #[default]
     Receive,
@@ -28,7 +28,7 @@ pub(crate) enum Stage {
 
 /// Which way mail goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Way {
+pub(crate) enum MailDirection {
     /// From a stranger.
     Inbound,
     /// From one of our clients to domains that are not ours; at deliveries, from anybody to such a domain.
@@ -48,18 +48,18 @@ pub(crate) enum Direction {
     Internal,
 }
 
-impl Mail {
+impl MailAtStage {
     /// In `on-headers`.
     pub(crate) fn received() -> Result<Self, HostError> {
-        Self::at(Stage::Receive, transaction::recipients())
+        Self::at(RewriteStage::Receive, transaction::recipients())
     }
 
     /// In `on-deliver`.
     pub(crate) fn delivered() -> Result<Self, HostError> {
-        Self::at(Stage::Deliver, delivery::info()?.recipients)
+        Self::at(RewriteStage::Deliver, delivery::info()?.recipients)
     }
 
-    fn at(stage: Stage, recipients: Vec<Recipient>) -> Result<Self, HostError> {
+    fn at(stage: RewriteStage, recipients: Vec<Recipient>) -> Result<Self, HostError> {
         let session = session::info();
         // Without a domain it is <postmaster>, who is ours (RFC 5321 section 4.5.1).
         let is_ours =
@@ -67,7 +67,7 @@ impl Mail {
         let leaves = recipients.iter().any(|recipient| !is_ours(&recipient.address));
         Ok(Self {
             stage,
-            way: Way::of(stage, !session.is_stranger(), leaves),
+            way: MailDirection::of(stage, !session.is_stranger(), leaves),
             listener: session.listener,
             hostname: gateway::info().hostname,
             sender: transaction::info()?.sender,
@@ -76,21 +76,21 @@ impl Mail {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(way: Way) -> Self {
+    pub(crate) fn of(way: MailDirection) -> Self {
         let sender = Address {
             local: "ann".to_owned(),
             domain: "x.example".to_owned(),
             domain_ascii: "x.example".to_owned(),
         };
         let (listener, hostname) = ("mx".to_owned(), "gate.ours.example".to_owned());
-        Self { stage: Stage::Receive, way, listener, hostname, sender, recipients: Vec::new() }
+        Self { stage: RewriteStage::Receive, way, listener, hostname, sender, recipients: Vec::new() }
     }
 }
 
-impl Way {
-    fn of(stage: Stage, from_ours: bool, leaves: bool) -> Self {
+impl MailDirection {
+    fn of(stage: RewriteStage, from_ours: bool, leaves: bool) -> Self {
         match (stage, from_ours, leaves) {
-            (Stage::Deliver, _, true) | (Stage::Receive, true, true) => Self::Outbound,
+            (RewriteStage::Deliver, _, true) | (RewriteStage::Receive, true, true) => Self::Outbound,
             (_, true, false) => Self::Internal,
             (_, false, _) => Self::Inbound,
         }
@@ -98,12 +98,12 @@ impl Way {
 }
 
 impl Direction {
-    pub(crate) fn fits(self, way: Way) -> bool {
+    pub(crate) fn fits(self, way: MailDirection) -> bool {
         match self {
             Self::Any => true,
-            Self::Inbound => way == Way::Inbound,
-            Self::Outbound => way == Way::Outbound,
-            Self::Internal => way == Way::Internal,
+            Self::Inbound => way == MailDirection::Inbound,
+            Self::Outbound => way == MailDirection::Outbound,
+            Self::Internal => way == MailDirection::Internal,
         }
     }
 }
@@ -114,12 +114,20 @@ mod tests {
 
     #[test]
     fn the_way_depends_on_who_sends_and_on_where_it_goes() {
-        assert_eq!(Way::of(Stage::Receive, false, false), Way::Inbound);
-        assert_eq!(Way::of(Stage::Receive, false, true), Way::Inbound, "relayed for a stranger");
-        assert_eq!(Way::of(Stage::Receive, true, true), Way::Outbound);
-        assert_eq!(Way::of(Stage::Receive, true, false), Way::Internal);
-        assert_eq!(Way::of(Stage::Deliver, false, false), Way::Inbound);
-        assert_eq!(Way::of(Stage::Deliver, false, true), Way::Outbound, "forwarded");
-        assert_eq!(Way::of(Stage::Deliver, true, false), Way::Internal);
+        assert_eq!(MailDirection::of(RewriteStage::Receive, false, false), MailDirection::Inbound);
+        assert_eq!(
+            MailDirection::of(RewriteStage::Receive, false, true),
+            MailDirection::Inbound,
+            "relayed for a stranger"
+        );
+        assert_eq!(MailDirection::of(RewriteStage::Receive, true, true), MailDirection::Outbound);
+        assert_eq!(MailDirection::of(RewriteStage::Receive, true, false), MailDirection::Internal);
+        assert_eq!(MailDirection::of(RewriteStage::Deliver, false, false), MailDirection::Inbound);
+        assert_eq!(
+            MailDirection::of(RewriteStage::Deliver, false, true),
+            MailDirection::Outbound,
+            "forwarded"
+        );
+        assert_eq!(MailDirection::of(RewriteStage::Deliver, true, false), MailDirection::Internal);
     }
 }

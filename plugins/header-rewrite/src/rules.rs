@@ -6,8 +6,8 @@ use pintle_plugin_sdk::settings::Mailbox;
 use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::block::{Block, Glob, Line};
-use crate::mail::{Direction, Mail, Stage};
+use crate::block::{Block, FieldLine, Glob};
+use crate::mail::{Direction, MailAtStage, RewriteStage};
 
 /// One rule. It fits when all of its conditions do; of a list, one item. It has at least one action; several are done in
 /// the order in which they stand here.
@@ -15,7 +15,7 @@ use crate::mail::{Direction, Mail, Stage};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     #[serde(default)]
-    pub(crate) stage: Stage,
+    pub(crate) stage: RewriteStage,
     #[serde(default)]
     direction: Direction,
     #[serde(default)]
@@ -28,28 +28,28 @@ pub(crate) struct Rule {
     if_header: Option<Glob>,
     /// … whose value matches this.
     if_matches: Option<String>,
-    remove: Option<Remove>,
-    rename: Option<Rename>,
-    replace: Option<Replace>,
+    remove: Option<RemoveRule>,
+    rename: Option<RenameRule>,
+    replace: Option<ReplaceRule>,
     /// In place of all of its name.
-    set: Option<Add>,
-    add: Option<Add>,
+    set: Option<AddRule>,
+    add: Option<AddRule>,
     #[serde(skip)]
     condition: Option<Regex>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Add {
+struct AddRule {
     name: String,
     value: String,
     #[serde(default)]
-    at: Place,
+    at: FieldPosition,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Place {
+enum FieldPosition {
     #[default]
     Top,
     Bottom,
@@ -57,7 +57,7 @@ enum Place {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Remove {
+struct RemoveRule {
     name: Glob,
     /// Only where the value matches.
     matches: Option<String>,
@@ -67,14 +67,14 @@ struct Remove {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rename {
+struct RenameRule {
     from: String,
     to: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Replace {
+struct ReplaceRule {
     name: Glob,
     matches: String,
     /// `$1` is the first capture.
@@ -103,7 +103,7 @@ impl Rule {
             replace.regex = regex("/replace/matches", &replace.matches);
         }
         for (key, name) in self.new_names().filter(|(_, name)| !is_name(name)) {
-            mistakes.push((key.to_owned(), format!("{name:?} is no name of a header field")));
+            mistakes.push((key.to_owned(), format!("{name:?} is not the name of a header field")));
         }
         let added = self.set.iter().map(|set| ("/set/value", &set.value));
         let added = added.chain(self.add.iter().map(|add| ("/add/value", &add.value)));
@@ -122,23 +122,24 @@ impl Rule {
             {
                 mistakes.push((
                     key.to_owned(),
-                    "it fits no header: a word of it is too long for any line".to_owned(),
+                    "it does not fit in a header: one of its words is too long for a line".to_owned(),
                 ));
             }
         }
         if self.remove.is_none() && self.replace.is_none() && self.new_names().next().is_none() {
             mistakes.push((
                 String::new(),
-                "it does nothing: add `remove`, `rename`, `replace`, `set` or `add`".to_owned(),
+                "this rule does nothing: add `remove`, `rename`, `replace`, `set` or `add`".to_owned(),
             ));
         }
         if self.if_matches.is_some() && self.if_header.is_none() {
-            mistakes.push(("/if_matches".to_owned(), "which field? `if_header` is missing".to_owned()));
+            mistakes
+                .push(("/if_matches".to_owned(), "`if_header` is missing: it names the field".to_owned()));
         }
         mistakes
     }
 
-    pub(crate) fn apply(&self, block: &mut Block, mail: &Mail) {
+    pub(crate) fn apply(&self, block: &mut Block, mail: &MailAtStage) {
         if !self.fits(block, mail) {
             return;
         }
@@ -169,7 +170,7 @@ impl Rule {
         rename.into_iter().chain(set).chain(add)
     }
 
-    fn fits(&self, block: &Block, mail: &Mail) -> bool {
+    fn fits(&self, block: &Block, mail: &MailAtStage) -> bool {
         let has = |glob: &Glob| {
             block.fields().any(|line| glob.matches(&line.name) && fits(self.condition.as_ref(), line))
         };
@@ -182,13 +183,13 @@ impl Rule {
     }
 }
 
-impl Add {
+impl AddRule {
     fn apply(&self, block: &mut Block) {
-        block.add(self.at == Place::Top, &self.name, self.value.clone());
+        block.add(self.at == FieldPosition::Top, &self.name, self.value.clone());
     }
 }
 
-impl Replace {
+impl ReplaceRule {
     fn apply(&self, block: &mut Block) {
         let Some(regex) = &self.regex else { return };
         block.rewrite(|line| self.name.matches(&line.name), |line| self.replaced(regex, &line.value));
@@ -239,7 +240,7 @@ fn names_any(mailbox: &Mailbox, recipients: &[Recipient]) -> bool {
     recipients.iter().any(|rcpt| mailbox.matches(&rcpt.address))
 }
 
-fn fits(regex: Option<&Regex>, line: &Line) -> bool {
+fn fits(regex: Option<&Regex>, line: &FieldLine) -> bool {
     regex.is_none_or(|regex| regex.is_match(&line.value))
 }
 
@@ -258,11 +259,11 @@ fn is_name(name: &str) -> bool {
 pub(crate) mod tests {
     use super::*;
     use crate::block::tests::{block, lines};
-    use crate::mail::Way;
+    use crate::mail::MailDirection;
 
     fn rule() -> Rule {
         Rule {
-            stage: Stage::Receive,
+            stage: RewriteStage::Receive,
             direction: Direction::Any,
             listeners: Vec::new(),
             senders: Vec::new(),
@@ -279,19 +280,19 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn adding(name: &str, value: &str) -> Rule {
-        let add = Add { name: name.to_owned(), value: value.to_owned(), at: Place::Top };
+        let add = AddRule { name: name.to_owned(), value: value.to_owned(), at: FieldPosition::Top };
         Rule { add: Some(add), ..rule() }
     }
 
     fn applied(mut rule: Rule, text: &str) -> Vec<String> {
         assert_eq!(rule.prepare(), []);
         let mut block = block(text);
-        rule.apply(&mut block, &Mail::of(Way::Inbound));
+        rule.apply(&mut block, &MailAtStage::of(MailDirection::Inbound));
         lines(&block)
     }
 
     fn replace(matches: &str, with: &str) -> Rule {
-        let replace = Replace {
+        let replace = ReplaceRule {
             name: Glob::new("Subject"),
             matches: matches.to_owned(),
             with: with.to_owned(),
@@ -330,14 +331,15 @@ pub(crate) mod tests {
 
     #[test]
     fn fields_are_set_removed_and_renamed() {
-        let add =
-            |name: &str| Some(Add { name: name.to_owned(), value: "new".to_owned(), at: Place::Bottom });
+        let add = |name: &str| {
+            Some(AddRule { name: name.to_owned(), value: "new".to_owned(), at: FieldPosition::Bottom })
+        };
         let header = "X-A: 1\nx-a: 2\nB: 3";
         assert_eq!(applied(Rule { set: add("X-A"), ..rule() }, header), ["B: 3", "X-A: new"]);
         assert_eq!(applied(Rule { add: add("C"), ..rule() }, header)[3], "C: new");
-        let remove = Remove { name: Glob::new("X-*"), matches: Some("^2$".to_owned()), regex: None };
+        let remove = RemoveRule { name: Glob::new("X-*"), matches: Some("^2$".to_owned()), regex: None };
         assert_eq!(applied(Rule { remove: Some(remove), ..rule() }, header), ["X-A: 1", "B: 3"]);
-        let rename = Rename { from: "b".to_owned(), to: "X-B".to_owned() };
+        let rename = RenameRule { from: "b".to_owned(), to: "X-B".to_owned() };
         assert_eq!(applied(Rule { rename: Some(rename), ..rule() }, header)[2], "X-B: 3");
     }
 
@@ -347,18 +349,33 @@ pub(crate) mod tests {
         conditional.if_header = Some(Glob::new("List-Id"));
         conditional.if_matches = Some("news".to_owned());
         assert_eq!(conditional.prepare(), []);
-        let after = |text: &str, way: Way, rule: &Rule| {
+        let after = |text: &str, way: MailDirection, rule: &Rule| {
             let mut block = block(text);
-            rule.apply(&mut block, &Mail::of(way));
+            rule.apply(&mut block, &MailAtStage::of(way));
             lines(&block)[0].clone()
         };
-        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Inbound, &conditional), "Subject: Bye");
-        assert_eq!(after("Subject: Hello\nList-Id: other", Way::Inbound, &conditional), "Subject: Hello");
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", MailDirection::Inbound, &conditional),
+            "Subject: Bye"
+        );
+        assert_eq!(
+            after("Subject: Hello\nList-Id: other", MailDirection::Inbound, &conditional),
+            "Subject: Hello"
+        );
         conditional.direction = Direction::Outbound;
-        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Inbound, &conditional), "Subject: Hello");
-        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Outbound, &conditional), "Subject: Bye");
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", MailDirection::Inbound, &conditional),
+            "Subject: Hello"
+        );
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", MailDirection::Outbound, &conditional),
+            "Subject: Bye"
+        );
         conditional.senders = vec!["y.example".to_owned().try_into().unwrap()];
-        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Outbound, &conditional), "Subject: Hello");
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", MailDirection::Outbound, &conditional),
+            "Subject: Hello"
+        );
     }
 
     #[test]
@@ -382,7 +399,7 @@ pub(crate) mod tests {
         let keys: Vec<_> = wrong.prepare().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["/replace/matches", "/if_matches"]);
         let mut rename = rule();
-        rename.rename = Some(Rename { from: "a".to_owned(), to: "b c".to_owned() });
+        rename.rename = Some(RenameRule { from: "a".to_owned(), to: "b c".to_owned() });
         assert_eq!(rename.prepare()[0].0, "/rename/to");
         assert_eq!(rule().prepare()[0].0, "", "it does nothing");
         assert_eq!(replace("x", "two\r\nlines").prepare()[0].0, "/replace/with");

@@ -1,4 +1,4 @@
-//! Rate limits: token buckets for whatever mail can be counted by, and what happens to whoever empties one: the reply is
+//! Rate limits: token buckets by address, network, identity, sender or recipient. When a bucket is empty, the reply is
 //! slowed, or refused for now.
 //!
 //! The buckets are the host's (`kv.take`), so that all instances share them and no race empties one twice. A client in a
@@ -16,7 +16,7 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateLimit {
-    limits: Vec<Limit>,
+    limits: Vec<RateLimitRule>,
     /// Clients that nothing limits.
     #[serde(default)]
     exempt_networks: Vec<Network>,
@@ -25,40 +25,40 @@ struct RateLimit {
 /// One bucket for each key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limit {
+struct RateLimitRule {
     /// For the log, the counters and the store. Each limit has its own.
     name: String,
-    count: Unit,
-    by: By,
-    /// So many …
+    count: CountedUnit,
+    by: BucketBy,
+    /// How many tokens come back in the time of `per`.
     max: u32,
     /// … in this time, evenly.
     #[serde(deserialize_with = "settings::duration")]
     per: Duration,
-    /// So many at once; `max` where it is left out.
+    /// How many are allowed at once; `max` when absent.
     burst: Option<u32>,
     #[serde(default)]
-    action: Action,
+    action: LimitAction,
     /// The longest that a reply is slowed.
     #[serde(default = "ten_seconds", deserialize_with = "settings::duration")]
     max_delay: Duration,
     #[serde(default)]
-    clients: Clients,
+    clients: LimitedClients,
 }
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Unit {
+enum CountedUnit {
     Connections,
     Messages,
     Recipients,
 }
 
-/// What has a bucket of its own.
+/// What each bucket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum By {
+enum BucketBy {
     /// All together.
     All,
     Address,
@@ -73,16 +73,16 @@ enum By {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Action {
+enum LimitAction {
     #[default]
     Slow,
     Defer,
 }
 
-/// Whom a limit is for.
+/// The clients that a limit applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Clients {
+enum LimitedClients {
     #[default]
     Any,
     /// Neither trusted nor authenticated.
@@ -105,16 +105,16 @@ impl Plugin for RateLimit {
                 wrong("name", "another limit has this name");
             }
             if limit.max == 0 || limit.burst == Some(0) {
-                wrong("max", "0 lets nobody send anything: take the limit out, or refuse elsewhere");
+                wrong("max", "0 would block all mail: remove the limit, or refuse elsewhere");
             }
             if limit.per.is_zero() || limit.per > Duration::from_secs(86_400) {
                 wrong("per", "not between 1ms and 1d");
             }
             if limit.max_delay > MAX_DELAY {
-                wrong("max_delay", "longer than 1m, after which clients begin to give up");
+                wrong("max_delay", "longer than 1m, and clients may give up");
             }
             if !limit.by.is_known_at(limit.count) {
-                wrong("by", "not known yet when this is counted");
+                wrong("by", "not known when this is counted");
             }
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
@@ -123,38 +123,38 @@ impl Plugin for RateLimit {
 
 impl RateLimit {
     fn on_connect(&self) -> Verdict {
-        match self.count(Unit::Connections, &Keys::of_session()) {
+        match self.count(CountedUnit::Connections, &KeySource::of_session()) {
             Some(text) => Verdict::Close(Some(Reply::new(421, "4.7.0", text))),
             None => Verdict::Next,
         }
     }
 
     fn on_mail(&self) -> Result<Verdict, HostError> {
-        let keys = Keys::of_session().with_sender(transaction::info()?.sender);
-        Ok(deferred(self.count(Unit::Messages, &keys)))
+        let keys = KeySource::of_session().with_sender(transaction::info()?.sender);
+        Ok(deferred(self.count(CountedUnit::Messages, &keys)))
     }
 
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
-        let mut keys = Keys::of_session().with_sender(transaction::info()?.sender);
+        let mut keys = KeySource::of_session().with_sender(transaction::info()?.sender);
         keys.recipient = Some(rcpt.address.clone());
-        Ok(deferred(self.count(Unit::Recipients, &keys)))
+        Ok(deferred(self.count(CountedUnit::Recipients, &keys)))
     }
 
     /// Takes one token from every bucket that counts this, slows the reply where that is what its limit does, and gives
     /// the text of a refusal where one is due.
-    fn count(&self, unit: Unit, keys: &Keys) -> Option<String> {
+    fn count(&self, unit: CountedUnit, keys: &KeySource) -> Option<String> {
         if self.exempt_networks.iter().any(|network| network.contains(&keys.session.client)) {
             return None;
         }
         let mut refusal = None;
-        let concerned = |limit: &&Limit| limit.count == unit && limit.clients.include(&keys.session);
+        let concerned = |limit: &&RateLimitRule| limit.count == unit && limit.clients.include(&keys.session);
         for limit in self.limits.iter().filter(concerned) {
             let Some(key) = keys.of(limit.by) else { continue };
             match limit.take(&key) {
                 Ok(None) => {}
                 Ok(Some(wait)) if limit.slows(&keys.session) => slow(limit, &key, wait),
                 Ok(Some(wait)) => refusal = Some(refuse(limit, &key, wait)),
-                Err(fault) => warn!(limit = limit.name; "the store fails, so nothing is limited: {fault}"),
+                Err(fault) => warn!(limit = limit.name; "the store failed, so nothing is limited: {fault}"),
             }
         }
         refusal
@@ -164,7 +164,7 @@ impl RateLimit {
 /// The contract's longest wait before a reply.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
-impl Limit {
+impl RateLimitRule {
     /// How long to wait for a token, where none is left.
     fn take(&self, key: &str) -> Result<Option<Duration>, HostError> {
         let taken = kv::take(Scope::Local, &format!("{} {key}", self.name), 1, self.bucket())?;
@@ -179,21 +179,21 @@ impl Limit {
     }
 
     fn slows(&self, session: &session::Snapshot) -> bool {
-        session.trusted || self.action == Action::Slow
+        session.trusted || self.action == LimitAction::Slow
     }
 }
 
-fn slow(limit: &Limit, key: &str, wait: Duration) {
+fn slow(limit: &RateLimitRule, key: &str, wait: Duration) {
     let wait = wait.min(limit.max_delay);
     metrics::count("slowed", 1, &[("limit", &limit.name)]);
     info!(limit = limit.name, key = key; "too fast: the reply waits {} ms", wait.as_millis());
     session::delay_reply(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
 }
 
-fn refuse(limit: &Limit, key: &str, wait: Duration) -> String {
+fn refuse(limit: &RateLimitRule, key: &str, wait: Duration) -> String {
     let seconds = wait.as_secs() + 1;
     metrics::count("deferred", 1, &[("limit", &limit.name)]);
-    info!(limit = limit.name, key = key; "too fast: to come again in {seconds} s");
+    info!(limit = limit.name, key = key; "too fast: asked to retry in {seconds} s");
     format!("Too many {} (limit {}): please try again in {seconds} seconds", limit.count.name(), limit.name)
 }
 
@@ -201,7 +201,7 @@ fn deferred(refusal: Option<String>) -> Verdict {
     refusal.map_or(Verdict::Next, |text| defer("4.7.0", text))
 }
 
-impl Unit {
+impl CountedUnit {
     fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -211,17 +211,17 @@ impl Unit {
     }
 }
 
-impl By {
-    fn is_known_at(self, unit: Unit) -> bool {
+impl BucketBy {
+    fn is_known_at(self, unit: CountedUnit) -> bool {
         match self {
             Self::All | Self::Address | Self::Network => true,
-            Self::Identity | Self::Sender | Self::SenderDomain => unit != Unit::Connections,
-            Self::Recipient | Self::RecipientDomain => unit == Unit::Recipients,
+            Self::Identity | Self::Sender | Self::SenderDomain => unit != CountedUnit::Connections,
+            Self::Recipient | Self::RecipientDomain => unit == CountedUnit::Recipients,
         }
     }
 }
 
-impl Clients {
+impl LimitedClients {
     fn include(self, session: &session::Snapshot) -> bool {
         match self {
             Self::Any => true,
@@ -232,14 +232,14 @@ impl Clients {
 }
 
 /// What is known when something is counted.
-struct Keys {
+struct KeySource {
     session: session::Snapshot,
     /// None for the null reverse-path too: the bounces of the whole world share no bucket.
     sender: Option<Address>,
     recipient: Option<Address>,
 }
 
-impl Keys {
+impl KeySource {
     fn of_session() -> Self {
         Self { session: session::info(), sender: None, recipient: None }
     }
@@ -250,18 +250,18 @@ impl Keys {
     }
 
     /// The bucket's key; none where there is nothing to count by.
-    fn of(&self, by: By) -> Option<String> {
+    fn of(&self, by: BucketBy) -> Option<String> {
         let whole = |address: &Address| address.to_string().to_lowercase();
         let domain = |address: &Address| address.domain_ascii.clone();
         match by {
-            By::All => Some("all".to_owned()),
-            By::Address => Some(self.session.client.text.clone()),
-            By::Network => Some(network_of(&self.session.client, 24, 64)),
-            By::Identity => self.session.identity.clone(),
-            By::Sender => self.sender.as_ref().map(whole),
-            By::SenderDomain => self.sender.as_ref().map(domain),
-            By::Recipient => self.recipient.as_ref().map(whole),
-            By::RecipientDomain => self.recipient.as_ref().map(domain),
+            BucketBy::All => Some("all".to_owned()),
+            BucketBy::Address => Some(self.session.client.text.clone()),
+            BucketBy::Network => Some(network_of(&self.session.client, 24, 64)),
+            BucketBy::Identity => self.session.identity.clone(),
+            BucketBy::Sender => self.sender.as_ref().map(whole),
+            BucketBy::SenderDomain => self.sender.as_ref().map(domain),
+            BucketBy::Recipient => self.recipient.as_ref().map(whole),
+            BucketBy::RecipientDomain => self.recipient.as_ref().map(domain),
         }
     }
 }
@@ -277,21 +277,21 @@ mod tests {
     use super::*;
     use pintle_plugin_sdk::IpAddress;
 
-    fn limit(count: Unit, by: By) -> Limit {
-        Limit {
+    fn limit(count: CountedUnit, by: BucketBy) -> RateLimitRule {
+        RateLimitRule {
             name: "l".to_owned(),
             count,
             by,
             max: 30,
             per: Duration::from_secs(3_600),
             burst: Some(5),
-            action: Action::Defer,
+            action: LimitAction::Defer,
             max_delay: ten_seconds(),
-            clients: Clients::Any,
+            clients: LimitedClients::Any,
         }
     }
 
-    fn keys(sender: &str) -> Keys {
+    fn keys(sender: &str) -> KeySource {
         let address = |text: &str| IpAddress { text: text.to_owned(), octets: vec![192, 0, 2, 7] };
         let session = session::Snapshot {
             id: String::new(),
@@ -308,41 +308,45 @@ mod tests {
             age_ms: 0,
         };
         let sender = Address { local: sender.to_owned(), domain: String::new(), domain_ascii: String::new() };
-        Keys { session, sender: None, recipient: None }.with_sender(sender)
+        KeySource { session, sender: None, recipient: None }.with_sender(sender)
     }
 
     #[test]
     fn a_bucket_holds_the_burst_and_refills_at_the_rate() {
-        let bucket = limit(Unit::Messages, By::Address).bucket();
+        let bucket = limit(CountedUnit::Messages, BucketBy::Address).bucket();
         assert_eq!(bucket.capacity, 5);
         assert!((bucket.refill_per_minute - 0.5).abs() < 1e-9);
     }
 
     #[test]
     fn what_is_not_there_has_no_bucket() {
-        assert_eq!(keys("").of(By::Sender), None, "bounces");
-        assert_eq!(keys("ann").of(By::Sender).as_deref(), Some("ann"));
-        assert_eq!(keys("ann").of(By::Identity), None);
-        assert_eq!(keys("ann").of(By::Network).as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(keys("").of(BucketBy::Sender), None, "bounces");
+        assert_eq!(keys("ann").of(BucketBy::Sender).as_deref(), Some("ann"));
+        assert_eq!(keys("ann").of(BucketBy::Identity), None);
+        assert_eq!(keys("ann").of(BucketBy::Network).as_deref(), Some("192.0.2.0/24"));
     }
 
     #[test]
     fn a_trusted_client_is_slowed_and_never_deferred() {
         let mut keys = keys("ann");
-        let limit = limit(Unit::Messages, By::Address);
+        let limit = limit(CountedUnit::Messages, BucketBy::Address);
         assert!(!limit.slows(&keys.session));
         keys.session.trusted = true;
         assert!(limit.slows(&keys.session));
-        assert!(Clients::Ours.include(&keys.session) && !Clients::Strangers.include(&keys.session));
+        assert!(
+            LimitedClients::Ours.include(&keys.session) && !LimitedClients::Strangers.include(&keys.session)
+        );
     }
 
     #[test]
     fn what_cannot_work_is_named_with_its_place() {
-        let mut nothing = limit(Unit::Connections, By::Sender);
+        let mut nothing = limit(CountedUnit::Connections, BucketBy::Sender);
         nothing.max = 0;
         nothing.per = Duration::ZERO;
-        let mut plugin =
-            RateLimit { limits: vec![limit(Unit::Messages, By::Sender), nothing], exempt_networks: vec![] };
+        let mut plugin = RateLimit {
+            limits: vec![limit(CountedUnit::Messages, BucketBy::Sender), nothing],
+            exempt_networks: vec![],
+        };
         let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
         assert_eq!(places, ["/limits/1/name", "/limits/1/max", "/limits/1/per", "/limits/1/by"]);
     }

@@ -2,17 +2,17 @@
 //!
 //! Mail servers have read other addresses out of local parts for forty years: `user%host@here` and `host!user@here` were
 //! routes once, and `"user@host"@here` becomes one where a server forgets the quotes, `user%40host@here` where it decodes
-//! what it need not. Which of them the next hop does, nobody here can know; so every host that any reading gives is
-//! found, rather one too many, and what hides in a form that cannot be compared with a rule is told as such.
+//! what it need not. Which reading the next hop uses is unknown here; so every host that any reading gives is
+//! found, and a form that cannot be compared with a rule is reported as unreadable.
 
 use crate::normal::normal;
 
 /// What may hide in a local part.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Hidden {
+pub(crate) struct HiddenRoutes {
     /// Hosts to which a next hop might send it on, in lower case.
     pub(crate) hosts: Vec<String>,
-    /// Why there may be more that nobody here can read.
+    /// Why there may be more hosts, in a form that cannot be read here.
     pub(crate) unreadable: Option<&'static str>,
 }
 
@@ -20,8 +20,8 @@ pub(crate) struct Hidden {
 const ROUNDS: usize = 3;
 
 /// What may hide in this local part, which is without its outer quotes and escapes.
-pub(crate) fn hidden(local: &str) -> Hidden {
-    let mut all = Hidden::default();
+pub(crate) fn hidden(local: &str) -> HiddenRoutes {
+    let mut all = HiddenRoutes::default();
     let mut text = normal(local);
     for _ in 0..=ROUNDS {
         // RFC 2047: no address holds encoded words, but some programs decode them before they look for the `@`.
@@ -42,7 +42,7 @@ pub(crate) fn hidden(local: &str) -> Hidden {
 
 /// Exchange's capsules for addresses of elsewhere: `IMCEASMTP-ann+40b+2Eexample`, and other types for other networks.
 /// It looks for them at the beginning; wherever they stand is on the safe side.
-fn capsules(text: &str, all: &mut Hidden) {
+fn capsules(text: &str, all: &mut HiddenRoutes) {
     // A code page without the dotless letter has it for the other one.
     let lower = text.replace('\u{131}', "i").to_ascii_lowercase();
     for (at, mark) in lower.match_indices("imcea") {
@@ -58,7 +58,7 @@ fn capsules(text: &str, all: &mut Hidden) {
 
 /// Adds the hosts of one reading. They follow `@` and `%`, and precede `!` and `::`, with whatever quotes, brackets and
 /// comments stand around them.
-fn read(text: &str, all: &mut Hidden) {
+fn read(text: &str, all: &mut HiddenRoutes) {
     let mut follows_sign = false;
     let mut rest = text;
     while !rest.is_empty() {
@@ -94,7 +94,7 @@ fn runs(piece: &str) -> impl Iterator<Item = &str> {
     piece.split(move |c| !is_part(c)).map(|run| run.trim_matches('.')).filter(|run| !run.is_empty())
 }
 
-impl Hidden {
+impl HiddenRoutes {
     fn add(&mut self, host: &str) {
         let host = host.to_lowercase();
         // Rules hold A-labels: a name in other letters would pass by the rule that names it.
@@ -106,7 +106,7 @@ impl Hidden {
     }
 }
 
-/// `%40` is `@` to whoever takes an address for a piece of a URL.
+/// `%40` is `@` to programs that decode addresses as parts of a URL.
 fn percent_decoded(text: &str) -> String {
     let mut decoded = String::new();
     let mut rest = text;
@@ -163,7 +163,7 @@ mod tests {
         ] {
             assert_eq!(
                 hidden(local),
-                Hidden { hosts: hosts.iter().map(ToString::to_string).collect(), unreadable: None },
+                HiddenRoutes { hosts: hosts.iter().map(ToString::to_string).collect(), unreadable: None },
                 "{local}"
             );
         }

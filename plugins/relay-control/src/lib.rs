@@ -1,6 +1,6 @@
 //! Relay control: who may send mail to domains that are not ours, as whom, and how much of it.
 //!
-//! The core relays for identities and trusted networks and for nobody else. This plugin opens that for those whom a rule
+//! The core relays for identities and trusted networks and for no other client. This plugin opens that for those whom a rule
 //! allows, and narrows it for those whom a rule refuses. It can only ever ask the core to let one recipient pass, so
 //! that the relay stays closed when it is missing or broken. An address that hides another (`user%host@ours`,
 //! `host!user@ours`, `"user@host"@ours`) is judged by every domain that a next hop might read out of it.
@@ -40,9 +40,9 @@ struct RelayControl {
     /// Identities may send with the null reverse-path, as read receipts do.
     null_sender: bool,
     /// For each identity, in an hour.
-    limits: Limits,
+    limits: RelayLimits,
     /// In place of `limits`, by identity.
-    identity_limits: BTreeMap<String, Limits>,
+    identity_limits: BTreeMap<String, RelayLimits>,
 }
 
 /// What the core's law, or this plugin, says to relaying that no rule speaks of.
@@ -57,7 +57,7 @@ enum Otherwise {
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
+struct RelayLimits {
     messages_per_hour: Option<u32>,
     recipients_per_hour: Option<u32>,
 }
@@ -72,7 +72,7 @@ impl Default for RelayControl {
             other_senders: Others::Any,
             check_from: true,
             null_sender: true,
-            limits: Limits::default(),
+            limits: RelayLimits::default(),
             identity_limits: BTreeMap::new(),
         }
     }
@@ -183,7 +183,7 @@ impl RelayControl {
         &self,
         identity: &str,
         what: &str,
-        limit: impl Fn(&Limits) -> Option<u32>,
+        limit: impl Fn(&RelayLimits) -> Option<u32>,
     ) -> Result<Verdict, HostError> {
         let limits = self.identity_limits.get(identity).unwrap_or(&self.limits);
         let Some(limit) = limit(limits) else {
@@ -194,7 +194,7 @@ impl RelayControl {
             return Ok(Verdict::Next);
         }
         metrics::count("limited", 1, &[("what", what)]);
-        warn!(identity = identity; "above its {limit} {what} an hour: is its password stolen?");
+        warn!(identity = identity; "above its limit of {limit} {what} an hour: has its password been stolen?");
         Ok(defer("4.7.0", format!("{identity} may send {limit} {what} an hour: please try again later")))
     }
 }
@@ -208,9 +208,9 @@ enum Relaying {
     Allowed(String),
     /// To this domain, by this rule.
     Refused(String, String),
-    /// To this domain, of which no rule speaks.
+    /// To this domain, which no rule matches.
     Unsaid(String),
-    /// Perhaps to somewhere that nobody here can make out, for this reason.
+    /// Possibly to a host that cannot be determined, for this reason.
     Unreadable(&'static str),
 }
 
@@ -228,7 +228,7 @@ fn unreadable(rcpt: &Recipient, why: &str) -> Verdict {
 
 fn not_as(identity: &str, sender: &str) -> Verdict {
     metrics::count("wrong_sender", 1, &[]);
-    warn!(identity = identity, sender = sender; "it may not send as this sender");
+    warn!(identity = identity, sender = sender; "this identity may not use this sender");
     reject("5.7.1", format!("{identity} may not send mail as {sender}"))
 }
 

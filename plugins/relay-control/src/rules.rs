@@ -12,7 +12,7 @@ use crate::senders::untagged;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     name: String,
-    action: Action,
+    action: RuleAction,
     #[serde(default)]
     pub(crate) networks: Vec<Network>,
     #[serde(default)]
@@ -35,7 +35,7 @@ pub(crate) struct Rule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Action {
+enum RuleAction {
     Allow,
     Refuse,
 }
@@ -64,8 +64,8 @@ pub(crate) struct Client {
 pub(crate) fn word(rules: &[Rule], client: &Client, local: &str, domain: &str) -> Word {
     let first = rules.iter().find(|rule| rule.fits(client, local, domain));
     first.map_or(Word::None, |rule| match rule.action {
-        Action::Allow => Word::Allow(rule.name.clone()),
-        Action::Refuse => Word::Refuse(rule.name.clone()),
+        RuleAction::Allow => Word::Allow(rule.name.clone()),
+        RuleAction::Refuse => Word::Refuse(rule.name.clone()),
     })
 }
 
@@ -115,14 +115,16 @@ impl Rule {
                 ));
             }
         }
-        if self.action == Action::Allow && !self.says_who() {
+        if self.action == RuleAction::Allow && !self.says_who() {
             let text = "it allows without saying whom: add networks, identities, certificates, `authenticated = true` or \
                 `trusted = true`; listeners, senders and recipients alone would make an open relay";
             mistakes.push((String::new(), text.to_owned()));
         }
-        if self.action == Action::Allow && self.networks.iter().any(Network::is_everybody) {
-            mistakes
-                .push(("/networks".to_owned(), "everybody's network would make an open relay".to_owned()));
+        if self.action == RuleAction::Allow && self.networks.iter().any(Network::is_everybody) {
+            mistakes.push((
+                "/networks".to_owned(),
+                "a network of all addresses would make an open relay".to_owned(),
+            ));
         }
         mistakes
     }
@@ -154,7 +156,7 @@ impl Rule {
     pub(crate) fn named(name: &str, allow: bool) -> Self {
         Self {
             name: name.to_owned(),
-            action: if allow { Action::Allow } else { Action::Refuse },
+            action: if allow { RuleAction::Allow } else { RuleAction::Refuse },
             networks: Vec::new(),
             identities: Vec::new(),
             certificates: Vec::new(),

@@ -10,7 +10,7 @@
 
 mod field;
 
-use pintle_plugin_sdk::action::{Action, Finding};
+use pintle_plugin_sdk::action::{Action, ActionReason};
 use pintle_plugin_sdk::sender_auth::{self, Outcome, SpfResult};
 use pintle_plugin_sdk::settings::Network;
 use pintle_plugin_sdk::{Header, metrics, prelude::*};
@@ -191,9 +191,9 @@ fn fields(session: &session::Snapshot, hostname: &str) -> Result<Vec<message::He
 fn act(action: Action, result: &SpfResult, session: &session::Snapshot) -> Result<Verdict, HostError> {
     let name = result.outcome.name();
     if action.stops() {
-        info!(client = session.client, domain = result.domain; "not let through: {name}");
+        info!(client = session.client, domain = result.domain; "not passed on: {name}");
     }
-    action.take(&Finding {
+    action.take(&ActionReason {
         rule: name,
         quarantine: "spf",
         code: code(result.outcome),
@@ -281,7 +281,7 @@ mod tests {
         let mut fail = result(true, Outcome::Fail);
         fail.explanation = Some("go away".to_owned());
         let finding =
-            Finding { rule: "fail", quarantine: "spf", code: code(fail.outcome), text: &explain(&fail) };
+            ActionReason { rule: "fail", quarantine: "spf", code: code(fail.outcome), text: &explain(&fail) };
         let told = |verdict| match verdict {
             Verdict::Reject(Some(reply)) | Verdict::Defer(Some(reply)) => {
                 (reply.enhanced.unwrap(), reply.text)

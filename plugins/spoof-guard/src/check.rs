@@ -1,4 +1,4 @@
-//! What is looked for, what each finding means unless the operator says otherwise, and in what words it is told.
+//! The checks, the default action of each, and the texts of findings.
 
 use std::collections::BTreeMap;
 
@@ -83,23 +83,23 @@ impl Check {
 
 /// Something that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub(crate) struct SpoofFinding {
     pub(crate) check: Check,
-    /// For the log and for whoever sent the message: what is wrong, and what would not be.
+    /// Text for the log and for the sender: what is wrong, and how it should be.
     pub(crate) text: String,
     /// DNS could not say whether the message is genuine after all.
     pub(crate) undecided: bool,
 }
 
-impl Finding {
+impl SpoofFinding {
     pub(crate) fn new(check: Check, text: impl Into<String>) -> Self {
         Self { check, text: text.into(), undecided: false }
     }
 
-    /// In the words that whoever sent the message hears.
-    pub(crate) fn told(&self) -> action::Finding<'_> {
+    /// The text for the sender.
+    pub(crate) fn told(&self) -> action::ActionReason<'_> {
         let code = if is_unauthenticated(self.check) { "7.26" } else { "7.1" };
-        action::Finding { rule: self.check.name(), quarantine: "spoof-guard", code, text: &self.text }
+        action::ActionReason { rule: self.check.name(), quarantine: "spoof-guard", code, text: &self.text }
     }
 }
 
@@ -109,8 +109,8 @@ impl Finding {
 pub(crate) struct Actions(BTreeMap<Check, Action>);
 
 impl Actions {
-    /// What a finding means. What cannot be decided now is not held or refused for good.
-    pub(crate) fn of(&self, finding: &Finding) -> Action {
+    /// The action for a finding. While DNS cannot decide it, the mail is not held or refused permanently.
+    pub(crate) fn of(&self, finding: &SpoofFinding) -> Action {
         let action = self.0.get(&finding.check).copied().unwrap_or_else(|| finding.check.default_action());
         match action {
             Action::Quarantine | Action::Reject if finding.undecided => Action::Defer,
@@ -120,7 +120,7 @@ impl Actions {
     }
 
     /// The finding whose action stops the mail, and stops it hardest; of several, the first.
-    pub(crate) fn decisive<'f>(&self, findings: &'f [Finding]) -> Option<&'f Finding> {
+    pub(crate) fn decisive<'f>(&self, findings: &'f [SpoofFinding]) -> Option<&'f SpoofFinding> {
         let stops = findings.iter().rev().filter(|finding| self.of(finding).stops());
         stops.max_by_key(|finding| strength(self.of(finding)))
     }
@@ -154,8 +154,8 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn finding(check: Check) -> Finding {
-        Finding::new(check, "text")
+    fn finding(check: Check) -> SpoofFinding {
+        SpoofFinding::new(check, "text")
     }
 
     #[test]

@@ -8,9 +8,9 @@ use unicode_security::{MixedScript, RestrictionLevel, RestrictionLevelDetection}
 
 /// A domain in U-labels, normal form and lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name(String);
+pub(crate) struct ComparedDomain(String);
 
-impl Name {
+impl ComparedDomain {
     /// Whatever is written in a message becomes a name; what DNS would never take does so, too.
     pub(crate) fn new(text: &str) -> Self {
         let lower: String = text.nfkc().flat_map(char::to_lowercase).filter(|c| !is_ignored(*c)).collect();
@@ -76,7 +76,7 @@ impl Name {
         self.0.split('.')
     }
 
-    /// The first label of several scripts that nobody writes together (UTS 39 section 5.2, above Highly Restrictive).
+    /// The first label that mixes scripts unusually (UTS 39 section 5.2, above Highly Restrictive).
     pub(crate) fn mixed_label(&self) -> Option<&str> {
         self.labels().find(|label| {
             // Digits, hyphens and emoji belong to no script.
@@ -87,7 +87,7 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ComparedDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.ascii())
     }
@@ -121,8 +121,8 @@ pub(crate) fn shape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Name {
-        Name::new(text)
+    fn name(text: &str) -> ComparedDomain {
+        ComparedDomain::new(text)
     }
 
     #[test]

@@ -1,32 +1,32 @@
 //! The form of From: whether it names one sender, and whether its name shows another one.
 
-use pintle_plugin_sdk::fields::{self, Entry, FieldAddress};
+use pintle_plugin_sdk::fields::{self, FieldAddress, FieldEntry};
 use pintle_plugin_sdk::{encoded_words, message::Field};
 
-use crate::check::{Check, Finding, quoted};
-use crate::domain::Name;
+use crate::check::{Check, SpoofFinding, quoted};
+use crate::domain::ComparedDomain;
 use crate::known::{Known, People, posed_as};
 use crate::shown::{self, Shown};
 
-/// Nobody reads the names of more authors than this; that all are of one domain is seen to for all.
+/// The most authors whose names are checked. That all are of one domain is checked for all.
 const READ: usize = 32;
 
 /// The From fields of a message, read.
 pub(crate) struct From {
     values: Vec<String>,
-    authors: Vec<Author>,
+    authors: Vec<FromEntry>,
     /// Addresses in Reply-To: a service that writes in a customer's name says so there.
     answers: Vec<Shown>,
 }
 
 /// One entry of a From field.
-struct Author {
-    entry: Entry,
+struct FromEntry {
+    entry: FieldEntry,
     /// The name with its encoded words decoded.
     name: String,
     /// The address as it stands in the field, and the domain to compare it by.
     typed: String,
-    domain: Name,
+    domain: ComparedDomain,
     /// Behind the domain stands more, such as `%evil.example` or a word.
     has_more: bool,
     has_route: bool,
@@ -41,22 +41,22 @@ impl From {
         // The same line twice is a careless program's, and names one sender.
         values.dedup();
         let authors = values.iter().flat_map(|value| authors(value)).collect();
-        let answers = named("Reply-To")
-            .flat_map(|field| fields::addresses(&field.value))
-            .map(|found| Shown { domain: Name::new(&found.domain), local: found.local, is_apart: false });
+        let answers = named("Reply-To").flat_map(|field| fields::addresses(&field.value)).map(|found| {
+            Shown { domain: ComparedDomain::new(&found.domain), local: found.local, is_apart: false }
+        });
         Self { authors, answers: answers.collect(), values }
     }
 
     /// The domains of the senders.
-    pub(crate) fn domains(&self) -> impl Iterator<Item = &Name> {
+    pub(crate) fn domains(&self) -> impl Iterator<Item = &ComparedDomain> {
         self.authors.iter().map(|author| &author.domain)
     }
 
-    /// What is wrong whoever vouches for it.
-    pub(crate) fn examine(&self, known: &Known) -> Vec<Finding> {
+    /// What is wrong with the form, whatever SPF and DKIM say.
+    pub(crate) fn examine(&self, known: &Known) -> Vec<SpoofFinding> {
         let mut found = Vec::new();
         if self.values.len() > 1 {
-            found.push(Finding::new(
+            found.push(SpoofFinding::new(
                 Check::SeveralFrom,
                 "The message has several From fields: it must have one",
             ));
@@ -75,13 +75,13 @@ impl From {
         }
         if self.authors.iter().any(|author| author.domain != self.authors[0].domain) {
             let text = "From names senders of several domains: it must name those of one";
-            found.push(Finding::new(Check::SeveralAuthors, text));
+            found.push(SpoofFinding::new(Check::SeveralAuthors, text));
         }
         found
     }
 
     /// Where somebody poses as one of us.
-    pub(crate) fn poses(&self, known: &Known, people: &People) -> Vec<Finding> {
+    pub(crate) fn poses(&self, known: &Known, people: &People) -> Vec<SpoofFinding> {
         let mut found = Vec::new();
         for author in self.authors.iter().take(READ) {
             found.extend(
@@ -95,16 +95,20 @@ impl From {
             let posed = addresses.filter_map(|address| Some((address, posed_as(&meant, address)?)));
             found.extend(posed.take(READ).map(|(address, person)| {
                 let text = format!("{person} does not write from {}", shown_address(address));
-                Finding::new(Check::OwnPerson, text)
+                SpoofFinding::new(Check::OwnPerson, text)
             }));
         }
         found
     }
 
     /// The addresses that a name shows and that are not the sender's.
-    fn shows<'a>(&'a self, author: &'a Author, known: &'a Known) -> impl Iterator<Item = Finding> + 'a {
-        let domains: Vec<Name> =
-            author.entry.addresses.iter().map(|found| Name::new(&found.domain)).collect();
+    fn shows<'a>(
+        &'a self,
+        author: &'a FromEntry,
+        known: &'a Known,
+    ) -> impl Iterator<Item = SpoofFinding> + 'a {
+        let domains: Vec<ComparedDomain> =
+            author.entry.addresses.iter().map(|found| ComparedDomain::new(&found.domain)).collect();
         let foreign =
             move |shown: &Shown| !domains.iter().any(|domain| known.are_one_owners(&shown.domain, domain));
         // With blanks around the sign it is a shop's way to write its name, unless the name is one to pose as.
@@ -121,33 +125,33 @@ impl From {
             let shown = quoted(&format!("{}@{}", shown.local, shown.domain));
             let text =
                 format!("The sender's name shows {shown}, but the sender is {}", author.shown_address());
-            Finding::new(check, text)
+            SpoofFinding::new(check, text)
         })
     }
 
-    fn nobody(&self) -> Finding {
+    fn nobody(&self) -> SpoofFinding {
         let values: Vec<String> = self.values.iter().map(|value| encoded_words::decode(value)).collect();
         if values.iter().any(|value| !fields::addresses(value).is_empty()) {
             let text = "The sender's address in From is an encoded word: only names may be";
-            return Finding::new(Check::EncodedAddress, text);
+            return SpoofFinding::new(Check::EncodedAddress, text);
         }
         if values.iter().any(|value| !shown::addresses(value).is_empty()) {
             let text = "The sender's address in From is written with signs that only look like those of one";
-            return Finding::new(Check::EncodedAddress, text);
+            return SpoofFinding::new(Check::EncodedAddress, text);
         }
         match values.iter().find(|value| names_somebody(value)) {
             Some(value) => {
-                Finding::new(Check::NoDomain, format!("The sender {} has no domain", quoted(value)))
+                SpoofFinding::new(Check::NoDomain, format!("The sender {} has no domain", quoted(value)))
             }
-            None => Finding::new(Check::NullFrom, "The message does not say in From who sent it"),
+            None => SpoofFinding::new(Check::NullFrom, "The message does not say in From who sent it"),
         }
     }
 }
 
-fn authors(value: &str) -> Vec<Author> {
+fn authors(value: &str) -> Vec<FromEntry> {
     let brackets: Vec<(usize, &str)> = value.match_indices(['<', '>', '"']).collect();
     let entries = fields::entries(value).into_iter();
-    entries.filter_map(|entry| Author::read(value, &brackets, entry)).collect()
+    entries.filter_map(|entry| FromEntry::read(value, &brackets, entry)).collect()
 }
 
 /// Whether a value without an address has a word where one should stand.
@@ -160,13 +164,13 @@ fn names_somebody(value: &str) -> bool {
     inner.chars().any(char::is_alphanumeric)
 }
 
-impl Author {
+impl FromEntry {
     /// Where the value has brackets and quotes is found out once for all of its authors, of whom there may be thousands.
-    fn read(value: &str, brackets: &[(usize, &str)], entry: Entry) -> Option<Self> {
+    fn read(value: &str, brackets: &[(usize, &str)], entry: FieldEntry) -> Option<Self> {
         let last = entry.addresses.last()?;
         let typed = value[last.place.clone()].to_owned();
         let plain = plain_part(&last.domain);
-        let (domain, has_more) = (Name::new(plain), plain.len() < last.domain.len());
+        let (domain, has_more) = (ComparedDomain::new(plain), plain.len() < last.domain.len());
         let routed = |found: &FieldAddress| {
             let start = found.place.start;
             let before = &brackets[..brackets.partition_point(|(at, _)| *at < start)];
@@ -185,15 +189,15 @@ impl Author {
     }
 
     /// One mailbox has one address (RFC 5322 section 3.4), and that one is no riddle.
-    fn form(&self) -> Vec<Finding> {
+    fn form(&self) -> Vec<SpoofFinding> {
         let addresses = &self.entry.addresses;
         let same =
             |found: &FieldAddress| found.domain == addresses[0].domain && found.local == addresses[0].local;
-        let two = |text: &str| Finding::new(Check::TwoAddresses, text);
+        let two = |text: &str| SpoofFinding::new(Check::TwoAddresses, text);
         let mut found = Vec::new();
         if addresses.iter().any(|address| is_encoded(&address.local) || is_encoded(&address.domain)) {
             let text = "The sender's address in From is made of encoded words: only names may be";
-            found.push(Finding::new(Check::EncodedAddress, text));
+            found.push(SpoofFinding::new(Check::EncodedAddress, text));
         } else if !addresses.iter().all(same) {
             found.push(two("From shows two addresses for one sender: write the sender's alone"));
         } else if self.has_route {
@@ -208,10 +212,10 @@ impl Author {
         found
     }
 
-    fn domain_form(&self) -> Option<Finding> {
+    fn domain_form(&self) -> Option<SpoofFinding> {
         let text =
             || format!("The sender's address {} has no domain of the Internet's", self.shown_address());
-        (self.has_more || !self.domain.is_qualified()).then(|| Finding::new(Check::NoDomain, text()))
+        (self.has_more || !self.domain.is_qualified()).then(|| SpoofFinding::new(Check::NoDomain, text()))
     }
 }
 
@@ -226,7 +230,7 @@ fn is_encoded(text: &str) -> bool {
 }
 
 fn shown_address(address: &FieldAddress) -> String {
-    quoted(&format!("{}@{}", address.local, Name::new(&address.domain)))
+    quoted(&format!("{}@{}", address.local, ComparedDomain::new(&address.domain)))
 }
 
 #[cfg(test)]

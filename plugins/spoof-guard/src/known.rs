@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use pintle_plugin_sdk::fields::FieldAddress;
 use pintle_plugin_sdk::settings::Mailbox;
 
-use crate::check::{Check, Finding};
-use crate::domain::{Name, shape};
+use crate::check::{Check, SpoofFinding};
+use crate::domain::{ComparedDomain, shape};
 
 /// Names shorter than this are no words of their own in longer ones.
 const SHORTEST_COUSIN: usize = 4;
@@ -14,7 +14,7 @@ const SHORTEST_COUSIN: usize = 4;
 /// The domains to compare with.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    targets: Vec<Target>,
+    targets: Vec<KnownDomain>,
     pub(crate) likeness: Likeness,
 }
 
@@ -23,13 +23,13 @@ pub(crate) struct Known {
 pub(crate) struct Likeness {
     /// A known name as one word among others.
     pub(crate) cousins: bool,
-    /// One letter wrong, in names of so many at least.
+    /// Shortest name, in letters, for which one wrong letter counts as a typo.
     pub(crate) typos_from: Option<usize>,
 }
 
 #[derive(Debug)]
-struct Target {
-    name: Name,
+struct KnownDomain {
+    name: ComparedDomain,
     shape: String,
     is_own: bool,
 }
@@ -42,25 +42,25 @@ impl Known {
         likeness: Likeness,
     ) -> Self {
         let target = |(pattern, is_own): (&str, bool)| {
-            let name = Name::new(pattern.trim_start_matches('.'));
-            Target { shape: shape(name.as_str()), name, is_own }
+            let name = ComparedDomain::new(pattern.trim_start_matches('.'));
+            KnownDomain { shape: shape(name.as_str()), name, is_own }
         };
         let all = own.map(|pattern| (pattern, true)).chain(protected.map(|pattern| (pattern, false)));
         Self { targets: all.map(target).collect(), likeness }
     }
 
     /// Our own domains, and what lies below them: readers take a subdomain for ours, too.
-    pub(crate) fn is_own(&self, name: &Name) -> bool {
+    pub(crate) fn is_own(&self, name: &ComparedDomain) -> bool {
         self.targets.iter().any(|target| target.is_own && name.is_within(&target.name))
     }
 
     /// Our own, and those that the operator protects.
-    pub(crate) fn is_known(&self, name: &Name) -> bool {
+    pub(crate) fn is_known(&self, name: &ComparedDomain) -> bool {
         self.targets.iter().any(|target| name.is_within(&target.name))
     }
 
     /// Whether one owner has both. Where a known domain is concerned, no guess will do.
-    pub(crate) fn are_one_owners(&self, shown: &Name, real: &Name) -> bool {
+    pub(crate) fn are_one_owners(&self, shown: &ComparedDomain, real: &ComparedDomain) -> bool {
         if self.is_own(shown) && self.is_own(real) {
             true
         } else if self.is_known(shown) {
@@ -71,21 +71,24 @@ impl Known {
     }
 
     /// What is wrong with a foreign domain; `typed` is how it was written.
-    pub(crate) fn examine(&self, name: &Name, typed: &str) -> Option<Finding> {
+    pub(crate) fn examine(&self, name: &ComparedDomain, typed: &str) -> Option<SpoofFinding> {
         if self.is_known(name) {
             return None;
         }
-        let like = |check: Check, how: &str, target: &Target| {
-            Finding::new(check, format!("The sender's domain {name} {how} {}, which it is not", target.name))
+        let like = |check: Check, how: &str, target: &KnownDomain| {
+            SpoofFinding::new(
+                check,
+                format!("The sender's domain {name} {how} {}, which it is not", target.name),
+            )
         };
-        let shapes = [shape(name.as_str()), shape(typed)].map(Name::of_shape);
+        let shapes = [shape(name.as_str()), shape(typed)].map(ComparedDomain::of_shape);
         if let Some(target) = self.targets.iter().find(|target| target.looks_like(name, &shapes)) {
             return Some(like(Check::LookalikeDomain, "looks like", target));
         }
         if let Some(label) = name.mixed_label() {
             let script = crate::check::quoted(label);
             let text = format!("The sender's domain {name} mixes letters of several scripts: {script}");
-            return Some(Finding::new(Check::MixedScript, text));
+            return Some(SpoofFinding::new(Check::MixedScript, text));
         }
         if let Some(target) = self.targets.iter().find(|target| self.is_typo(target, name)) {
             return Some(like(Check::TypoDomain, "is one letter away from", target));
@@ -95,7 +98,7 @@ impl Known {
     }
 
     /// Equal but for one letter of a name that is long enough for this to be no accident, under the same top.
-    fn is_typo(&self, target: &Target, name: &Name) -> bool {
+    fn is_typo(&self, target: &KnownDomain, name: &ComparedDomain) -> bool {
         let Some(shortest) = self.likeness.typos_from else { return false };
         let last = name.last(target.name.labels().count());
         let Some((mine, top)) = target.name.as_str().rsplit_once('.') else { return false };
@@ -106,15 +109,15 @@ impl Known {
     }
 }
 
-impl Target {
-    fn looks_like(&self, name: &Name, shapes: &[Name]) -> bool {
+impl KnownDomain {
+    fn looks_like(&self, name: &ComparedDomain, shapes: &[ComparedDomain]) -> bool {
         let count = self.name.labels().count();
-        let tail = |shape: &Name| shape.last(count).is_some_and(|tail| tail.as_str() == self.shape);
+        let tail = |shape: &ComparedDomain| shape.last(count).is_some_and(|tail| tail.as_str() == self.shape);
         // A name of the same letters is the same name, or below it: that is not a matter of looks.
         !name.is_within(&self.name) && shapes.iter().any(tail)
     }
 
-    fn is_word_of(&self, name: &Name) -> bool {
+    fn is_word_of(&self, name: &ComparedDomain) -> bool {
         let Some(word) = self.shape.split('.').next().filter(|word| word.len() >= SHORTEST_COUSIN) else {
             return false;
         };
@@ -158,7 +161,7 @@ impl People {
         Self(people.iter().map(person).collect())
     }
 
-    /// Who of us is meant by this name. Read once for all addresses beside it, of which there may be thousands.
+    /// Which of our people this name means. Read once for all addresses beside it; there may be thousands.
     pub(crate) fn meant_by(&self, shown: &str) -> Vec<&Person> {
         // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and what else is written beside a name.
         let parts = shown
@@ -174,7 +177,7 @@ impl People {
 
 /// Who of those that are meant does not write from this address.
 pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &FieldAddress) -> Option<&'p str> {
-    let domain = Name::new(&address.domain).ascii();
+    let domain = ComparedDomain::new(&address.domain).ascii();
     let is_theirs =
         |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
     // Two of one name: whose address it is may write.
@@ -205,7 +208,7 @@ mod tests {
     }
 
     fn check(domain: &str) -> Option<Check> {
-        known().examine(&Name::new(domain), domain).map(|finding| finding.check)
+        known().examine(&ComparedDomain::new(domain), domain).map(|finding| finding.check)
     }
 
     #[test]
@@ -238,7 +241,7 @@ mod tests {
         }
         let plain = Known::new(["paypal.example"].into_iter(), std::iter::empty(), Likeness::default());
         for off in ["paypall.example", "secure-paypal.example"] {
-            assert_eq!(plain.examine(&Name::new(off), off), None, "{off}");
+            assert_eq!(plain.examine(&ComparedDomain::new(off), off), None, "{off}");
         }
     }
 
@@ -246,7 +249,9 @@ mod tests {
     fn a_neighbour_of_ours_is_not_us() {
         let known =
             Known::new(["a.host.example", "b.example"].into_iter(), std::iter::empty(), Likeness::default());
-        let one = |shown: &str, real: &str| known.are_one_owners(&Name::new(shown), &Name::new(real));
+        let one = |shown: &str, real: &str| {
+            known.are_one_owners(&ComparedDomain::new(shown), &ComparedDomain::new(real))
+        };
         assert!(one("a.host.example", "x.a.host.example") && one("x.a.host.example", "b.example"));
         assert!(!one("a.host.example", "evil.host.example"));
         assert!(one("c.host.example", "evil.host.example"), "a guess");

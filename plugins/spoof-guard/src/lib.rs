@@ -1,7 +1,7 @@
 //! Catches senders that pose as somebody else: our own domains from outside, names that show one address and hide
 //! another, our people's names over foreign addresses, domains that look like ours or like others worth posing as.
 //!
-//! It looks twice. When the header is there, at the form of From, which is what it is whoever sent it ([`form`]). When
+//! It checks twice. In on-headers, the form of From, which does not depend on who sent the message ([`form`]). When
 //! the body is there, too, at claims to be one of us ([`vouched`]): a newsletter service or a mailing list may
 //! honestly send in our name, and only then do SPF, DKIM and ARC tell. What was found becomes a fact, a counter and a
 //! log line; what it means for the mail is the operator's choice, check by check ([`check`]). Clients in trusted
@@ -23,8 +23,8 @@ use pintle_plugin_sdk::settings::{Domain, Mailbox, Network};
 use pintle_plugin_sdk::{fields, gateway, metrics, prelude::*};
 use serde::Deserialize;
 
-use crate::check::{Actions, Check, Finding};
-use crate::domain::Name;
+use crate::check::{Actions, Check, SpoofFinding};
+use crate::domain::ComparedDomain;
 use crate::form::From;
 use crate::known::{Known, Likeness, People};
 use crate::vouched::{Standing, Vouched};
@@ -40,7 +40,7 @@ const FOUND: &str = "found";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SpoofGuard {
-    clients: Clients,
+    clients: CheckedClients,
     /// Ours, beside those that the gateway takes mail for.
     own_domains: Vec<Domain>,
     /// Not ours, and worth posing as.
@@ -48,7 +48,7 @@ struct SpoofGuard {
     /// Our people by name, and the addresses that they write from.
     people: BTreeMap<String, Vec<Mailbox>>,
     /// Where our domains are no stranger's to use.
-    places: Vec<Place>,
+    places: Vec<CheckedPlace>,
     /// SPF or DKIM of our domain makes its use honest.
     unless_authenticated: bool,
     /// Who may send in our name, whatever the checks say: by address; by domain, when SPF or DKIM prove it; by seal.
@@ -64,22 +64,22 @@ struct SpoofGuard {
     #[serde(skip)]
     prepared_people: People,
     #[serde(skip)]
-    prepared: RefCell<Option<Prepared>>,
+    prepared: RefCell<Option<PreparedDomains>>,
 }
 
-/// So many findings of one kind are told and counted.
+/// The most findings of one kind that are logged and counted.
 const MOST_OF_A_KIND: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Clients {
+enum CheckedClients {
     Strangers,
     All,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Place {
+enum CheckedPlace {
     From,
     Sender,
     ReplyTo,
@@ -89,7 +89,7 @@ enum Place {
 
 /// The domains to compare with, and the gateway's list that they were made of: a reload may change it.
 #[derive(Debug)]
-struct Prepared {
+struct PreparedDomains {
     local: Vec<String>,
     known: Rc<Known>,
 }
@@ -97,11 +97,11 @@ struct Prepared {
 impl Default for SpoofGuard {
     fn default() -> Self {
         Self {
-            clients: Clients::Strangers,
+            clients: CheckedClients::Strangers,
             own_domains: Vec::new(),
             protect: Vec::new(),
             people: BTreeMap::new(),
-            places: vec![Place::From],
+            places: vec![CheckedPlace::From],
             unless_authenticated: true,
             allow_networks: Vec::new(),
             allow_senders: Vec::new(),
@@ -165,7 +165,7 @@ impl SpoofGuard {
         }
         let vouched = Vouched::ask()?;
         if vouched.is_by(&self.allow_senders, &self.trusted_sealers, |name| known.is_own(name)) {
-            debug!("in our name by one who may");
+            debug!("own domain used by an allowed sender");
             return Ok(Verdict::Next);
         }
         let relayed = is_relayed(&header) && vouched.is_by_somebody();
@@ -177,7 +177,7 @@ impl SpoofGuard {
     }
 
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
-        self.clients == Clients::Strangers && !session.is_stranger()
+        self.clients == CheckedClients::Strangers && !session.is_stranger()
     }
 
     fn known(&self) -> Rc<Known> {
@@ -188,12 +188,12 @@ impl SpoofGuard {
         Rc::clone(&prepared.known)
     }
 
-    fn prepare(&self, local: Vec<String>) -> Prepared {
+    fn prepare(&self, local: Vec<String>) -> PreparedDomains {
         let own = local.iter().map(String::as_str).chain(self.own_domains.iter().map(Domain::as_str));
         let likeness =
             Likeness { cousins: self.cousins, typos_from: (self.distance > 0).then_some(self.distance_from) };
         let known = Known::new(own, self.protect.iter().map(Domain::as_str), likeness);
-        Prepared { known: Rc::new(known), local }
+        PreparedDomains { known: Rc::new(known), local }
     }
 
     /// Where this message uses a domain of ours.
@@ -203,15 +203,15 @@ impl SpoofGuard {
         from: &From,
         header: &[Field],
         session: &session::Snapshot,
-    ) -> Result<Vec<(Place, Name)>, HostError> {
+    ) -> Result<Vec<(CheckedPlace, ComparedDomain)>, HostError> {
         let mut uses = Vec::new();
         for &place in &self.places {
-            let names: Vec<Name> = match place {
-                Place::From => from.domains().cloned().collect(),
-                Place::Sender => domains_in(header, "Sender"),
-                Place::ReplyTo => domains_in(header, "Reply-To"),
-                Place::Envelope => vec![Name::new(&transaction::info()?.sender.domain)],
-                Place::Hello => session.hello.iter().map(|name| Name::new(name)).collect(),
+            let names: Vec<ComparedDomain> = match place {
+                CheckedPlace::From => from.domains().cloned().collect(),
+                CheckedPlace::Sender => domains_in(header, "Sender"),
+                CheckedPlace::ReplyTo => domains_in(header, "Reply-To"),
+                CheckedPlace::Envelope => vec![ComparedDomain::new(&transaction::info()?.sender.domain)],
+                CheckedPlace::Hello => session.hello.iter().map(|name| ComparedDomain::new(name)).collect(),
             };
             uses.extend(names.into_iter().filter(|name| known.is_own(name)).map(|name| (place, name)));
         }
@@ -220,7 +220,13 @@ impl SpoofGuard {
     }
 
     /// What it means that a stranger uses a domain of ours.
-    fn forged(&self, place: Place, name: &Name, standing: Standing, relayed: bool) -> Option<Finding> {
+    fn forged(
+        &self,
+        place: CheckedPlace,
+        name: &ComparedDomain,
+        standing: Standing,
+        relayed: bool,
+    ) -> Option<SpoofFinding> {
         if self.unless_authenticated && standing == Standing::Vouched {
             return None;
         }
@@ -232,10 +238,10 @@ impl SpoofGuard {
             place.name()
         );
         let undecided = self.unless_authenticated && standing == Standing::Unknown;
-        Some(Finding { check, text, undecided })
+        Some(SpoofFinding { check, text, undecided })
     }
 
-    fn act(&self, findings: Vec<Finding>) -> Result<Verdict, HostError> {
+    fn act(&self, findings: Vec<SpoofFinding>) -> Result<Verdict, HostError> {
         let findings = some_of_each_kind(findings);
         if findings.is_empty() {
             return Ok(Verdict::Next);
@@ -259,7 +265,7 @@ impl SpoofGuard {
 }
 
 /// As many of each kind as say something: a field may name thousands of authors, and a transaction holds a thousand scores.
-fn some_of_each_kind(mut findings: Vec<Finding>) -> Vec<Finding> {
+fn some_of_each_kind(mut findings: Vec<SpoofFinding>) -> Vec<SpoofFinding> {
     let mut seen: BTreeMap<(Check, bool), usize> = BTreeMap::new();
     findings.retain(|finding| {
         let count = seen.entry((finding.check, finding.undecided)).or_default();
@@ -269,7 +275,7 @@ fn some_of_each_kind(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-impl Place {
+impl CheckedPlace {
     fn name(self) -> &'static str {
         match self {
             Self::From => "From",
@@ -285,9 +291,12 @@ fn header() -> Result<Vec<Field>, HostError> {
     message::headers_named(&READ.map(str::to_owned))
 }
 
-fn domains_in(header: &[Field], name: &str) -> Vec<Name> {
+fn domains_in(header: &[Field], name: &str) -> Vec<ComparedDomain> {
     let fields = header.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
-    fields.flat_map(|field| fields::addresses(&field.value)).map(|found| Name::new(&found.domain)).collect()
+    fields
+        .flat_map(|field| fields::addresses(&field.value))
+        .map(|found| ComparedDomain::new(&found.domain))
+        .collect()
 }
 
 /// Lists and people who pass a message on say so: RFC 2919, RFC 2369 section 3.4, RFC 5322 section 3.6.6.
@@ -297,7 +306,7 @@ fn is_relayed(header: &[Field]) -> bool {
 }
 
 /// Adds to the fact what this look has found.
-fn remember(findings: &[Finding]) -> Result<(), HostError> {
+fn remember(findings: &[SpoofFinding]) -> Result<(), HostError> {
     let before = transaction::fact(FOUND);
     let mut names: Vec<&str> = before.iter().flat_map(|names| names.split(',')).collect();
     for finding in findings {
@@ -317,8 +326,8 @@ mod tests {
 
     #[test]
     fn findings_of_a_kind_are_few() {
-        let many = (0..5_000).map(|n| Finding::new(Check::OwnDomain, n.to_string()));
-        let left = some_of_each_kind(many.chain([Finding::new(Check::NullFrom, "x")]).collect());
+        let many = (0..5_000).map(|n| SpoofFinding::new(Check::OwnDomain, n.to_string()));
+        let left = some_of_each_kind(many.chain([SpoofFinding::new(Check::NullFrom, "x")]).collect());
         assert_eq!((left.len(), left.last().unwrap().check), (MOST_OF_A_KIND + 1, Check::NullFrom));
     }
 
@@ -333,14 +342,14 @@ mod tests {
 
     #[test]
     fn our_domain_is_forged_unless_somebody_vouches() {
-        let (guard, name) = (SpoofGuard::default(), Name::new("ours.example"));
-        let found = |standing, relayed| guard.forged(Place::From, &name, standing, relayed);
+        let (guard, name) = (SpoofGuard::default(), ComparedDomain::new("ours.example"));
+        let found = |standing, relayed| guard.forged(CheckedPlace::From, &name, standing, relayed);
         assert_eq!(found(Standing::Vouched, false), None);
         assert_eq!(found(Standing::Not, false).unwrap().check, Check::OwnDomain);
         assert_eq!(found(Standing::Not, true).unwrap().check, Check::OwnDomainRelayed);
         assert!(found(Standing::Unknown, false).unwrap().undecided);
         let strict = SpoofGuard { unless_authenticated: false, ..SpoofGuard::default() };
-        assert!(!strict.forged(Place::From, &name, Standing::Vouched, false).unwrap().undecided);
+        assert!(!strict.forged(CheckedPlace::From, &name, Standing::Vouched, false).unwrap().undecided);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What a name in From makes readers see: addresses that are not the sender's, and characters that are there to
 //! mislead.
 
-use crate::check::{Check, Finding, quoted};
-use crate::domain::Name;
+use crate::check::{Check, SpoofFinding, quoted};
+use crate::domain::ComparedDomain;
 
 /// Blanks in a row that no program writes, but one that wants the rest out of sight.
 const PADDING: usize = 24;
@@ -14,7 +14,7 @@ const MOST: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) local: String,
-    pub(crate) domain: Name,
+    pub(crate) domain: ComparedDomain,
     /// There are blanks beside the @.
     pub(crate) is_apart: bool,
 }
@@ -37,7 +37,7 @@ fn address_at(seen: &[char], at: usize) -> Option<Shown> {
     let local: Vec<char> = seen[..end].iter().rev().take_while(is_local).copied().collect();
     let local: String = local.into_iter().rev().collect();
     let domain: String = seen[start..].iter().take_while(is_domain).collect();
-    let domain = Name::new(domain.trim_end_matches(['.', '-', '_']));
+    let domain = ComparedDomain::new(domain.trim_end_matches(['.', '-', '_']));
     let is_apart = gap > 0 || start > at + 1;
     (!local.is_empty() && domain.is_qualified()).then_some(Shown { local, domain, is_apart })
 }
@@ -66,31 +66,31 @@ pub(crate) fn says_via(text: &str) -> bool {
 }
 
 /// Characters in a name that hide, move or push aside what stands there.
-pub(crate) fn oddities(name: &str) -> Vec<Finding> {
+pub(crate) fn oddities(name: &str) -> Vec<SpoofFinding> {
     let name = name.trim();
     let mut found = Vec::new();
     if let Some(c) = name.chars().find(|c| c.is_ascii_control() && *c != '\t') {
         let text = format!("The sender's name holds the control character U+{:04X}", u32::from(c));
-        found.push(Finding::new(Check::ControlCharacters, text));
+        found.push(SpoofFinding::new(Check::ControlCharacters, text));
     }
     if has_stray_direction(name) {
         let text = "The sender's name holds characters that turn the writing around";
-        found.push(Finding::new(Check::BidiCharacters, text));
+        found.push(SpoofFinding::new(Check::BidiCharacters, text));
     }
     if let Some(c) = hidden_character(name) {
         let text = format!("The sender's name holds the invisible character U+{:04X}", u32::from(c));
-        found.push(Finding::new(Check::InvisibleCharacters, text));
+        found.push(SpoofFinding::new(Check::InvisibleCharacters, text));
     }
     if longest_blank(name) >= PADDING {
         let start: String = name.chars().take_while(|c| !is_blank(*c)).collect();
         let text = format!("The sender's name is filled up with blanks after {}", quoted(&start));
-        found.push(Finding::new(Check::PaddedName, text));
+        found.push(SpoofFinding::new(Check::PaddedName, text));
     }
     found
 }
 
 /// The same in an address, where nothing of the kind belongs.
-pub(crate) fn address_oddity(address: &str) -> Option<Finding> {
+pub(crate) fn address_oddity(address: &str) -> Option<SpoofFinding> {
     let c =
         address.chars().find(|c| c.is_control() || is_invisible(*c) || is_joiner(*c) || is_direction(*c))?;
     let check = match c {
@@ -98,7 +98,7 @@ pub(crate) fn address_oddity(address: &str) -> Option<Finding> {
         c if is_direction(c) => Check::BidiCharacters,
         _ => Check::InvisibleCharacters,
     };
-    Some(Finding::new(check, format!("The sender's address holds the character U+{:04X}", u32::from(c))))
+    Some(SpoofFinding::new(check, format!("The sender's address holds the character U+{:04X}", u32::from(c))))
 }
 
 /// Overrides always; embeddings and isolates that do not end, so that they turn the address, too. The marks that Arabic

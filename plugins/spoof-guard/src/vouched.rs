@@ -4,14 +4,14 @@ use pintle_plugin_sdk::HostError;
 use pintle_plugin_sdk::sender_auth::{self, ArcResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 
-use crate::domain::Name;
+use crate::domain::ComparedDomain;
 
 /// What the checks found.
 #[derive(Debug)]
 pub(crate) struct Vouched {
     /// Domains by SPF of the envelope's sender (or of HELO where that is null) and by DKIM, and whether they pass.
-    by: Vec<(Name, Outcome)>,
-    /// Whose ARC seals the message bears, and what they say they saw.
+    by: Vec<(ComparedDomain, Outcome)>,
+    /// The ARC sealers of the message, and the results that they reported.
     chain: ArcResult,
 }
 
@@ -31,15 +31,24 @@ impl Vouched {
         // RFC 9989 section 4.4.2: HELO counts where there is no sender.
         let has_sender = spf.iter().any(|result| result.mail_from);
         let spf = spf.into_iter().filter(|result| result.mail_from == has_sender);
-        let mut by: Vec<_> = spf.map(|result| (Name::new(&result.domain), result.outcome)).collect();
-        by.extend(sender_auth::dkim()?.into_iter().map(|result| (Name::new(&result.domain), result.outcome)));
+        let mut by: Vec<_> =
+            spf.map(|result| (ComparedDomain::new(&result.domain), result.outcome)).collect();
+        by.extend(
+            sender_auth::dkim()?
+                .into_iter()
+                .map(|result| (ComparedDomain::new(&result.domain), result.outcome)),
+        );
         Ok(Self { by, chain: sender_auth::arc()? })
     }
 
     /// Whether this domain, or one within it or around it and ours, stands behind the message: DMARC's relaxed
     /// alignment, with the operator's own domains in place of a walk through DNS.
-    pub(crate) fn standing(&self, domain: &Name, is_own: impl Fn(&Name) -> bool) -> Standing {
-        let aligned = |by: &Name| by.is_within(domain) || (domain.is_within(by) && is_own(by));
+    pub(crate) fn standing(
+        &self,
+        domain: &ComparedDomain,
+        is_own: impl Fn(&ComparedDomain) -> bool,
+    ) -> Standing {
+        let aligned = |by: &ComparedDomain| by.is_within(domain) || (domain.is_within(by) && is_own(by));
         let has = |outcome| self.by.iter().any(|(by, found)| *found == outcome && aligned(by));
         if has(Outcome::Pass) {
             Standing::Vouched
@@ -56,11 +65,12 @@ impl Vouched {
         &self,
         senders: &[Domain],
         sealers: &[Domain],
-        is_own: impl Fn(&Name) -> bool,
+        is_own: impl Fn(&ComparedDomain) -> bool,
     ) -> bool {
         let is_listed = |list: &[Domain], name: &str| list.iter().any(|domain| domain.matches(name));
-        let is_sealed =
-            self.chain.vouches(|sealer| is_listed(sealers, sealer), |author| is_own(&Name::new(author)));
+        let is_sealed = self
+            .chain
+            .vouches(|sealer| is_listed(sealers, sealer), |author| is_own(&ComparedDomain::new(author)));
         is_sealed
             || self.by.iter().any(|(by, found)| *found == Outcome::Pass && is_listed(senders, &by.ascii()))
     }
@@ -88,7 +98,7 @@ mod tests {
 
     fn vouched(by: &[(&str, Outcome)], sealers: &[(&str, &str)]) -> Vouched {
         Vouched {
-            by: by.iter().map(|(name, outcome)| (Name::new(name), *outcome)).collect(),
+            by: by.iter().map(|(name, outcome)| (ComparedDomain::new(name), *outcome)).collect(),
             chain: ArcResult {
                 outcome: if sealers.is_empty() { Outcome::None } else { Outcome::Pass },
                 sealers: sealers.iter().map(|(sealer, _)| (*sealer).to_owned()).collect(),
@@ -100,8 +110,8 @@ mod tests {
     #[test]
     fn a_domain_stands_behind_what_it_or_its_own_vouch_for() {
         let standing = |by: &str, outcome| {
-            let is_own = |name: &Name| name.is_within(&Name::new("ours.example"));
-            vouched(&[(by, outcome)], &[]).standing(&Name::new("news.ours.example"), is_own)
+            let is_own = |name: &ComparedDomain| name.is_within(&ComparedDomain::new("ours.example"));
+            vouched(&[(by, outcome)], &[]).standing(&ComparedDomain::new("news.ours.example"), is_own)
         };
         assert_eq!(standing("news.ours.example", Outcome::Pass), Standing::Vouched);
         assert_eq!(standing("a.news.ours.example", Outcome::Pass), Standing::Vouched);
@@ -116,7 +126,7 @@ mod tests {
     #[test]
     fn services_are_believed_when_they_prove_to_be_the_sender() {
         let list = [Domain::try_from("lists.example".to_owned()).unwrap()];
-        let is_own = |name: &Name| *name == Name::new("ours.example");
+        let is_own = |name: &ComparedDomain| *name == ComparedDomain::new("ours.example");
         assert!(vouched(&[("lists.example", Outcome::Pass)], &[]).is_by(&list, &[], is_own));
         assert!(!vouched(&[("lists.example", Outcome::Fail)], &[]).is_by(&list, &[], is_own));
         assert!(vouched(&[], &[("lists.example", "ours.example")]).is_by(&[], &list, is_own));

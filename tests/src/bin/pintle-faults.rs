@@ -1,6 +1,6 @@
-//! Plays the fault matrix on the binary beside it; `cargo xtask faults` builds both and runs this.
+//! Runs the fault matrix on the binary next to it; `cargo xtask faults` builds both and runs this.
 
-#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+#![allow(clippy::print_stdout, reason = "the caller reads its standard output")]
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -9,13 +9,13 @@ use e2e::faults::{self, MatrixOptions, MatrixRow, ROWS, RowOutcome};
 
 const USAGE: &str = "usage: pintle-faults [ROW...] [--list] [--rounds N] [--seed N] [--unruly FILE] [--json FILE] [--page FILE]
 
-  ROW            a row, or else the beginning of some rows' names; none means all
-  --list         name the rows and end
-  --rounds N     so many rounds of each row at most, and larger steps: a short run
-  --seed N       what chance begins with
-  --unruly FILE  the component of tests/guests/unruly, for the rows of plugins
-  --json FILE    write all figures there
-  --page FILE    write the table into this page, between its marks, when all rows were played in full";
+  ROW            a row, or a prefix of the names of several; all rows by default
+  --list         list the rows and exit
+  --rounds N     run each row at most N times, with larger steps: a short run
+  --seed N       the seed of the random numbers
+  --unruly FILE  the component of tests/guests/unruly, for rows with plugins
+  --json FILE    write all results to this file
+  --page FILE    write the table into this page, between its markers, when all rows were run in full";
 
 #[derive(Default)]
 struct FaultsArguments {
@@ -71,7 +71,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<FaultsArguments
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number"))
+    text.parse().map_err(|_| format!("{text:?} is not a number"))
 }
 
 impl FaultsArguments {
@@ -130,7 +130,7 @@ fn write(outcomes: &[RowOutcome], wanted: &FaultsArguments) -> Result<(), String
     std::fs::write(path, page).map_err(failed)
 }
 
-/// When, with what, and how much in all.
+/// The heading: date, version, and totals.
 fn heading(outcomes: &[RowOutcome], seed: u64) -> String {
     let promised: u64 = outcomes.iter().map(|outcome| outcome.account.promised).sum();
     let lost: u64 = outcomes.iter().map(|outcome| outcome.lost).sum();

@@ -1,10 +1,10 @@
-//! A load generator: so many sessions at once, so many messages in all, one line of JSON at the end.
+//! A load generator: a number of concurrent sessions, a number of messages in all, and one line of JSON at the end.
 //!
 //! It measures what a client sees (from MAIL to the reply after the final dot) and shares no code with the gateway, so
-//! that neither flatters the other. One thread serves all sessions; its own cost is small beside any server's. It sends
-//! to loopback alone.
+//! that neither distorts the other's results. One thread serves all sessions; its own cost is small compared to any
+//! server's. It sends only to loopback.
 
-#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+#![allow(clippy::print_stdout, reason = "the caller reads its standard output")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What to send.
+/// The options of a run.
 #[derive(Debug, Clone)]
 struct LoadOptions {
     target: SocketAddr,
@@ -26,13 +26,13 @@ struct LoadOptions {
     pipeline: bool,
     from: String,
     to: String,
-    /// What to send in place of a message of `size`.
+    /// A file to send instead of a message of `size` octets.
     message: Option<std::path::PathBuf>,
     /// Print the message and send nothing.
     print: bool,
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Default)]
 struct LoadTally {
     accepted: u64,
@@ -52,7 +52,7 @@ async fn main() {
     };
     let mut message = match &plan.message {
         None => message(plan.size),
-        // Its lines are taken to end in CRLF and not to begin with dots.
+        // Its lines must end in CRLF and must not begin with dots.
         Some(file) => std::fs::read(file).expect("the message can be read"),
     };
     if plan.print {
@@ -120,7 +120,7 @@ fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is not understood"))
 }
 
-/// A message of about this size, with lines of 76 characters.
+/// Makes a message of about this size, with lines of 76 characters.
 fn message(size: usize) -> Vec<u8> {
     let mut bytes = b"From: <sender@load.example>\r\nTo: <recipient@sink.example>\r\nSubject: load\r\n\
         Date: Sun, 22 Nov 2026 00:00:00 +0000\r\nMessage-ID: <load@load.example>\r\n\r\n"
@@ -132,7 +132,7 @@ fn message(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// One client: connects again and again until no message is left.
+/// One client: opens sessions one after the other until no message is left.
 async fn client(plan: Arc<LoadOptions>, message: Arc<[u8]>, left: Arc<AtomicU64>) -> LoadTally {
     let mut tally = LoadTally::default();
     while left.load(Ordering::Relaxed) > 0 {
@@ -180,7 +180,7 @@ struct LoadConnection {
 }
 
 impl LoadConnection {
-    /// One message; gives the final reply's code.
+    /// Sends one message; returns the code of the final reply.
     async fn send(&mut self, plan: &LoadOptions, message: &[u8]) -> io::Result<u16> {
         let mail = format!("MAIL FROM:<{}>\r\n", plan.from);
         let rcpt = format!("RCPT TO:<{}>\r\n", plan.to);
@@ -224,7 +224,7 @@ impl LoadConnection {
     }
 }
 
-/// The code of the first whole reply in the buffer and where it ends.
+/// The code of the first complete reply in the buffer, and where it ends.
 fn last_line(buffer: &[u8]) -> Option<(u16, usize)> {
     let mut start = 0;
     loop {

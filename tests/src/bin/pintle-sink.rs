@@ -1,10 +1,10 @@
-//! A sink: takes every message, keeps none, and counts.
+//! A sink: accepts every message, keeps none, and counts.
 //!
-//! Prints `listening ADDR` first, so that whoever started it knows the port; then, each time a line arrives on standard
-//! input, `taken N`; it ends when standard input does. With `--ids FILE` it appends the `X-Load-Id` of every message it
-//! has said 250 to, which is how a crash test finds out what has arrived. It shares no code with the gateway.
+//! Prints `listening ADDR` first, for the program that started it; then `taken N` for each line on standard input; it
+//! ends when standard input does. With `--ids FILE` it appends the `X-Load-Id` of every message that got a 250, from
+//! which a crash test finds out what has arrived. It shares no code with the gateway.
 
-#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+#![allow(clippy::print_stdout, reason = "the caller reads its standard output")]
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What all sessions share.
+/// The state that all sessions share.
 #[derive(Default)]
 struct SinkCounters {
     taken: AtomicU64,
@@ -93,9 +93,9 @@ async fn session(mut stream: TcpStream, shared: Arc<SinkCounters>) -> io::Result
 struct SinkDialogue {
     in_data: bool,
     quit: bool,
-    /// What is left of a line, or the beginning of the data while it is still needed for the id.
+    /// An incomplete line, or the beginning of the data while it is still needed for the id.
     pending: Vec<u8>,
-    /// The last octets of the data seen so far, to find an end that two reads share.
+    /// The last octets of the data so far, to find an end that is split over two reads.
     tail: [u8; 5],
 }
 
@@ -142,7 +142,7 @@ impl SinkDialogue {
         &bytes[end..]
     }
 
-    /// Where the data ends: behind `CRLF . CRLF`, which may have begun in an earlier read.
+    /// The end of the data: after `CRLF . CRLF`, which may have begun in an earlier read.
     fn end_of_data(&self, bytes: &[u8]) -> Option<usize> {
         let mut joined = [0_u8; 9];
         let head = bytes.len().min(4);

@@ -1,6 +1,7 @@
-//! Half an hour of mixed mail and faults for the binary beside it; `cargo xtask soak` builds both and runs this.
+//! Sends mixed mail through the binary next to it for half an hour, with faults; `cargo xtask soak` builds both and
+//! runs this.
 
-#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+#![allow(clippy::print_stdout, reason = "the caller reads its standard output")]
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +25,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Minutes and seed.
+/// Parses minutes and seed.
 fn wanted(mut arguments: impl Iterator<Item = String>) -> Option<(u64, u64)> {
     let (mut minutes, mut seed) = (30, 1);
     while let Some(argument) = arguments.next() {

@@ -1,9 +1,9 @@
-//! A DNS server for the benchmark: serves the zone file that it is given, on loopback alone.
+//! A DNS server for the benchmark: serves a zone file, only on loopback.
 //!
-//! Prints `listening ADDR` first, so that whoever started it knows the port; it ends when its standard input does. The
-//! lines of the file are those of testkit's `ZoneServer`.
+//! Prints `listening ADDR` first, for the program that started it; it ends when its standard input does. The lines of
+//! the file are those of testkit's `ZoneServer`.
 
-#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+#![allow(clippy::print_stdout, reason = "the caller reads its standard output")]
 
 use std::io::{self, Read};
 

@@ -1,4 +1,4 @@
-//! What happens to files while the gateway is down.
+//! Damages files while the gateway is down.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use super::powercut::SeededRandom;
 use super::rows::FileDamage;
 
-/// The database, and what SQLite keeps beside it.
+/// The database, and the files that SQLite keeps next to it.
 const DATABASE: [&str; 3] = ["envelopes.db", "envelopes.db-wal", "envelopes.db-shm"];
 const COPY: &str = "copy-of-database";
 
-/// Whether it is the pages of the database itself that are damaged.
+/// Whether the pages of the database itself are damaged.
 pub(super) fn is_in_the_database(damage: FileDamage) -> bool {
     use FileDamage::{Flipped, Halved, Overwritten};
     matches!(damage, Overwritten("envelopes.db") | Flipped("envelopes.db") | Halved("envelopes.db"))
 }
 
-/// Puts a copy of the database aside.
+/// Makes a copy of the database.
 pub(super) fn keep_copy(spool: &Path) -> Result<(), String> {
     let copy = spool.with_file_name(COPY);
     let all = || -> io::Result<()> {
@@ -31,7 +31,7 @@ pub(super) fn keep_copy(spool: &Path) -> Result<(), String> {
     all().map_err(|error| format!("copying the database: {error}"))
 }
 
-/// Does it.
+/// Applies the damage.
 pub(super) fn apply(damage: FileDamage, spool: &Path, chance: &mut SeededRandom) -> Result<(), String> {
     made(damage, spool, chance).map_err(|error| format!("{damage:?} cannot be done: {error}"))
 }
@@ -66,7 +66,7 @@ fn unlink(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file itself, or of a folder the largest part of what is in use: the first file by name.
+/// The file itself, or in a folder the one with the most used octets: the first by name.
 fn victim(spool: &Path, what: &str) -> io::Result<PathBuf> {
     let path = spool.join(what);
     if !path.is_dir() {
@@ -77,11 +77,11 @@ fn victim(spool: &Path, what: &str) -> io::Result<PathBuf> {
     files.into_iter().next().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Up to where the file holds something else than zeros: segments get their room before they are filled.
+/// The end of the data other than zeros: segments are allocated before they are filled.
 fn used(file: &File) -> io::Result<u64> {
     let length = file.metadata()?.len();
     let mut octets = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    // The handle may be for writing alone.
+    // The handle may be open for writing only.
     File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))?
         .read_exact_at(&mut octets, 0)?;
     Ok(octets.iter().rposition(|octet| *octet != 0).map_or(0, |at| at as u64 + 1))

@@ -1,4 +1,4 @@
-//! The next hop: takes mail and writes it into the book, or fails in the ways in which next hops do.
+//! The next hop: accepts mail and records it in the ledger, or fails in the ways in which next hops do.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,23 +15,24 @@ use super::ledger::{HopAnswer, MailLedger, wish};
 /// How the next hop behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HopMode {
-    /// It takes everything.
+    /// It accepts everything.
     Well,
     /// It closes each connection at once.
     Away,
-    /// It takes connections and octets, and never says a word.
+    /// It accepts connections and octets, and never replies.
     Silent,
-    /// It answers everything with a delay.
+    /// It delays every reply.
     Slow,
-    /// It says 421 to everything.
+    /// It replies 421 to everything.
     Busy,
-    /// It says 354, and then reads nothing.
+    /// It replies 354, and then reads nothing.
     Deaf,
-    /// The first session dies after no octet, the next one `.0` octets later, and so on; octets are counted both ways.
+    /// The first session ends after no octet, the next one `.0` octets later, and so on; octets are counted in both
+    /// directions.
     Cut(u64),
 }
 
-/// The next hop at work; it ends with this value.
+/// A running next hop; dropping this ends it.
 #[derive(Debug)]
 pub(super) struct FaultyHop {
     address: SocketAddr,
@@ -43,14 +44,14 @@ pub(super) struct FaultyHop {
 struct HopShared {
     book: Arc<MailLedger>,
     mode: watch::Sender<HopMode>,
-    /// After how many octets the next session dies.
+    /// The number of octets after which the next session ends.
     octets: AtomicU64,
     deferred: parking_lot::Mutex<std::collections::HashSet<String>>,
 }
 
 impl FaultyHop {
     pub(super) async fn start(book: Arc<MailLedger>) -> std::io::Result<Self> {
-        // Not where the gateway listens, or mail by MX would loop (RFC 5321 section 5.1).
+        // It has not the gateway's address, or mail by MX would loop (RFC 5321 section 5.1).
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).await?;
         let shared = Arc::new(HopShared {
             book,
@@ -66,12 +67,12 @@ impl FaultyHop {
         self.address
     }
 
-    /// Behaves so from now on; sessions that behaved otherwise end.
+    /// Changes the mode from now on; sessions in another mode end.
     pub(super) fn become_(&self, mode: HopMode) {
         self.shared.mode.send_replace(mode);
     }
 
-    /// At which octet the next session dies.
+    /// The octet at which the next session ends.
     pub(super) fn octets(&self) -> u64 {
         self.shared.octets.load(Ordering::Relaxed)
     }
@@ -83,7 +84,7 @@ impl Drop for FaultyHop {
     }
 }
 
-/// Owns the sessions: they end with it.
+/// Owns the sessions: they end with this task.
 async fn accept(listener: TcpListener, shared: Arc<HopShared>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
@@ -170,7 +171,7 @@ fn address(line: &str) -> String {
 struct HopWire {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Octets until the end of the connection.
+    /// The octets left until the connection is cut.
     budget: Option<u64>,
     mode: HopMode,
 }
@@ -200,7 +201,7 @@ impl HopWire {
         if *budget == 0 { Err(std::io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// The next line without its end; none when the client has gone.
+    /// Reads the next line, without its line end; none when the client has disconnected.
     async fn line(&mut self) -> std::io::Result<Option<String>> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n") {
@@ -214,7 +215,7 @@ impl HopWire {
         }
     }
 
-    /// Everything up to the final dot, dots undone.
+    /// Reads everything up to the final dot, and removes dot-stuffing.
     async fn content(&mut self) -> std::io::Result<Vec<u8>> {
         if self.mode == HopMode::Deaf {
             return std::future::pending().await;

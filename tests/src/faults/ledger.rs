@@ -1,7 +1,7 @@
-//! What was sent, what was promised and what arrived, by identity: each message has a number, each copy a recipient.
+//! The ledger of what was sent, acknowledged and delivered: each message has a number, each copy a recipient.
 //!
-//! A message is made from its number alone, so that a copy that arrives is compared with what it must be, octet by octet.
-//! Its sender carries the number too, so that a bounce can be told.
+//! A message is made from its number alone, so that a copy that arrives can be compared octet by octet. Its sender
+//! contains the number too, to recognise bounces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,27 +10,27 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Where senders are, to whom bounces go.
+/// The domain of the senders, to which bounces are sent.
 const SENDERS: &str = "from.example";
-/// Where recipients are.
+/// The domain of the recipients.
 const RECIPIENTS: &str = "to.example";
 
-/// What messages are like; each number stands for "every so many messages", and 0 for none.
+/// The kinds of messages; each number means "one of every N messages", and 0 means none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MailMix {
-    /// With a body of some 45 KiB.
+    /// Messages with a body of some 45 KiB.
     pub medium: u64,
-    /// With a body of more than 64 KiB, which lies in a file of its own.
+    /// Messages with a body of more than 64 KiB, which is in a file of its own.
     pub large: u64,
-    /// For five recipients.
+    /// Messages for five recipients.
     pub many: u64,
-    /// For a recipient whom the next hop defers at first.
+    /// Messages for a recipient that the next hop defers at first.
     pub late: u64,
-    /// For a recipient whom the next hop refuses for good.
+    /// Messages for a recipient that the next hop refuses permanently.
     pub never: u64,
 }
 
-/// What the next hop does with a recipient.
+/// The next hop's answer to a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HopAnswer {
     Plain,
@@ -38,10 +38,10 @@ pub(super) enum HopAnswer {
     Never,
 }
 
-/// What a client heard.
+/// The reply that a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ClientReply {
-    /// No reply, or none yet: it may arrive or not.
+    /// No reply, or none yet: the message may arrive or not.
     Open,
     /// 250, with the queue id.
     Promised(String),
@@ -61,7 +61,7 @@ struct LedgerMessage {
     copies: Vec<LedgerCopy>,
 }
 
-/// Sums that change while a row is played.
+/// Counters that change while a row runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadProgress {
     /// Messages that got their 250.
@@ -77,25 +77,25 @@ pub struct LoadProgress {
 }
 
 impl LoadProgress {
-    /// Messages and sessions whose outcome a client knows.
+    /// The number of messages and sessions with a known outcome.
     #[must_use]
     pub fn outcomes(&self) -> u64 {
         self.promised + self.refused + self.broken
     }
 }
 
-/// The account at the end of a row, in copies.
+/// The totals at the end of a row, in copies.
 #[derive(Clone, Debug, Default)]
 pub struct CopyAccount {
     /// Copies of messages that got their 250.
     pub promised: u64,
-    /// Those that arrived, or whose sender was told of their failure.
+    /// Copies that arrived, or whose failure was reported to the sender.
     pub accounted: u64,
-    /// Those whose sender was told.
+    /// Copies whose failure was reported to the sender.
     pub reported: u64,
     /// Arrivals beyond the first.
     pub twice: u64,
-    /// Copies of messages that were refused or got no reply, and came all the same.
+    /// Copies of messages that were refused or got no reply, and arrived all the same.
     pub unasked: u64,
     /// Copies that arrived, but not as they were sent.
     pub changed: u64,
@@ -105,7 +105,7 @@ pub struct CopyAccount {
     pub broken: u64,
 }
 
-/// The book.
+/// The ledger.
 #[derive(Debug)]
 pub struct MailLedger {
     mix: MailMix,
@@ -126,7 +126,7 @@ impl MailLedger {
         }
     }
 
-    /// Opens the next message.
+    /// Adds the next message, and returns its number.
     pub(super) fn open(&self) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let copies = vec![LedgerCopy::default(); self.recipients(number).len()];
@@ -158,7 +158,7 @@ impl MailLedger {
         }
     }
 
-    /// Notes a message that the next hop has taken, for these recipients.
+    /// Records a message that the next hop has accepted, for these recipients.
     pub(super) fn arrive(&self, sender: &str, recipients: &[String], content: &[u8]) {
         if sender.is_empty() {
             for recipient in recipients {
@@ -184,7 +184,7 @@ impl MailLedger {
         self.progress.send_modify(|progress| progress.arrived += 1);
     }
 
-    /// A bounce to a sender: all recipients that it names as failed.
+    /// Records a bounce to a sender: all recipients that it lists as failed.
     fn report(&self, sender: &str, content: &[u8]) {
         let Some((number, _)) = identity(sender) else { return };
         let text = String::from_utf8_lossy(content);
@@ -205,18 +205,18 @@ impl MailLedger {
         self.progress.send_modify(|progress| progress.arrived += 1);
     }
 
-    /// The sums so far.
+    /// The counters so far.
     pub fn progress(&self) -> LoadProgress {
         *self.progress.borrow()
     }
 
-    /// Waits until the sums satisfy `enough`; false when `patience` has passed without.
+    /// Waits until the counters satisfy `enough`; false when `patience` has passed before.
     pub(super) async fn wait(&self, patience: Duration, enough: impl FnMut(&LoadProgress) -> bool) -> bool {
         let mut changes = self.progress.subscribe();
         tokio::time::timeout(patience, changes.wait_for(enough)).await.is_ok()
     }
 
-    /// Queue ids of promised messages of which a copy has neither arrived nor been reported.
+    /// Queue ids of acknowledged messages that have a copy which has neither arrived nor been reported.
     pub fn missing(&self) -> BTreeSet<String> {
         let messages = self.messages.lock();
         let missing = |message: &LedgerMessage| match &message.fate {
@@ -228,7 +228,7 @@ impl MailLedger {
         messages.values().filter_map(missing).collect()
     }
 
-    /// The account of now.
+    /// The totals so far.
     pub fn account(&self) -> CopyAccount {
         let progress = self.progress();
         let mut account = CopyAccount {
@@ -257,7 +257,7 @@ impl MailLedger {
         (0..count).map(|at| format!("m{number}.{at}{}@{RECIPIENTS}", wish(at))).collect()
     }
 
-    /// What a client sends, without dots doubled: no line of it begins with one.
+    /// The content that a client sends, without dot-stuffing: no line of it begins with a dot.
     pub(super) fn content(&self, number: u64) -> Vec<u8> {
         let lines = match number {
             _ if every(number, self.mix.large) => 3_000,
@@ -299,7 +299,7 @@ fn is_copy(sent: &[u8], arrived: &[u8]) -> bool {
     body == rest && header.split(|octet| *octet == b'\n').all(|field| fields.any(|found| found == field))
 }
 
-/// Header and body, around the first empty line; the header keeps the end of its last line.
+/// Header and body, split at the first empty line; the header keeps the end of its last line.
 fn parts(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memmem::find(message, b"\r\n\r\n")?;
     Some((&message[..at + 1], &message[at + 4..]))
@@ -309,20 +309,20 @@ fn every(number: u64, so_many: u64) -> bool {
     so_many > 0 && number.is_multiple_of(so_many)
 }
 
-/// Sixty octets that depend on both numbers, so that no line stands for another.
+/// A value that depends on both numbers, so that no line is equal to another.
 fn mixed(number: u64, line: u64) -> u128 {
     let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ line.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (u128::from(word) << 64) | u128::from(word.rotate_left(31).wrapping_mul(0x94d0_49bb_1331_11eb))
 }
 
-/// Number of the message and of the recipient, from an address of ours.
+/// The numbers of the message and of the recipient, from an address of ours.
 fn identity(address: &str) -> Option<(u64, usize)> {
     let (number, rest) = address.strip_prefix('m')?.split_once('.')?;
     let at = rest.split(['.', '@']).next()?;
     Some((number.parse().ok()?, at.parse().ok()?))
 }
 
-/// What is to become of a copy for this address.
+/// The intended answer of the next hop for this address.
 pub(super) fn wish(address: &str) -> HopAnswer {
     let local = address.split('@').next().unwrap_or_default();
     if local.ends_with(".late") {

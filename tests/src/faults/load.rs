@@ -1,4 +1,4 @@
-//! The load: clients that send as many messages as they are permitted, and remember what they were told.
+//! The load: clients that send as many messages as are permitted, and record the replies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use super::ledger::MailLedger;
 
 /// How long a client waits for a reply.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a client waits after a refusal or a broken session, so that a fault is not met with a storm.
+/// How long a client waits after a refusal or a broken session, so that a fault does not cause a flood of attempts.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Clients at work; they end with this value.
+/// Running clients; dropping this ends them.
 #[derive(Debug)]
 pub(super) struct LoadClients {
     permits: Arc<Semaphore>,
     _clients: JoinSet<()>,
 }
 
-/// Where the gateway is, while it is.
+/// The gateway's address, while it runs.
 pub(super) type GatewayAddress = watch::Receiver<Option<SocketAddr>>;
 
 impl LoadClients {
-    /// Clients that find the gateway by `address`; with `logins` they authenticate in each session.
+    /// Starts clients that find the gateway by `address`; with `logins` they authenticate in each session.
     pub(super) fn start(
         clients: usize,
         book: &Arc<MailLedger>,
@@ -42,7 +42,7 @@ impl LoadClients {
         Self { permits, _clients: tasks }
     }
 
-    /// Permits so many more messages.
+    /// Permits this many more messages.
     pub(super) fn send(&self, messages: usize) {
         self.permits.add_permits(messages);
     }
@@ -63,7 +63,7 @@ async fn client(book: Arc<MailLedger>, mut address: GatewayAddress, permits: Arc
     }
 }
 
-/// Sends over one session until it breaks, or until the address is told anew.
+/// Sends over one session until it breaks, or until the address changes.
 async fn messages(
     book: &MailLedger,
     wire: &mut LoadWire,
@@ -71,7 +71,7 @@ async fn messages(
     address: &mut GatewayAddress,
 ) -> std::io::Result<()> {
     loop {
-        // A session whose server has gone must not sit on its turn until there is something to send.
+        // A session whose server has gone must not hold its place until there is something to send.
         let permit = tokio::select! {
             permit = permits.acquire() => permit.map_err(std::io::Error::other)?,
             gone = wire.closed() => return gone,
@@ -110,12 +110,12 @@ impl LoadWire {
         Ok(wire)
     }
 
-    /// One message; true when it was promised.
+    /// Sends one message; true when it was acknowledged.
     async fn send(&mut self, book: &MailLedger) -> std::io::Result<bool> {
         self.send_by(book, Duration::ZERO, usize::MAX).await
     }
 
-    /// One message, with a pause after each so many octets of it.
+    /// Sends one message, with a pause after each piece of this many octets.
     pub(super) async fn send_by(
         &mut self,
         book: &MailLedger,
@@ -150,7 +150,7 @@ impl LoadWire {
         Ok(true)
     }
 
-    /// Begins a message and goes away in the middle of it.
+    /// Begins a message and disconnects in the middle of it.
     pub(super) async fn abort(mut self, book: &MailLedger) -> std::io::Result<()> {
         let number = book.open();
         self.ask(&format!("MAIL FROM:<{}>", MailLedger::sender(number)), 250).await?;
@@ -186,13 +186,13 @@ impl LoadWire {
         }
     }
 
-    /// Returns when the server has closed, or says something unasked.
+    /// Returns when the server has closed, or sends something unexpected.
     async fn closed(&mut self) -> std::io::Result<()> {
         self.stream.readable().await?;
         Err(std::io::ErrorKind::ConnectionAborted.into())
     }
 
-    /// Code and last line of the next reply.
+    /// Reads the next reply; returns its code and last line.
     async fn reply(&mut self) -> std::io::Result<(u16, String)> {
         loop {
             while let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n") {

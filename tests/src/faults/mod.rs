@@ -1,8 +1,8 @@
 //! The fault matrix: the real binary under load while disk, clock, memory, name servers, next hops and plugins fail.
 //!
-//! `cargo xtask faults` plays [`ROWS`] and writes docs/reliability.md; a few of them are ordinary tests in
-//! `tests/tests/faults.rs`. A [`book`] knows each message and each copy of it, so that what was acknowledged is compared with
-//! what arrived by identity and octet by octet.
+//! `cargo xtask faults` runs [`ROWS`] and writes docs/reliability.md; a few rows are ordinary tests in
+//! `tests/tests/faults.rs`. A [`ledger`] knows each message and each copy of it, so that acknowledged and arrived
+//! messages are compared by identity and octet by octet.
 
 mod damage;
 mod hop;
@@ -26,37 +26,37 @@ pub use soak::{SoakReport, soak};
 use ledger::CopyAccount;
 use test_bed::TestBed;
 
-/// How rows are played.
+/// Options for running rows.
 #[derive(Clone, Debug, Default)]
 pub struct MatrixOptions {
-    /// So many rounds at most, and larger steps.
+    /// The most rounds, with larger steps.
     pub rounds: Option<u32>,
-    /// What chance begins with.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// The component of the plugin that misbehaves.
+    /// The component of the misbehaving plugin.
     pub unruly: Option<PathBuf>,
 }
 
-/// What a row came to.
+/// The result of a row.
 #[derive(Clone, Debug, Default)]
 pub struct RowOutcome {
-    /// Which row.
+    /// The name of the row.
     pub name: &'static str,
-    /// What was done.
+    /// The fault, as text.
     pub about: &'static str,
-    /// How often.
+    /// The number of rounds.
     pub rounds: u32,
     /// The account of all copies.
     pub account: CopyAccount,
-    /// Messages that did not arrive and that the operator can see.
+    /// Messages that did not arrive, but that the operator can see.
     pub set_aside: u64,
-    /// Messages that did not arrive and that nobody can see.
+    /// Messages that did not arrive and that the operator cannot see either.
     pub lost: u64,
-    /// How often the gateway had to be started anew although nobody had ended it.
+    /// How often the gateway had to be restarted although the row did not stop it.
     pub restarts: u64,
-    /// How long it took.
+    /// The duration of the row.
     pub took: Duration,
-    /// What is not as the row demands; nothing when all is well.
+    /// Violations of the row's requirements; empty if there are none.
     pub problems: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ pub fn row(name: &str) -> Option<&'static MatrixRow> {
     ROWS.iter().find(|row| row.name == name)
 }
 
-/// Plays one row.
+/// Runs one row.
 pub async fn play(row: &MatrixRow, options: &MatrixOptions) -> RowOutcome {
     match row_run::RowRun::new(row, options).play().await {
         Ok(outcome) => outcome,
@@ -101,7 +101,7 @@ impl RowOutcome {
         outcome
     }
 
-    /// Adds what the row does not allow.
+    /// Adds as problems what the row does not allow.
     fn judge(&mut self, allow: RowAllowance) {
         let account = &self.account;
         let most = allow.twice * u64::from(self.rounds);

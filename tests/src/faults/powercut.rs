@@ -1,8 +1,8 @@
-//! A power cut: what was written and not synced is taken back, from the journal that the shim has kept.
+//! Simulates a power cut: data that was written and not synced is undone, from the journal that the shim has kept.
 //!
-//! A change to a file is durable once a sync of that file has begun after it and ended; a name that was made, removed or
-//! changed once a sync of its folder has. POSIX promises no more. Of the rest a disk may have written nothing, or any
-//! part in any order: [`Keep`] says which.
+//! A change to a file is durable once a sync of that file has begun after it and ended; the creation, removal or change
+//! of a name once its folder has been synced. POSIX guarantees no more. Of the rest a disk may have written nothing, or
+//! any part in any order: [`UnsyncedFate`] selects which.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -10,12 +10,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What becomes of octets that were not synced.
+/// The fate of octets that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsyncedFate {
-    /// All are gone.
+    /// All are lost.
     Nothing,
-    /// Each sector of 512 octets is there or not, as chance has it.
+    /// Each sector of 512 octets is kept or lost at random.
     Some,
 }
 
@@ -40,7 +40,7 @@ const CREATED: u32 = 5;
 const UNLINKED: u32 = 6;
 const RENAMED: u32 = 7;
 
-/// Takes back what was not synced below `root`, and empties the journal in `side`; gives how many changes were lost.
+/// Undoes what was not synced below `root`, and empties the journal in `side`; returns the number of lost changes.
 pub(super) fn cut(side: &Path, root: &Path, keep: UnsyncedFate, seed: u64) -> io::Result<usize> {
     let records = journal(&fs::read(side.join("journal"))?);
     let durable = DurableChanges::of(&records);
@@ -73,7 +73,7 @@ pub(super) fn cut(side: &Path, root: &Path, keep: UnsyncedFate, seed: u64) -> io
     Ok(lost.len())
 }
 
-/// Empties the journal and the graveyard: all that was written is there for good.
+/// Empties the journal and the folder of removed files: everything written so far is durable.
 pub(super) fn clear(side: &Path) -> io::Result<()> {
     for entry in fs::read_dir(side)? {
         let path = entry?.path();
@@ -86,9 +86,9 @@ pub(super) fn clear(side: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Which changes a sync has made durable.
+/// The changes that a sync has made durable.
 struct DurableChanges {
-    /// Where in the journal the last completed sync of a file began, and of a folder.
+    /// The journal position at which the last completed sync of a file began, and of a folder.
     files: HashMap<u64, usize>,
     folders: HashMap<PathBuf, usize>,
 }
@@ -163,7 +163,7 @@ fn rename_back(record: &JournalRecord, side: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the file if it still is the one that was made.
+/// Removes the file if it is still the one that was created.
 fn remove(path: &Path, inode: u64) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(file) if file.ino() == inode => fs::remove_file(path),
@@ -171,7 +171,7 @@ fn remove(path: &Path, inode: u64) -> io::Result<()> {
     }
 }
 
-/// Where each file lies now.
+/// The current path of each file.
 fn find(folder: &Path, places: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -185,7 +185,7 @@ fn find(folder: &Path, places: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// The records; one that was cut off at the end was not followed by its change.
+/// The records; one that is cut off at the end was not followed by its change.
 fn journal(mut octets: &[u8]) -> Vec<JournalRecord> {
     let mut records = Vec::new();
     while let Some((record, rest)) = record(octets) {
@@ -213,12 +213,12 @@ fn take<'a>(octets: &mut &'a [u8], length: u64) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Chance that can be had again.
+/// A repeatable random number generator.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeededRandom(pub(super) u64);
 
 impl SeededRandom {
-    /// Splitmix64.
+    /// The next number, by splitmix64.
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -255,7 +255,7 @@ mod tests {
         JournalRecord { kind, path: path.to_owned(), inode, offset, size: 4, old, new }
     }
 
-    /// A file of "aaaa" of which the second half was overwritten and synced, and then the first half, and not synced.
+    /// A file "aaaa": its second half was overwritten and synced, then its first half was overwritten and not synced.
     fn scene(folder: &Path) -> PathBuf {
         let (root, side) = (folder.join("root"), folder.join("side"));
         fs::create_dir_all(&root).unwrap();

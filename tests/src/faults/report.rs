@@ -1,4 +1,4 @@
-//! The matrix as a table for people, and as JSON.
+//! The results of the matrix as a table for people, and as JSON.
 
 use serde_json::{Value, json};
 
@@ -39,17 +39,17 @@ fn line(outcome: &RowOutcome) -> String {
     )
 }
 
-/// The page with the table of these outcomes between its marks.
+/// Replaces the table between the markers of the page.
 ///
 /// # Errors
-/// The page has no marks.
+/// The page has no markers.
 pub fn page(page: &str, outcomes: &[RowOutcome], heading: &str) -> Result<String, String> {
-    let (before, rest) = page.split_once(BEGIN).ok_or("the page has no mark at which the table begins")?;
-    let (_, after) = rest.split_once(END).ok_or("the page has no mark at which the table ends")?;
+    let (before, rest) = page.split_once(BEGIN).ok_or("the page has no marker for the start of the table")?;
+    let (_, after) = rest.split_once(END).ok_or("the page has no marker for the end of the table")?;
     Ok(format!("{before}{BEGIN}\n\n{heading}\n\n{}\n{END}{after}", table(outcomes)))
 }
 
-/// All figures.
+/// All results as JSON.
 #[must_use]
 pub fn json(outcomes: &[RowOutcome]) -> Value {
     outcomes.iter().map(figures).collect()

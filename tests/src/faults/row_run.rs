@@ -1,4 +1,4 @@
-//! How a row is played: mail comes, the fault happens, the gateway recovers, and the next round begins.
+//! Runs a row: mail comes, the fault happens, the gateway recovers, and the next round begins.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use super::shim::{FileOps, ShimAction, ShimRule};
 use super::test_bed::{BedConfig, PATIENCE, TestBed};
 use super::{MatrixOptions, RowOutcome};
 
-/// How long a clock stays wrong, and other things last that have no end of their own.
+/// How long the clock stays wrong, and other faults last that do not end by themselves.
 const WHILE: Duration = Duration::from_secs(4);
-/// Octets of a dialogue with one small message, both ways, and some more.
+/// The octets of a dialogue with one small message, in both directions, and some more.
 const DIALOGUE: u64 = 1_100;
-/// Where mail goes by MX: the exchanger's name is the next hop's address.
+/// The zone for mail by MX: the exchanger's name has the next hop's address.
 const ZONES: &str = "to.example MX 10 mx.to.example\nmx.to.example A 127.0.0.9\n\
                      from.example MX 10 mx.from.example\nmx.from.example A 127.0.0.9\n";
 
-/// A row at play.
+/// A row being run.
 pub(super) struct RowRun<'a> {
     row: &'a MatrixRow,
     rounds: u32,
     options: &'a MatrixOptions,
     chance: SeededRandom,
-    /// Calls that the shim hit.
+    /// The number of calls that the shim made fail.
     hits: u64,
 }
 
@@ -37,7 +37,7 @@ impl<'a> RowRun<'a> {
         Self { row, rounds, options, chance: SeededRandom(options.seed), hits: 0 }
     }
 
-    /// Plays it to its end.
+    /// Runs it to its end.
     pub(super) async fn play(mut self) -> Result<RowOutcome, String> {
         let start = std::time::Instant::now();
         let zone = ZoneServer::start(ZONES).await;
@@ -120,7 +120,7 @@ impl<'a> RowRun<'a> {
         stage.again();
     }
 
-    /// The process dies at one call, or else is killed when it has made too few.
+    /// The process dies at one call, or is killed when it has made too few.
     async fn die_at(
         &mut self,
         stage: &mut TestBed,
@@ -135,7 +135,7 @@ impl<'a> RowRun<'a> {
         stage.outcomes(from, 10).await;
         stage.shim.arm(ShimRule { ops, path, act }, self.chance.below(90), 1);
         if !stage.send_until_ended().await {
-            stage.problems.push("the process did not come to the call at which it was to die".to_owned());
+            stage.problems.push("the process did not reach the call at which it should die".to_owned());
         }
         stage.shim.disarm();
         let Some(keep) = cut else {
@@ -148,7 +148,7 @@ impl<'a> RowRun<'a> {
         }
     }
 
-    /// Calls fail while mail comes in and goes out; then they succeed again.
+    /// Calls fail while mail is received and delivered; then they succeed again.
     async fn disk(&mut self, stage: &mut TestBed, rule: ShimRule, times: u64) {
         let from = stage.book.progress();
         stage.send(40);
@@ -158,11 +158,11 @@ impl<'a> RowRun<'a> {
         stage.send(80);
         stage.outcomes(from, 80).await;
         if stage.shim.hits() == 0 {
-            // What is done behind the back of the clients, such as a removal, may come a little later.
+            // Work in the background, such as a removal, may come a little later.
             stage.drain().await;
         }
         if stage.shim.hits() == 0 {
-            // And what is done seldom, such as a sync of an index, is done at the end.
+            // And rare work, such as a sync of an index, is done at the end.
             stage.stop().await;
             stage.kill();
             stage.again();
@@ -172,7 +172,7 @@ impl<'a> RowRun<'a> {
         stage.recover().await;
     }
 
-    /// Mail waits, the gateway goes down, files are damaged, and it starts again.
+    /// Mail waits, the gateway stops, files are damaged, and it starts again.
     async fn damage(&mut self, stage: &mut TestBed, damage: FileDamage) {
         stage.hop.become_(HopMode::Away);
         wait_in_queue(stage, 50).await;
@@ -183,7 +183,7 @@ impl<'a> RowRun<'a> {
             wait_in_queue(stage, 50).await;
         }
         if damage::is_in_the_database(damage) {
-            // A write-ahead log would hide what stands in the pages.
+            // A write-ahead log would hide the contents of the pages.
             stage.stop().await;
         }
         stage.kill();
@@ -225,7 +225,7 @@ impl<'a> RowRun<'a> {
         stage.hop.become_(HopMode::Well);
     }
 
-    /// Mail keeps coming until a session has died at each octet of a dialogue.
+    /// Mail is sent until a session has ended at each octet of a dialogue.
     async fn cut_each(&mut self, stage: &mut TestBed) {
         while stage.hop.octets() < DIALOGUE {
             let from = stage.book.progress();
@@ -236,7 +236,7 @@ impl<'a> RowRun<'a> {
         }
     }
 
-    /// The plugin is good, then bad, then good again.
+    /// The plugin works, then fails, then works again.
     async fn plugin_faults(&mut self, stage: &mut TestBed, hook: &str, round: u32) {
         let act = ["trap", "spin", "eat", "sleep"][round as usize % 4];
         let from = stage.book.progress();
@@ -244,7 +244,7 @@ impl<'a> RowRun<'a> {
         stage.outcomes(from, 20).await;
         let bad = self.plugin(hook, act).unwrap_or_default();
         stage.reconfigure(&bad);
-        // Sessions that are open have passed the first hooks.
+        // Open sessions have already passed the first hooks.
         stage.renew_sessions();
         let from = stage.book.progress();
         stage.load.send(20);
@@ -265,14 +265,14 @@ impl<'a> RowRun<'a> {
     }
 }
 
-/// Mail is taken that cannot be delivered yet.
+/// Accepts mail that cannot be delivered yet.
 async fn wait_in_queue(stage: &mut TestBed, messages: u64) {
     let from = stage.book.progress();
     stage.send(usize::try_from(messages).unwrap_or(usize::MAX));
     stage.outcomes(from, messages).await;
 }
 
-/// Waits until so many attempts at delivery have failed; a queue that makes none is given up after a while.
+/// Waits until this many attempts at delivery have failed; stops waiting after a while if the queue makes none.
 async fn attempts(stage: &TestBed, more: u64) {
     let from = stage.book.progress();
     stage.book.wait(WHILE, |now| now.failed >= from.failed + more).await;
@@ -295,7 +295,7 @@ async fn clock(stage: &mut TestBed, seconds: i64, returns: bool, restart: bool) 
         stage.again();
     }
     wait_in_queue(stage, 10).await;
-    // What waits is tried with the clock as it is now, which may give it up.
+    // Waiting mail is tried with the clock as it is now, which may make it expire.
     attempts(stage, 12).await;
     stage.hop.become_(HopMode::Well);
     stage.drain().await;
@@ -311,7 +311,7 @@ async fn drift(stage: &mut TestBed, parts: i64) {
     stage.drain().await;
 }
 
-/// Connections that say nothing.
+/// Opens connections that send nothing.
 async fn idle(stage: &TestBed, count: usize) -> Vec<tokio::net::TcpStream> {
     let mut idle = Vec::new();
     if let Some(gateway) = &stage.gateway {
@@ -322,7 +322,7 @@ async fn idle(stage: &TestBed, count: usize) -> Vec<tokio::net::TcpStream> {
     idle
 }
 
-/// Connections that say nothing take all descriptors while others send.
+/// Connections that send nothing take all descriptors while others send.
 async fn descriptors(stage: &mut TestBed) {
     let from = stage.book.progress();
     stage.send(60);
@@ -359,7 +359,8 @@ async fn dns(stage: &mut TestBed, zone: &ZoneServer, fault: pintle_testkit::Zone
     stage.drain().await;
 }
 
-/// A folder of the spool is not there at the start, as when a disk is not mounted yet: the gateway must not begin without it.
+/// A folder of the spool is missing at the start, as when a disk is not mounted yet: the gateway must not start without
+/// it.
 async fn away(stage: &mut TestBed, folder: &str) {
     stage.hop.become_(HopMode::Away);
     wait_in_queue(stage, 50).await;
@@ -373,7 +374,7 @@ async fn away(stage: &mut TestBed, folder: &str) {
     stage.hop.become_(HopMode::Well);
 }
 
-/// A second process is refused: as it is, and when the lock's file has been deleted by hand.
+/// A second process is refused: normally, and when the lock file has been deleted by hand.
 async fn two(stage: &mut TestBed) {
     wait_in_queue(stage, 30).await;
     stage.second_is_refused("is in use by another process");

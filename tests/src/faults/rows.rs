@@ -1,8 +1,8 @@
-//! The rows of the fault matrix: one table, in which each row says what is done and what is expected.
+//! The rows of the fault matrix: a table in which each row has a fault and the expected result.
 //!
-//! What every row expects goes without saying: each copy of an acknowledged message arrives, unchanged, or its sender is
-//! told, or where the row destroys octets themselves, the operator sees which message it was. [`Allow`] says what a row
-//! may cost beside that.
+//! Every row expects that each copy of an acknowledged message arrives unchanged, or its sender gets a report, or,
+//! where the row destroys the octets themselves, the operator can see which message it was. [`RowAllowance`] says what
+//! a row may cost in addition.
 
 use pintle_testkit::ZoneFault as Dns;
 
@@ -11,58 +11,59 @@ use super::ledger::MailMix;
 use super::powercut::UnsyncedFate;
 use super::shim::{Errno, FileOps, ShimAction, ShimRule};
 
-/// A row.
+/// A row of the matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixRow {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What is done.
+    /// The fault, as text.
     pub about: &'static str,
-    /// How it is done.
+    /// The fault.
     pub fault: RowFault,
-    /// What the mail is like.
+    /// The kinds of mail that are sent.
     pub mix: MailMix,
-    /// How often, in a full run.
+    /// The number of rounds in a full run.
     pub rounds: u32,
-    /// What it may cost.
+    /// What the row may cost.
     pub allow: RowAllowance,
 }
 
 /// What a row may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct RowAllowance {
-    /// Arrivals beyond the first, in each round.
+    /// The duplicate arrivals in each round.
     pub twice: u64,
-    /// The gateway may need a restart, by whoever watches over processes.
+    /// Whether the gateway may need a restart, as a service manager would do it.
     pub restart: bool,
-    /// Senders may be told that their mail failed.
+    /// Whether senders may get failure reports.
     pub reports: bool,
-    /// Octets are destroyed: so many messages in each round may be set aside, where the operator sees them.
+    /// The messages in each round that may be set aside, visible to the operator, because their octets are destroyed.
     pub set_aside: u64,
 }
 
-/// What is done.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug)]
 pub enum RowFault {
     /// The process is killed after some messages.
     Kill,
-    /// The process dies at one of these calls, before and after it in turns.
+    /// The process dies at one of these calls, alternately before and after it.
     KillAt(FileOps, &'static str),
-    /// As [`Fault::KillAt`], and what was not synced is gone.
+    /// As [`RowFault::KillAt`], and data that was not synced is lost.
     PowerCut(FileOps, &'static str, UnsyncedFate),
-    /// So many calls fail.
+    /// This many calls fail.
     Disk(ShimRule, u64),
-    /// The clock jumps by so many seconds while mail waits, and comes back or does not.
+    /// The clock jumps by this many seconds while mail waits, and jumps back or not.
     Clock { seconds: i64, returns: bool, restart: bool },
     /// The clock runs fast or slow, by parts in a million.
     Drift(i64),
-    /// The process may open so many files, and clients take what there is.
+    /// The process may open only this many files, and clients take all of them.
     Descriptors(u64),
-    /// The process may take so many KiB of memory more than it had, in each round as many again; clients send large messages.
+    /// The process may use only this many KiB of memory more than before, in each round as many more; clients send
+    /// large messages.
     Memory(u64),
     /// The spool is damaged while the gateway is down.
     Damage(FileDamage),
-    /// A folder of the spool is away at a start, and there again at the next.
+    /// A folder of the spool is missing at a start, and is back at the next one.
     Away(&'static str),
     /// A file of the spool is deleted while mail comes in.
     Deleted(&'static str),
@@ -70,45 +71,46 @@ pub enum RowFault {
     Hop(HopMode),
     /// DNS fails in this way, for mail that goes by MX.
     Dns(Dns),
-    /// A plugin traps, spins, eats memory and sleeps at this hook, each in a round.
+    /// A plugin traps, spins, exhausts memory and sleeps at this hook, one of them in each round.
     Plugin(&'static str),
     /// Another process is started on the same spool.
     Two,
 }
 
-/// What is done to files.
+/// Damage to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileDamage {
-    /// The file is not there.
+    /// The file is missing.
     Missing(&'static str),
     /// The file is empty.
     Empty(&'static str),
-    /// The database is as it was some messages ago.
+    /// The database is a copy from some messages ago.
     OldDatabase,
-    /// Two hundred octets in the middle of the file are others.
+    /// Two hundred octets in the middle of the file are overwritten.
     Overwritten(&'static str),
-    /// One octet in twenty places of the file is another.
+    /// One octet in each of twenty places of the file is changed.
     Flipped(&'static str),
-    /// The second half of the file is gone.
+    /// The second half of the file is missing.
     Halved(&'static str),
 }
 
 const NOTHING: RowAllowance = RowAllowance { twice: 0, restart: false, reports: false, set_aside: 0 };
-/// Of mail that has been handed over when the process dies, the mark may be lost: so many messages are under way at most.
+/// The mark of a message that was delivered may be lost when the process dies: that many messages are in progress at
+/// most.
 const DIES: RowAllowance = RowAllowance { twice: 60, restart: true, ..NOTHING };
-/// A failed write or sync of data needs a restart; a mark that was not written costs a duplicate.
+/// A failed write or sync of data needs a restart; a mark that was not written causes a duplicate.
 const BREAKS: RowAllowance = DIES;
 const fn destroys(set_aside: u64) -> RowAllowance {
     RowAllowance { set_aside, ..DIES }
 }
-/// A session that ends when the next hop changes its mind may have handed its message over.
+/// When a session breaks as the next hop changes its mode, its message may have been delivered.
 const CUTS: RowAllowance = RowAllowance { twice: 60, ..NOTHING };
 const REPORTS: RowAllowance = RowAllowance { reports: true, ..NOTHING };
 
 const SMALL: MailMix = MailMix { medium: 0, large: 0, many: 7, late: 0, never: 0 };
 const MIXED: MailMix = MailMix { medium: 5, large: 11, many: 7, late: 13, never: 0 };
 const LARGE: MailMix = MailMix { medium: 0, large: 2, many: 7, late: 0, never: 0 };
-/// Fills segments, so that new ones are needed.
+/// Mail that fills segments, so that new ones are needed.
 const FULL: MailMix = MailMix { medium: 1, large: 0, many: 0, late: 0, never: 0 };
 
 /// Calls that change the spool.

@@ -1,6 +1,6 @@
-//! The handle of the shim: faults between the gateway and its kernel, switched while it runs.
+//! Controls the shim: faults between the gateway and the kernel, which can be changed while it runs.
 //!
-//! `tests/shim/shim.c` says how it works; the layout of its control file is repeated here.
+//! `tests/shim/shim.c` describes how it works; the layout of its control file is repeated here.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 const SOURCE: &str = include_str!("../../shim/shim.c");
 const MAGIC: u64 = 0x31_454c_544e_4950;
-/// Where things lie in the control file.
+/// Offsets in the control file.
 const OFFSET: u64 = 8;
 const DRIFT: u64 = 16;
 const SINCE: u64 = 24;
@@ -23,51 +23,51 @@ const RULE: u64 = 128;
 const RULE_COUNT: u64 = 8;
 const SIZE: u64 = RULES + RULE * RULE_COUNT;
 
-/// What a call does to a file.
+/// The kinds of calls on files, as a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileOps(u32);
 
 impl FileOps {
-    /// Octets are written.
+    /// Writes octets.
     pub const WRITE: Self = Self(1);
-    /// A file is synced.
+    /// Syncs a file.
     pub const SYNC: Self = Self(2);
-    /// A file is made.
+    /// Creates a file.
     pub const CREATE: Self = Self(4);
-    /// Room is allocated.
+    /// Allocates space.
     pub const ALLOCATE: Self = Self(8);
-    /// A file is cut off.
+    /// Truncates a file.
     pub const TRUNCATE: Self = Self(16);
-    /// A file gets another name.
+    /// Renames a file.
     pub const RENAME: Self = Self(32);
-    /// A file is unlinked.
+    /// Removes a file.
     pub const UNLINK: Self = Self(64);
-    /// A folder is synced.
+    /// Syncs a folder.
     pub const FOLDER_SYNC: Self = Self(128);
-    /// A file is opened.
+    /// Opens a file.
     pub const OPEN: Self = Self(256);
 
-    /// Both.
+    /// The union of both sets.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
 
-/// What happens to a call that is hit.
+/// What happens to a matching call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShimAction {
     /// It fails with this error.
     Fail(Errno),
-    /// Only the first half of it is written.
+    /// Only the first half is written.
     Short,
-    /// The process dies before it is made.
+    /// The process dies before the call.
     DieBefore,
-    /// The process dies after it was made.
+    /// The process dies after the call.
     DieAfter,
 }
 
-/// Errors of calls.
+/// The errors that calls can fail with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errno {
     /// The medium fails (EIO).
@@ -80,14 +80,14 @@ pub enum Errno {
     ReadOnly,
 }
 
-/// Which calls are hit.
+/// The calls that a fault applies to.
 #[derive(Clone, Copy, Debug)]
 pub struct ShimRule {
-    /// What they do.
+    /// The kinds of calls.
     pub ops: FileOps,
     /// A part of the path below the spool's folder.
     pub path: &'static str,
-    /// What happens to them.
+    /// What happens to a matching call.
     pub act: ShimAction,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Shim {
 }
 
 impl Shim {
-    /// Compiles the shim where that is needed and makes its files in `folder`; it watches `root`.
+    /// Compiles the shim if necessary and creates its files in `folder`; it watches `root`.
     pub(super) fn new(folder: &Path, root: &Path, journal: bool) -> Result<Self, String> {
         let side = folder.join("shim");
         let control = folder.join("control");
@@ -122,7 +122,7 @@ impl Shim {
         self.file.write_all_at(self.side.as_os_str().as_encoded_bytes(), SIDE)
     }
 
-    /// The variables that load it.
+    /// The environment variables that load the shim.
     pub(super) fn environment(&self) -> [(&'static str, &Path); 2] {
         [("LD_PRELOAD", &self.library), ("PINTLE_SHIM", &self.control)]
     }
@@ -132,7 +132,7 @@ impl Shim {
         &self.side
     }
 
-    /// Hits `times` calls after `skip` others.
+    /// Applies the rule to `times` calls after `skip` others.
     pub(super) fn arm(&self, rule: ShimRule, skip: u64, times: u64) {
         let (act, error) = match rule.act {
             ShimAction::Fail(error) => (0_u32, error.number()),
@@ -154,24 +154,24 @@ impl Shim {
         self.write(RULES, &1_u32.to_ne_bytes());
     }
 
-    /// Hits nothing more.
+    /// Removes the rule.
     pub(super) fn disarm(&self) {
         self.write(RULES, &0_u32.to_ne_bytes());
     }
 
-    /// How many calls were hit since the rule was armed.
+    /// The number of calls that matched since the rule was set.
     pub(super) fn hits(&self) -> u64 {
         let mut octets = [0; 8];
         let read = self.file.read_exact_at(&mut octets, RULES + 32);
         read.map_or(0, |()| u64::from_ne_bytes(octets))
     }
 
-    /// Puts the clock forward, or back, by so many seconds from the true time.
+    /// Sets the clock ahead, or back, by this many seconds from the true time.
     pub(super) fn step(&self, seconds: i64) {
         self.write(OFFSET, &seconds.saturating_mul(1_000_000_000).to_ne_bytes());
     }
 
-    /// Lets the clock run fast, or slow, by so many parts in a million.
+    /// Makes the clock run fast, or slow, by this many parts in a million.
     pub(super) fn drift(&self, parts: i64) {
         self.write(SINCE, &steady().to_ne_bytes());
         self.write(DRIFT, &parts.to_ne_bytes());
@@ -194,7 +194,7 @@ impl Errno {
     }
 }
 
-/// The monotonic clock in nanoseconds, near enough for a drift: it begins with the machine, as /proc/uptime does.
+/// The monotonic clock in nanoseconds, precise enough for a drift: it starts with the machine, as /proc/uptime does.
 fn steady() -> i64 {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
@@ -203,7 +203,7 @@ fn steady() -> i64 {
     nanoseconds
 }
 
-/// The shim as a library beside this program, compiled when this source has not been yet.
+/// The shim as a library next to this program, compiled if its source has changed.
 fn library() -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
     SOURCE.hash(&mut hasher);

@@ -1,9 +1,10 @@
-//! The soak: mixed mail and faults for long, while what the gateway uses is sampled, to see that nothing grows.
+//! The soak test: mixed mail and faults for a long time, while the gateway's resource use is sampled, to see that
+//! nothing grows.
 //!
-//! The first quarter warms up, and the gateway is killed and started again in it; after that one process serves to the end.
-//! The next hop is in trouble for half of each minute, and takes what has waited in the other half, at whose end is sampled: so
-//! that not the length of the queue is compared, but what is left behind by it, in the second half of the time and in the
-//! first.
+//! The first quarter is a warm-up, in which the gateway is killed and restarted; after that one process runs to the
+//! end. The next hop fails for half of each minute, and accepts the waiting mail in the other half, at whose end the
+//! samples are taken. So the comparison between the two halves of the time is about what the queue leaves behind, not
+//! about its length.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,28 +20,28 @@ use super::load::{GatewayAddress, LoadWire};
 use super::powercut::SeededRandom;
 use super::test_bed::{BedConfig, TestBed};
 
-/// Messages a second from clients that are quick.
+/// Messages per second from fast clients.
 const RATE: u64 = 40;
-/// Clients that take their time, and as many that go away in the middle of a message.
+/// The number of slow clients, and of clients that disconnect in the middle of a message.
 const SLOW: usize = 6;
 const MIX: MailMix = MailMix { medium: 9, large: 60, many: 7, late: 13, never: 31 };
 const PLUGINS: &str = "[[plugin]]\nname = \"example\"\ncomponent = \"stock:example\"\ngrants = [\"edit-headers\"]\n\
                        config = { header = \"X-Seen\" }\n";
 
-/// What a process uses.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResourceSample {
     /// Resident memory in KiB.
     pub memory: u64,
-    /// Open descriptors.
+    /// The number of open descriptors.
     pub descriptors: u64,
-    /// Threads.
+    /// The number of threads.
     pub threads: u64,
-    /// The spool's files on disk, in KiB.
+    /// The size of the spool's files on disk, in KiB.
     pub spool: u64,
 }
 
-/// What the soak came to.
+/// The result of the soak test.
 #[derive(Clone, Debug)]
 pub struct SoakReport {
     /// The account of all copies.
@@ -51,14 +52,14 @@ pub struct SoakReport {
     pub kills: u64,
     /// Medians of the two halves after the warm-up.
     pub halves: [ResourceSample; 2],
-    /// What should not be; nothing when all is well.
+    /// Problems; empty if there are none.
     pub problems: Vec<String>,
 }
 
-/// Lets mail come for so long, and says so by `tell` now and then.
+/// Sends mail for `length`, and calls `tell` with the progress now and then.
 ///
 /// # Errors
-/// The stage could not be set up.
+/// The test bed could not be set up.
 pub async fn soak(length: Duration, seed: u64, tell: impl Fn(String)) -> Result<SoakReport, String> {
     let setting = BedConfig { mix: MIX, more: PLUGINS.to_owned(), ..BedConfig::default() };
     let mut soak = SoakRun {
@@ -85,7 +86,7 @@ struct SoakRun {
     stage: TestBed,
     chance: SeededRandom,
     kills: u64,
-    /// One a second at the end of each minute, after the warm-up.
+    /// Samples, one per second at the end of each minute, after the warm-up.
     samples: Vec<ResourceSample>,
 }
 
@@ -158,7 +159,7 @@ impl SoakRun {
         )
     }
 
-    /// No more mail comes; what is there is delivered, also by a process that had nothing to do with it before.
+    /// Ends the mail. What remains is delivered, also by a new process that did not receive it.
     async fn end(mut self) -> SoakReport {
         self.stage.hop.become_(HopMode::Well);
         self.kills += 1;
@@ -185,7 +186,7 @@ impl SoakRun {
     }
 }
 
-/// What the second half uses more than the first, beyond what chance explains.
+/// The resources of which the second half uses more than the first, beyond random variation.
 fn growth(halves: &[ResourceSample; 2]) -> Vec<String> {
     let [first, second] = halves;
     let compared = [
@@ -212,7 +213,7 @@ fn median(samples: &[ResourceSample]) -> ResourceSample {
     }
 }
 
-/// The octets that the files below a folder take on disk.
+/// The size on disk of the files below a folder.
 fn room(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
@@ -223,7 +224,7 @@ fn room(folder: &Path) -> u64 {
     sizes.sum()
 }
 
-/// Clients that dribble their messages, and clients that go away in the middle of one.
+/// Clients that send their messages slowly, and clients that disconnect in the middle of one.
 fn others(book: &Arc<MailLedger>, address: &GatewayAddress) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for at in 0..SLOW * 2 {

@@ -1,5 +1,5 @@
-//! What a row is played on: the gateway in a folder of its own with the shim before its kernel, a next hop, the load and
-//! the book.
+//! The test bed of a row: the gateway in its own folder with the shim between it and the kernel, a next hop, the
+//! clients and the ledger.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,39 +17,39 @@ use super::powercut;
 use super::shim::Shim;
 use crate::{Gateway, binary};
 
-/// How long the stage waits for something to happen before it goes on without.
+/// How long the test bed waits for something to happen before it continues without it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(40);
-/// Clients that send at once.
+/// The number of concurrent clients.
 const CLIENTS: usize = 8;
 
-/// How a stage is set up.
+/// The configuration of a test bed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BedConfig {
     pub(super) mix: MailMix,
-    /// A journal is kept, for power cuts.
+    /// Whether the shim keeps a journal, for power cuts.
     pub(super) journal: bool,
-    /// Sections at the end of the configuration.
+    /// Sections to append to the configuration.
     pub(super) more: String,
-    /// How the gateway delivers: the last words of `[[route]]`.
+    /// Whether the gateway delivers by MX instead of to the next hop directly.
     pub(super) by_mx: bool,
-    /// Clients authenticate.
+    /// Whether clients authenticate.
     pub(super) logins: bool,
     /// Options of the shell's `ulimit`, with their values.
     pub(super) limits: Vec<(char, u64)>,
 }
 
-/// The stage.
+/// A running test bed.
 pub(super) struct TestBed {
     pub(super) book: Arc<MailLedger>,
     pub(super) hop: FaultyHop,
     pub(super) shim: Shim,
     pub(super) load: LoadClients,
     pub(super) gateway: Option<Gateway>,
-    /// How often the gateway had to be started anew although nobody had ended it.
+    /// How often the gateway had to be restarted although the row did not stop it.
     pub(super) restarts: u64,
-    /// What went wrong beside lost mail.
+    /// Problems other than lost mail.
     pub(super) problems: Vec<String>,
-    /// The logs of gateways that have ended.
+    /// The logs of earlier gateway processes.
     logs: Vec<String>,
     setting: BedConfig,
     address: watch::Sender<Option<SocketAddr>>,
@@ -57,7 +57,7 @@ pub(super) struct TestBed {
 }
 
 impl TestBed {
-    /// Sets up and starts the gateway.
+    /// Sets up the test bed and starts the gateway.
     pub(super) async fn start(setting: BedConfig) -> Result<Self, String> {
         let folder = TempDir::new().map_err(|error| error.to_string())?;
         let book = Arc::new(MailLedger::new(setting.mix));
@@ -120,7 +120,7 @@ impl TestBed {
         let limits: String =
             self.setting.limits.iter().map(|(which, value)| format!("ulimit -{which} {value}; ")).collect();
         let mut command = Command::new("sh");
-        // The shell itself must not be behind the shim, whose filter would outlive it.
+        // The shell itself must not run with the shim, whose filter would outlive it.
         command.arg("-c").arg(format!("{limits}exec env \"$@\"")).arg("sh");
         for (name, value) in self.shim.environment() {
             command.arg(format!("{name}={}", value.display()));
@@ -129,7 +129,7 @@ impl TestBed {
         command
     }
 
-    /// Starts another process on the same spool, with an admin socket of its own, which must refuse and say why.
+    /// Starts another process on the same spool, with its own admin socket, which must refuse to start and say why.
     pub(super) fn second_is_refused(&mut self, why: &str) {
         let config = self.config().with_file_name("second.toml");
         let text = std::fs::read_to_string(self.config()).unwrap_or_default();
@@ -146,7 +146,7 @@ impl TestBed {
         }
     }
 
-    /// Ends the gateway with kill -9.
+    /// Kills the gateway with kill -9.
     pub(super) fn kill(&mut self) {
         self.address.send_replace(None);
         if let Some(gateway) = self.gateway.take() {
@@ -155,7 +155,7 @@ impl TestBed {
         }
     }
 
-    /// Asks the gateway to end, and waits until it has.
+    /// Asks the gateway to stop, and waits until it has.
     pub(super) async fn stop(&mut self) {
         self.address.send_replace(None);
         if let Some(gateway) = &self.gateway {
@@ -166,14 +166,14 @@ impl TestBed {
         }
     }
 
-    /// Ends the gateway with kill -9 and takes back what it had not synced.
+    /// Kills the gateway with kill -9 and undoes what it had not synced.
     pub(super) fn cut_power(&mut self, keep: powercut::UnsyncedFate, seed: u64) -> Result<usize, String> {
         self.kill();
         powercut::cut(self.shim.side(), &self.spool(), keep, seed)
             .map_err(|error| format!("power cut: {error}"))
     }
 
-    /// Starts the gateway again, and notes it as a problem when it does not come up.
+    /// Starts the gateway again; if it does not start, that is a problem.
     pub(super) fn again(&mut self) {
         if let Err(why) = self.run() {
             let why = tail(&why).replace(&self.folder.path().display().to_string(), "FOLDER");
@@ -181,21 +181,21 @@ impl TestBed {
         }
     }
 
-    /// Permits messages, and asks the gateway to read its configuration anew while they come.
+    /// Permits messages, and makes the gateway reload its configuration while they come.
     pub(super) fn send(&self, messages: usize) {
         self.load.send(messages);
         self.reload();
     }
 
-    /// Sends SIGHUP to a gateway that runs.
+    /// Sends SIGHUP to the gateway, if it runs.
     pub(super) fn reload(&self) {
         if let Some(gateway) = &self.gateway {
-            // It may have died this moment.
+            // It may have just died.
             let _ = Command::new("kill").arg("-HUP").arg(gateway.pid().to_string()).status();
         }
     }
 
-    /// Writes the configuration with `more` at its end and has it read.
+    /// Writes the configuration with `more` at its end and reloads it.
     pub(super) fn reconfigure(&mut self, more: &str) {
         self.setting.more = more.to_owned();
         self.configure("");
@@ -209,7 +209,7 @@ impl TestBed {
         }
     }
 
-    /// Waits until `more` outcomes have come since `from`; false when they do not.
+    /// Waits until `more` outcomes have come since `from`; false if they do not.
     pub(super) async fn outcomes(&self, from: LoadProgress, more: u64) -> bool {
         self.book.wait(PATIENCE, |now| now.outcomes() >= from.outcomes() + more).await
     }
@@ -242,7 +242,7 @@ impl TestBed {
         self.until_ended().await
     }
 
-    /// Starts the gateway if it has died, and says whether it takes mail again: by itself, or after a restart.
+    /// Starts the gateway if it has died, and reports whether it accepts mail again: by itself, or after a restart.
     pub(super) async fn recover(&mut self) {
         if self.has_ended() {
             self.restarts += 1;
@@ -276,7 +276,7 @@ impl TestBed {
         false
     }
 
-    /// Waits until all that was promised is accounted for, or nothing comes any more.
+    /// Waits until all acknowledged mail is accounted for, or nothing arrives any more.
     pub(super) async fn drain(&self) {
         loop {
             let before = self.book.progress();
@@ -289,7 +289,7 @@ impl TestBed {
         }
     }
 
-    /// Lets the gateway have no more than so many KiB of memory beyond what it has.
+    /// Limits the gateway's memory to this many KiB more than it uses.
     pub(super) fn limit_memory(&self, more: u64) -> Result<(), String> {
         let pid = self.gateway.as_ref().ok_or("no gateway to limit")?.pid().to_string();
         let status =
@@ -305,17 +305,17 @@ impl TestBed {
         }
     }
 
-    /// Where the gateway is, while it is.
+    /// The gateway's address, while it runs.
     pub(super) fn address(&self) -> super::load::GatewayAddress {
         self.address.subscribe()
     }
 
-    /// Has the clients open new sessions.
+    /// Makes the clients open new sessions.
     pub(super) fn renew_sessions(&self) {
         self.address.send_modify(|_| ());
     }
 
-    /// What is still in the queue after a while; nothing when it empties.
+    /// The queue's contents after a while; none if it becomes empty.
     pub(super) async fn queue_left(&self) -> Option<String> {
         let start = std::time::Instant::now();
         loop {
@@ -332,7 +332,7 @@ impl TestBed {
         }
     }
 
-    /// What a command of the binary prints about this gateway.
+    /// The output of a command of the binary about this gateway.
     fn said(&self, what: &[&str]) -> String {
         let mut command = Command::new(binary());
         command.args(what).arg("-c").arg(self.config());
@@ -340,7 +340,7 @@ impl TestBed {
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
     }
 
-    /// Which of these queue ids an operator can see: set aside, held, in a list, or named in a warning.
+    /// The number of these queue ids that an operator can see: set aside, held, in a list, or named in a warning.
     pub(super) fn visible<'a>(&self, ids: impl Iterator<Item = &'a String>) -> usize {
         let mut text = String::new();
         names(&self.spool(), &mut text);

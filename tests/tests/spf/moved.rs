@@ -1,20 +1,20 @@
-//! Cases whose clients have addresses of the world, moved to addresses that a test can connect from.
+//! Converts test cases with public client addresses to addresses that a test can connect from.
 //!
-//! Every address of a case is changed by the same mask, so that whatever had its first bits in common with the client has
-//! them in common afterwards; so have addresses in records, in names made of them, and in what is expected.
+//! Every address of a case is changed by the same mask, so that addresses that had their first bits in common with the
+//! client still do; the same is done for addresses in records, in names made from them, and in expected results.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pintle_testkit::{Record, RecordKind};
 
-/// The way of one client, and of everything with it.
+/// The conversion for one client, and everything that belongs to it.
 pub(super) struct Moved {
     from: IpAddr,
     to: IpAddr,
 }
 
 impl Moved {
-    /// 127.B.C.D for A.B.C.D; `::1`, the one address that there is, for IPv6.
+    /// 127.B.C.D for A.B.C.D; for IPv6 `::1`, the only loopback address.
     pub(super) fn to_loopback(from: IpAddr) -> Self {
         let to = match from {
             IpAddr::V4(v4) => {
@@ -26,22 +26,22 @@ impl Moved {
         Self { from, to }
     }
 
-    /// Where the client connects from.
+    /// The address that the client connects from.
     pub(super) fn client(&self) -> IpAddr {
         self.to
     }
 
-    /// Zones.
+    /// Converts the records.
     pub(super) fn records(&self, records: &[(String, Record)]) -> Vec<(String, Record)> {
         records.iter().map(|(name, record)| (self.text(name), self.record(record))).collect()
     }
 
-    /// Questions that are never answered.
+    /// Converts the queries that are never answered.
     pub(super) fn silent(&self, silent: &[(String, RecordKind)]) -> Vec<(String, RecordKind)> {
         silent.iter().map(|(name, kind)| (self.text(name), *kind)).collect()
     }
 
-    /// A text or name with addresses in it.
+    /// Converts a text or name that contains addresses.
     pub(super) fn text(&self, text: &str) -> String {
         match (self.from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => quads(text, from, to),
@@ -61,7 +61,7 @@ impl Moved {
                 IpAddr::V4(_) => record.clone(),
             },
             Record::Txt(octets) => {
-                // One character for each octet, there and back.
+                // One character stands for each octet, in both directions.
                 let text: String = octets.iter().copied().map(char::from).collect();
                 Record::Txt(self.text(&text).chars().map(|c| u8::try_from(c).unwrap()).collect())
             }
@@ -81,7 +81,7 @@ impl Moved {
         }
     }
 
-    /// The client's name in reverse zones, the client, and the networks of `ip6`.
+    /// Converts the client's name in reverse zones, the client, and the networks of `ip6`.
     fn six(&self, text: &str, from: Ipv6Addr, to: Ipv6Addr) -> String {
         let text = replaced(text, &nibbles(from), &nibbles(to));
         let text = replaced(&text, &from.to_string(), &to.to_string());
@@ -91,7 +91,7 @@ impl Moved {
             let end = piece.find(['/', ' ']).unwrap_or(piece.len());
             let (literal, rest) = piece.split_at(end);
             let address = literal.parse::<Ipv6Addr>().map(|it| self.address(it.into()).to_string());
-            // What is no address was one that the first step has moved, or it is wrong and stays so.
+            // A text that is not an address was already converted by the first step, or is wrong and stays so.
             let moved = if literal == to.to_string() { Ok(literal.to_owned()) } else { address };
             out.push_str(&format!("ip6:{}{rest}", moved.unwrap_or_else(|_| literal.to_owned())));
         }
@@ -99,7 +99,7 @@ impl Moved {
     }
 }
 
-/// Every dotted quad, moved; one that is the client in reverse, in reverse.
+/// Converts every dotted quad; one that is the client's reversed address is replaced by the reversed new address.
 fn quads(text: &str, from: Ipv4Addr, to: Ipv4Addr) -> String {
     let mut out = String::new();
     let mut rest = text;

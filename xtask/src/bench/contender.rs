@@ -1,4 +1,4 @@
-//! Whoever is measured: how it is configured, started and ended.
+//! The mail servers that are compared: how each is configured, started and stopped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,24 +13,24 @@ use crate::bench::release;
 use crate::bench::stock::StockSetup;
 use crate::run::ChoreError;
 
-/// Who.
+/// A mail server to measure.
 #[derive(Debug, Clone)]
 pub(crate) enum Contender {
-    /// Ours, with plugins or without.
+    /// Pintle, with or without plugins.
     Pintle(ContenderPlugins),
     /// Debian's Postfix.
     Postfix,
 }
 
-/// Which plugins.
+/// The plugins that Pintle runs with.
 #[derive(Debug, Clone)]
 pub(crate) enum ContenderPlugins {
     None,
     /// A component that is called at every stage.
     Example(PathBuf),
-    /// All stock plugins, and mail without a signature.
+    /// All stock plugins, and unsigned mail.
     Stock(StockSetup),
-    /// All stock plugins, and mail with one.
+    /// All stock plugins, and signed mail.
     StockSigned(StockSetup),
 }
 
@@ -45,7 +45,7 @@ impl Contender {
         }
     }
 
-    /// What it is sent, where that is not the load generator's own message.
+    /// The message to send to it, if not the load generator's own.
     pub(crate) fn message(&self) -> Option<&Path> {
         match self {
             Self::Pintle(ContenderPlugins::StockSigned(stock)) => stock.message.as_deref(),
@@ -54,7 +54,7 @@ impl Contender {
     }
 }
 
-/// A contender at work.
+/// A running contender.
 pub(crate) struct RunningContender {
     pub(crate) address: SocketAddr,
     kind: ContenderProcess,
@@ -79,7 +79,7 @@ impl RunningContender {
         }
     }
 
-    /// CPU and memory of all its processes so far.
+    /// CPU and memory used by all its processes so far.
     pub(crate) fn usage(&self) -> ProcessUsage {
         match &self.kind {
             ContenderProcess::Pintle { child, .. } => process::usage(&[child.id()]),
@@ -130,15 +130,15 @@ fn pintle(
             _ => {}
         }
     }
-    let address = address.ok_or_else(|| ChoreError::BadRun("the gateway told no address".to_owned()))?;
-    // Its log must be read, or it would wait for us.
+    let address = address.ok_or_else(|| ChoreError::BadRun("the gateway printed no address".to_owned()))?;
+    // Its log must be read, or it would block.
     let log = log.map(|log| std::thread::spawn(move || log.lines().for_each(drop)));
     Ok(RunningContender { address, kind: ContenderProcess::Pintle { child, log }, folder })
 }
 
 fn configuration(folder: &Path, sink: SocketAddr, plugins: &ContenderPlugins) -> String {
     let folder = folder.display();
-    // With the stock plugins the load is a stranger's, or they would have nothing to do.
+    // With the stock plugins the load must come from an untrusted client, or they would have nothing to do.
     let clients = match plugins {
         ContenderPlugins::None | ContenderPlugins::Example(_) => {
             "kind = \"relay\"\nmax_per_trusted_address = 10000\ntrusted = [\"127.0.0.0/8\"]"
@@ -199,7 +199,7 @@ pub(crate) fn scratch() -> Result<PathBuf, ChoreError> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("pintle-bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    // Below the target folder, since a temporary folder may lie in memory, where a sync costs nothing.
+    // Below the target folder, since a temporary folder may be in memory, where a sync costs nothing.
     let path = pintle_guest_build::target_dir().join(name);
     fs::create_dir_all(&path)
         .map_err(|cause| ChoreError::Unreadable { path: path.display().to_string(), cause })?;

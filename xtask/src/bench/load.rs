@@ -1,4 +1,4 @@
-//! The load generator and the sink, as processes of their own.
+//! Runs the load generator and the sink as separate processes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,19 +10,19 @@ use serde::Deserialize;
 
 use crate::run::ChoreError;
 
-/// How long the last message may take to arrive.
+/// The time limit for the last message to arrive.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The form of a load.
+/// The shape of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoadShape {
-    /// Sessions at once.
+    /// The number of concurrent sessions.
     pub(crate) sessions: u64,
-    /// Messages in each.
+    /// The number of messages in each session.
     pub(crate) per_session: u64,
 }
 
-/// What the load generator reports.
+/// The report of the load generator.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LoadFigures {
     pub(crate) accepted: u64,
@@ -35,17 +35,17 @@ pub(crate) struct LoadFigures {
     pub(crate) max_ms: f64,
 }
 
-/// What is sent.
+/// The message that is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoadMessage<'a> {
-    /// Octets of each message.
+    /// The size of each message in octets.
     pub(crate) size: usize,
-    /// A file to send in place of the load generator's own message.
+    /// A file to send instead of the load generator's own message.
     pub(crate) message: Option<&'a Path>,
 }
 
 impl LoadFigures {
-    /// Refusals and broken sessions fail the benchmark, since they would flatter it.
+    /// Fails if there were refusals or broken sessions, since these would improve the results.
     pub(crate) fn must_be_whole(&self) -> Result<(), ChoreError> {
         if self.refused + self.broken > 0 {
             return Err(ChoreError::BadRun(format!("{} refused, {} broken", self.refused, self.broken)));
@@ -54,7 +54,7 @@ impl LoadFigures {
     }
 }
 
-/// Sends `messages` messages.
+/// Sends `messages` messages and returns the generator's report.
 pub(crate) fn run(
     program: &Path,
     target: SocketAddr,
@@ -81,7 +81,7 @@ pub(crate) fn run(
         .map_err(|cause| ChoreError::Unexpected { command: "pintle-load".to_owned(), cause })
 }
 
-/// A sink at work; it ends with this value.
+/// A running sink process; dropping this ends it.
 pub(crate) struct SinkProcess {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -101,7 +101,7 @@ impl SinkProcess {
         Ok(Self { address, child, pipes: (input, output).into() })
     }
 
-    /// Waits until so many messages have arrived.
+    /// Waits until `count` messages have arrived.
     pub(crate) fn wait_for(&self, count: u64) -> Result<(), ChoreError> {
         let start = Instant::now();
         loop {
@@ -141,7 +141,7 @@ fn number_after<T: std::str::FromStr>(output: &mut impl BufRead, word: &str) -> 
     value.ok_or_else(|| ChoreError::BadRun(format!("the sink said {line:?}")))
 }
 
-/// Opens sessions that say EHLO and then wait.
+/// Opens sessions that send EHLO and then wait.
 pub(crate) fn idle(target: SocketAddr, sessions: u64) -> Result<Vec<TcpStream>, ChoreError> {
     let open = || -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(target)?;

@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: what the release binary does under load, beside Postfix on the same machine in the same run.
+//! `cargo xtask bench`: measures the release binary under load, together with Postfix on the same machine in the same
+//! run.
 //!
-//! Each contender relays 10 KB messages from the load generator to a sink, durably, as it does by default. Rounds take
-//! turns between contenders, so that a noisy moment hits all alike, and the medians are told. Rates run until the last
-//! message has reached the sink; CPU and memory are the gateway's own processes, generator and sink left out.
+//! Each contender relays 10 KB messages from the load generator to a sink, durably, with its default settings.
+//! Contenders take turns in each round, so that noise affects all of them, and medians are reported. Rates are measured
+//! until the last message has reached the sink; CPU and memory are those of the gateway's own processes, without
+//! generator and sink.
 
 mod contender;
 mod load;
@@ -22,27 +24,27 @@ use load::{LoadMessage, LoadShape, SinkProcess};
 use stock::ZoneProcess;
 use table::Measurement;
 
-/// What to measure.
+/// The options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchOptions {
-    /// Rounds of each contender and load; the medians are told
+    /// Rounds of each contender and load; medians are reported
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Messages in each round
     #[arg(long, default_value_t = 5_000)]
     messages: u64,
-    /// Octets of each message
+    /// The size of each message in octets
     #[arg(long, default_value_t = 10_240)]
     size: usize,
-    /// Leave Postfix out. Otherwise it is measured where it is installed, which needs root
+    /// Leave Postfix out. By default it is measured where it is installed, which needs root
     #[arg(long)]
     no_postfix: bool,
-    /// Write all figures here as JSON
+    /// Write all results to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// The loads: sessions at once, and messages in each session.
+/// The loads: concurrent sessions, and messages in each session.
 const SHAPES: [LoadShape; 4] = [
     LoadShape { sessions: 1, per_session: 1 },
     LoadShape { sessions: 20, per_session: 1 },
@@ -105,10 +107,10 @@ fn measure(
 ) -> Result<Measurement, ChoreError> {
     let sink = SinkProcess::start(&release("pintle-sink"))?;
     let running = RunningContender::start(contender, sink.address)?;
-    // The first messages pay for what is made once: sessions, caches, segments.
+    // The first messages have one-time costs: sessions, caches, segments.
     let warm = LoadShape { sessions: 4, per_session: 10 };
     let what = LoadMessage { size: options.size, message: contender.message() };
-    // A greylist says no to the first.
+    // A greylist defers the first message.
     let warm = load::run(&release("pintle-load"), running.address, warm, 200, what)?;
     sink.wait_for(warm.accepted)?;
     let before = running.usage();
@@ -122,7 +124,7 @@ fn measure(
     Ok(Measurement::new(contender.name(), shape, &figures, through, &used))
 }
 
-/// What 2,000 sessions cost that have said EHLO and wait.
+/// Measures the memory of 2,000 sessions that have sent EHLO and wait.
 fn idle_memory(
     contenders: &[Contender],
     rows: &mut Vec<Measurement>,

@@ -1,4 +1,4 @@
-//! Debian's Postfix as a contender: an instance of its own, in a folder of its own, with the defaults that matter.
+//! Debian's Postfix as a contender: a separate instance in its own folder, with the default settings that matter.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,12 +11,12 @@ use crate::run::ChoreError;
 
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
 
-/// Why Postfix cannot be measured here, if it cannot.
+/// Why Postfix cannot be measured here; none if it can.
 pub(crate) fn why_not() -> Option<&'static str> {
     if !Path::new(DAEMONS).join("master").exists() {
         return Some("it is not installed (Debian: apt-get install postfix)");
     }
-    // std knows no user ids but those of files.
+    // std gives no user ids except those of files.
     let ours = std::env::temp_dir().join(format!("pintle-bench-owner-{}", std::process::id()));
     let root = fs::write(&ours, "").is_ok()
         && fs::metadata(&ours).is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0);
@@ -24,7 +24,7 @@ pub(crate) fn why_not() -> Option<&'static str> {
     (!root).then_some("it needs root")
 }
 
-/// A running instance.
+/// A running Postfix instance.
 pub(crate) struct Postfix {
     pub(crate) address: SocketAddr,
     config: PathBuf,
@@ -35,7 +35,7 @@ impl Postfix {
     /// Starts an instance below `folder` that relays everything to `sink`.
     pub(crate) fn start(folder: &Path, sink: SocketAddr) -> Result<Self, ChoreError> {
         let unreadable = |cause| ChoreError::Unreadable { path: folder.display().to_string(), cause };
-        // The port is free now, and nobody else on this machine is picking ports at this pace.
+        // The port is free now, and no other process on this machine is likely to take it so quickly.
         let address =
             TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(unreadable)?;
         let config = folder.join("etc");
@@ -75,7 +75,7 @@ fn postfix(config: &Path, verb: &str) -> Result<(), ChoreError> {
     }
 }
 
-/// Its daemons run as another user, who must be able to pass through the folders above.
+/// Its daemons run as another user, who needs search permission on the parent folders.
 fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));

@@ -1,29 +1,29 @@
-//! What processes use, read from `/proc`.
+//! The resources that processes use, read from `/proc`.
 
 use std::fs;
 
-/// Clock ticks a second in `/proc/PID/stat`; 100 on every Linux that we know.
+/// Clock ticks per second in `/proc/PID/stat`; 100 on every Linux that we know.
 const TICKS: f64 = 100.0;
 
-/// CPU and memory of some processes.
+/// The CPU time and memory of some processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ProcessUsage {
-    /// Seconds of CPU, user and system, children that have ended included.
+    /// CPU seconds, user and system, including those of children that have ended.
     pub(crate) cpu_seconds: f64,
-    /// Resident memory now.
+    /// Resident memory now, in KiB.
     pub(crate) resident_kb: u64,
-    /// The most resident memory that each has had, added up.
+    /// The sum of each process's peak resident memory, in KiB.
     pub(crate) peak_kb: u64,
 }
 
 impl ProcessUsage {
-    /// CPU since `before`; memory as it is now.
+    /// The CPU time since `before`; memory as it is now.
     pub(crate) fn since(&self, before: &Self) -> Self {
         Self { cpu_seconds: self.cpu_seconds - before.cpu_seconds, ..*self }
     }
 }
 
-/// What these processes use together.
+/// The usage of these processes together.
 pub(crate) fn usage(pids: &[u32]) -> ProcessUsage {
     pids.iter().fold(ProcessUsage::default(), |sum, pid| ProcessUsage {
         cpu_seconds: sum.cpu_seconds + cpu_seconds(*pid),
@@ -32,7 +32,7 @@ pub(crate) fn usage(pids: &[u32]) -> ProcessUsage {
     })
 }
 
-/// The children, grandchildren and so on of a process, itself included.
+/// A process with all its descendants.
 pub(crate) fn family(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
@@ -56,7 +56,7 @@ fn cpu_seconds(pid: u32) -> f64 {
     fields.iter().skip(11).take(4).sum::<u64>() as f64 / TICKS
 }
 
-/// The fields behind the name; what is no number counts as 0.
+/// The fields after the process name; a field that is not a number counts as 0.
 fn stat(pid: u32) -> Option<Vec<u64>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;

@@ -1,8 +1,9 @@
-//! The stock plugins under load: all those of `examples/edge`, as they stand there, with the DNS that they ask.
+//! Measures the stock plugins: all those of `examples/edge`, unchanged, with the DNS records that they need.
 //!
-//! What the benchmark must change is exchanged by name: the greylist waits no time, limits are out of reach, and the
-//! tags of bounces have a key of the benchmark's own. One message in two forms tells the calls from the cryptography:
-//! without a signature nothing is verified, signed or sealed; with one, RSA is verified and a seal made with every message.
+//! The few settings that the benchmark must change are replaced by name: the greylist waits no time, limits are out of
+//! reach, and bounce tags use the benchmark's own key. One message in two forms separates the cost of calls from that
+//! of cryptography: without a signature nothing is verified, signed or sealed; with one, an RSA signature is verified
+//! and a seal made for every message.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,20 +14,20 @@ use std::process::{Child, Command, Stdio};
 use crate::bench::release;
 use crate::run::{ChoreError, cargo, output};
 
-/// Whom the load claims to be, with everything that vouches for it.
+/// The sender domain of the load, with everything that authenticates it.
 const ZONE: &str = "load.example TXT \"v=spf1 ip4:127.0.0.0/8 -all\"\n_dmarc.load.example TXT \"v=DMARC1; p=reject\"\n\
     2.0.0.127.zen.spamhaus.org A 127.0.0.2\n2.0.0.127.list.dnswl.org A 127.0.0.2\n";
 
-/// What a run with the stock plugins needs, in a folder of its own.
+/// The configuration of a run with the stock plugins, in its own folder.
 #[derive(Debug, Clone)]
 pub(crate) struct StockSetup {
-    /// Their sections, for the end of a configuration.
+    /// The plugins' sections, to be appended to a configuration.
     pub(crate) sections: String,
-    /// The message to send, when it is not the load generator's own.
+    /// The message to send, if not the load generator's own.
     pub(crate) message: Option<PathBuf>,
 }
 
-/// A DNS server; it ends with this value.
+/// A DNS server process; dropping this ends it.
 pub(crate) struct ZoneProcess {
     child: Child,
     folder: PathBuf,
@@ -35,7 +36,7 @@ pub(crate) struct ZoneProcess {
 }
 
 impl ZoneProcess {
-    /// Makes a key, publishes it, and serves.
+    /// Makes a key, publishes it, and starts the server.
     pub(crate) fn start(folder: PathBuf) -> Result<Self, ChoreError> {
         let key = folder.join("load.pem");
         let mut keygen = Command::new(release("pintle"));
@@ -53,11 +54,11 @@ impl ZoneProcess {
             started.map_err(|cause| ChoreError::NotStarted { program: "pintle-zone".to_owned(), cause })?;
         let address = child.stdout.take().and_then(listening);
         let address =
-            address.ok_or_else(|| ChoreError::BadRun("the DNS server told no address".to_owned()))?;
+            address.ok_or_else(|| ChoreError::BadRun("the DNS server printed no address".to_owned()))?;
         Ok(Self { child, folder, key, address })
     }
 
-    /// The plugins over a message of this size without a signature.
+    /// The setup for a message of this size without a signature.
     pub(crate) fn unsigned(&self) -> Result<StockSetup, ChoreError> {
         let seal =
             "seal = \"example-rsa\"               # ARC, for those whom the inner server forwards to\n";
@@ -65,7 +66,7 @@ impl ZoneProcess {
         Ok(StockSetup { sections, message: None })
     }
 
-    /// The plugins over the same message, signed.
+    /// The setup for the same message with a signature.
     pub(crate) fn signed(&self, size: usize) -> Result<StockSetup, ChoreError> {
         let plain = self.folder.join("plain.eml");
         let mut load = Command::new(release("pintle-load"));

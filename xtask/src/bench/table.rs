@@ -1,4 +1,4 @@
-//! Figures: a line a run, a table of medians, and all of it as JSON.
+//! The results: one line per run, a table of medians, and everything as JSON.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::bench::load::{LoadFigures, LoadShape};
 use crate::bench::process::ProcessUsage;
 use crate::run::ChoreError;
 
-/// One run's figures.
+/// The results of one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measurement {
     contender: &'static str,
@@ -53,7 +53,7 @@ impl Measurement {
         }
     }
 
-    /// Memory of idle sessions; all else is empty.
+    /// The memory of idle sessions; all other fields are empty.
     pub(crate) fn idle(contender: &'static str, sessions: u64, kb: f64) -> Self {
         Self {
             contender,
@@ -125,7 +125,8 @@ fn median_row(rows: &[&Measurement]) -> Option<Measurement> {
     })
 }
 
-/// The middle value; of an even number, the mean of the two in the middle, since either alone would flatter or blame.
+/// The middle value; of an even number of values the mean of the two in the middle, since either one alone would be
+/// biased.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return 0.0 };

@@ -1,18 +1,18 @@
-//! What breaks a rule and stays, each with its reason.
+//! Permitted violations of the rules, each with its reason.
 
 use super::{TidyRule, Violation};
 
 pub(super) struct Exception {
     rule: TidyRule,
     path: &'static str,
-    /// For the reader of this list; nobody else asks.
+    /// For readers of this list; no code uses it.
     #[allow(dead_code, reason = "written for people")]
     reason: &'static str,
 }
 
 const EXCEPTIONS: &[Exception] = &[];
 
-/// Takes excepted violations out, and adds one for each exception that excepts nothing.
+/// Removes permitted violations, and adds one for each exception that permits nothing.
 pub(super) fn apply(found: Vec<Violation>) -> Vec<Violation> {
     filter(found, EXCEPTIONS)
 }

@@ -1,4 +1,4 @@
-//! Who must not know whom: the table of docs/architecture.md as data, compared with what the manifests say.
+//! Allowed dependencies between crates: the table of docs/architecture.md as data, compared with the manifests.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use super::source::SourceFile;
 use super::{TidyRule, Violation};
 use crate::run::{ChoreError, cargo, output};
 
-/// What a package of ours may depend on among our packages, without the prefix `pintle-`. A package that is not here
-/// has no place in the house yet. Everybody's tests may use `testkit` and `guest-build`, and those are not for others. A
-/// test below compares the page with it.
+/// The packages of ours that each of our packages may depend on, without the prefix `pintle-`. A package that is not
+/// listed here has no place in the architecture yet. The tests of any package may use `testkit` and `guest-build`,
+/// other code may not. A test below compares this table with the page.
 #[rustfmt::skip]
 const FENCES: &[(&str, &[&str])] = &[
     ("mail",        &[]),
@@ -38,7 +38,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("e2e",         &["mail", "testkit"]),
 ];
 
-/// Outside crates that only some of ours may name; a trailing `*` stands for any rest.
+/// External crates that only some of our packages may use; a trailing `*` stands for any rest.
 const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
     ("wasmtime*", &["plugin", "plugin-bindings"]),
     ("hickory-*", &["dns", "testkit"]),
@@ -55,14 +55,14 @@ const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
 /// Crates without I/O, clock and runtime.
 const PURE: &[&str] = &["mail", "record", "smtp", "queue", "policy"];
 
-/// Outside crates that bring what pure ones must not know.
+/// External crates that pure packages must not use.
 const IMPURE: &[&str] = &["tokio*", "axum", "hyper*", "socket2", "notify*", "tracing*", "metrics*", "rustix"];
 
-/// Calls that a pure crate must not make, for whom time and bytes are parameters.
+/// Calls that a pure crate must not make, since time and bytes are parameters there.
 const IMPURE_CALLS: &[&str] =
     &["Instant::now", "SystemTime::now", "Timestamp::now", "Zoned::now", "std::net::Tcp", "std::fs::"];
 
-/// What `cargo metadata` says, as far as it matters here.
+/// The output of `cargo metadata`, as far as it is needed here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
     packages: Vec<Package>,
@@ -89,7 +89,7 @@ pub(super) fn metadata() -> Result<Metadata, ChoreError> {
         .map_err(|cause| ChoreError::Unexpected { command: format!("cargo {}", arguments.join(" ")), cause })
 }
 
-/// Dependencies that cross a fence.
+/// Dependencies that the table does not allow.
 pub(super) fn violations(metadata: &Metadata) -> Vec<Violation> {
     let fences: BTreeMap<_, _> = FENCES.iter().copied().collect();
     let ours: Vec<_> = metadata.packages.iter().map(|package| short(&package.name)).collect();
@@ -111,7 +111,7 @@ pub(super) fn violations(metadata: &Metadata) -> Vec<Violation> {
     all.collect()
 }
 
-/// What is wrong with one dependency of the package of this name.
+/// What is wrong with one dependency of the package with this name; none if it is allowed.
 fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -> Option<String> {
     let on = short(&dependency.name);
     if ours.contains(&on) {
@@ -134,7 +134,7 @@ fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -
     })
 }
 
-/// Calls in a pure crate to what it must not know.
+/// Calls in a pure crate that it must not make.
 pub(super) fn knowledge(source: &SourceFile) -> Vec<Violation> {
     let is_pure = PURE.iter().any(|name| source.path.starts_with(&format!("crates/{name}/src/")));
     if !is_pure || source.is_test() {

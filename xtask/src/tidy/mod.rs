@@ -1,26 +1,27 @@
-//! `cargo xtask tidy`: the house rules that no compiler checks, all violations at once, each with its place.
+//! `cargo xtask tidy`: the house rules that no compiler checks. It reports all violations at once, each with its place.
 //!
-//! Fences come from `fences::FENCES`, the only copy of the table in docs/architecture.md that a machine reads. A
-//! violation that has to stay is listed in `exceptions::EXCEPTIONS` with its reason; one that is listed and no longer
-//! there is a violation too, so the list can only be as long as it must.
+//! The allowed dependencies are in `fences::FENCES`, the only machine-readable copy of the table in
+//! docs/architecture.md. A violation that has to stay is listed in `exceptions::EXCEPTIONS` with its reason; an
+//! exception that is no longer needed is a violation too, so the list stays as short as possible.
 
 mod exceptions;
 mod fences;
 mod numbers;
 mod source;
 mod texts;
+mod vocabulary;
 
 use std::fmt;
 
 use crate::run::{ChoreError, step};
 use source::SourceFile;
 
-/// A rule broken at a place.
+/// A violation of a rule, with its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Violation {
     /// A path in the repository.
     path: String,
-    /// From 1; 0 for the whole file.
+    /// The line number, from 1; 0 for the whole file.
     line: usize,
     rule: TidyRule,
     text: String,
@@ -28,9 +29,9 @@ struct Violation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum TidyRule {
-    /// Who may depend on whom.
+    /// A dependency that the architecture does not allow.
     Fence,
-    /// What a crate must not call, such as a clock.
+    /// A call that a pure crate must not make, such as reading a clock.
     Knowledge,
     FunctionLength,
     FileLength,
@@ -40,10 +41,11 @@ enum TidyRule {
     MergeMark,
     LogField,
     Copy,
+    Vocabulary,
     Exception,
 }
 
-/// Reports every violation, or none.
+/// Reports all violations; succeeds if there are none.
 pub(crate) fn tidy() -> Result<(), ChoreError> {
     step("Tidying");
     let sources = source::tracked()?;
@@ -58,6 +60,7 @@ pub(crate) fn tidy() -> Result<(), ChoreError> {
         found.extend(fences::knowledge(source));
     }
     found.extend(numbers::spread_violations(&rust));
+    found.extend(vocabulary::violations(&sources));
     found.extend(sources.iter().flat_map(texts::machine_paths));
     found.extend(sources.iter().flat_map(texts::merge_marks));
     let mut left = exceptions::apply(found);

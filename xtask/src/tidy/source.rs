@@ -4,15 +4,15 @@ use std::fs;
 
 use crate::run::{ChoreError, command, output};
 
-/// A text file that git tracks, or would track.
+/// A text file that git tracks, or would track if it were added.
 #[derive(Debug)]
 pub(super) struct SourceFile {
-    /// From the repository's root, with forward slashes.
+    /// The path from the repository's root, with forward slashes.
     pub(super) path: String,
     pub(super) text: String,
 }
 
-/// All text files, new ones included; what is not UTF-8 is no text.
+/// All text files, including new ones; files that are not UTF-8 are skipped.
 pub(super) fn tracked() -> Result<Vec<SourceFile>, ChoreError> {
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let listed = output(&mut command("git", &list))?;
@@ -30,13 +30,13 @@ impl SourceFile {
         self.path.ends_with(".rs")
     }
 
-    /// Files of tests alone, where length is data more than code and clocks may be read.
+    /// Whether the file contains only tests, where length is mostly data and clocks may be read.
     pub(super) fn is_test(&self) -> bool {
         self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("tests.rs")
     }
 
-    /// Lines that the program is made of, with their numbers from 1: neither comments nor what follows the
-    /// `#[cfg(test)]` in the margin that opens a file's tests, which stand last.
+    /// The lines of code with their numbers from 1: without comments, and without the tests after the unindented
+    /// `#[cfg(test)]`, which come last.
     pub(super) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
         let product = lines.take_while(|(_, line)| *line != "#[cfg(test)]");

@@ -1,4 +1,4 @@
-//! What stands in files: first lines, `unsafe`, paths of somebody's machine, and copies that must not drift.
+//! Checks of the text of files: first lines, `unsafe`, paths of a developer's machine, and copies that must not differ.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,14 @@ use super::source::SourceFile;
 use super::{TidyRule, Violation};
 use crate::run::ChoreError;
 
-/// Every Rust file opens by saying what it is for.
+/// Every Rust file must begin by saying what it is for.
 pub(super) fn first_line(source: &SourceFile) -> Option<Violation> {
     let missing = !source.text.starts_with("//! ");
-    let text = "opens without `//!` text that says what it is for".to_owned();
+    let text = "does not begin with `//!` text that says what it is for".to_owned();
     missing.then(|| Violation { path: source.path.clone(), line: 1, rule: TidyRule::FirstLine, text })
 }
 
-/// The compiler denies `unsafe`; only the plugin host may lift that, and only by saying so.
+/// The compiler denies `unsafe`; only the plugin host may allow it, explicitly.
 pub(super) fn unsafe_outside(source: &SourceFile) -> Vec<Violation> {
     let lifts = ["allow(", "expect("].map(|lift| format!("{lift}unsafe_code"));
     let may = source.path.starts_with("crates/plugin/");
@@ -31,7 +31,7 @@ pub(super) fn unsafe_outside(source: &SourceFile) -> Vec<Violation> {
         .collect()
 }
 
-/// The queue id has one name in lines of the log, or nobody finds all lines about a message.
+/// The queue id must have the same name in all log lines, so that all lines about a message can be found.
 pub(super) fn log_fields(source: &SourceFile) -> Vec<Violation> {
     let field = |part: &str| {
         part.split('=').next().unwrap_or_default().trim().trim_start_matches(['%', '?']).to_owned()
@@ -39,7 +39,7 @@ pub(super) fn log_fields(source: &SourceFile) -> Vec<Violation> {
     let is_other = |part: &str| ["id", "queue"].contains(&field(part).as_str());
     let names_it =
         |fields: &str| fields.split(['"', ')']).next().is_some_and(|fields| fields.split(',').any(is_other));
-    // Where a macro is broken into lines, the fields begin on the one after its name.
+    // If a macro call is broken into lines, the fields begin on the line after its name.
     let mut opened = false;
     let lines = source.code().filter(|(_, line)| {
         let arguments = line.split_once("tracing::").and_then(|(_, rest)| rest.split_once("!("));
@@ -52,15 +52,15 @@ pub(super) fn log_fields(source: &SourceFile) -> Vec<Violation> {
         path: source.path.clone(),
         line,
         rule: TidyRule::LogField,
-        text: "calls the queue id otherwise than `queue_id` in a line of the log".to_owned(),
+        text: "gives the queue id another name than `queue_id` in a log line".to_owned(),
     };
     lines.map(violation).collect()
 }
 
-/// The macros that write lines.
+/// The macros that write log lines.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "event"];
 
-/// What git leaves where two changes met and nobody looked.
+/// Conflict markers that git leaves in a merge.
 pub(super) fn merge_marks(source: &SourceFile) -> Vec<Violation> {
     let mark = |line: &str| ["<", ">"].iter().any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))));
     let lines = source.text.lines().enumerate().filter(|(_, line)| mark(line));
@@ -68,14 +68,14 @@ pub(super) fn merge_marks(source: &SourceFile) -> Vec<Violation> {
         path: source.path.clone(),
         line: at + 1,
         rule: TidyRule::MergeMark,
-        text: "is the mark of a merge that was not finished".to_owned(),
+        text: "is a conflict marker of an unfinished merge".to_owned(),
     };
     lines.map(violation).collect()
 }
 
 /// Paths that exist on one machine only.
 pub(super) fn machine_paths(source: &SourceFile) -> Vec<Violation> {
-    // In pieces, so that this file does not name what it looks for.
+    // In pieces, so that this file does not contain what it looks for.
     let roots = ["root", "work", "Users", "home"].map(|folder| format!("/{folder}/"));
     let lines = source.text.lines().enumerate();
     let broken = lines.filter_map(|(at, line)| Some((at + 1, roots.iter().find(|root| names(line, root))?)));
@@ -89,7 +89,7 @@ pub(super) fn machine_paths(source: &SourceFile) -> Vec<Violation> {
         .collect()
 }
 
-/// Whether an absolute path below `root` stands in the line, rather than a longer path or URL with the same middle.
+/// Whether the line contains an absolute path below `root`, rather than a longer path or URL with the same middle part.
 fn names(line: &str, root: &str) -> bool {
     line.match_indices(root).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -97,8 +97,8 @@ fn names(line: &str, root: &str) -> bool {
     })
 }
 
-/// The SDK has to work from its folder alone, on systems without symbolic links and from a registry, so it carries
-/// the contract; this keeps the copy one.
+/// The SDK must work from its folder alone, on systems without symbolic links and as a published crate, so it has a copy of
+/// the contract; this check keeps the copy equal.
 pub(super) fn copies() -> Result<Vec<Violation>, ChoreError> {
     let original = wit_files("wit")?;
     let copy = wit_files("crates/plugin-sdk/wit/deps/plugin")?;

@@ -7,7 +7,7 @@ use super::relays::{RESERVED, named_credentials, relay};
 use super::{Names, quarantine, unique};
 use crate::reader::Section;
 use crate::values::{Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Positive, RoutePattern, Size};
-use crate::{Cause, ConfigRule};
+use crate::{Cause, DeliveryRule};
 use pintle_outbound::{
     Config, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions, Sources, Timeouts,
 };
@@ -74,7 +74,7 @@ fn retry(section: &Section<'_>) -> RetryPolicy {
     if warn_after.is_some_and(|warn_after| warn_after >= max_age) {
         section.rule(
             if section.has("warn_after") { "warn_after" } else { "max_age" },
-            ConfigRule::WarnAfterExpiry,
+            DeliveryRule::WarnAfterExpiry,
         );
     }
     RetryPolicy {

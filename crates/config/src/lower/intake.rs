@@ -18,7 +18,7 @@ use super::{Names, refuse_the_internet, unique};
 use crate::exposed::FileKind;
 use crate::reader::Section;
 use crate::values::{DomainPattern, OrZero, Positive, SecretText};
-use crate::{Cause, ConfigRule};
+use crate::{Cause, CertificateRule, DeliveryRule, ListenerRule, SecretRule};
 
 /// So long before its end a certificate ought to have been renewed; of a short life it is a third.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -35,7 +35,7 @@ pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, 
     };
     let is_covered = |tls: ServerTls| hostname.is_empty() || tls.covers(hostname);
     if ServerTls::load(&config).is_ok_and(|tls| !is_covered(tls)) {
-        root.spot("hostname").warn(ConfigRule::HostnameNotCovered(hostname.to_owned()));
+        root.spot("hostname").warn(ListenerRule::HostnameNotCovered(hostname.to_owned()));
     }
     let server = (!config.certificates.is_empty()).then_some(config);
     (server, roots(&section))
@@ -72,9 +72,9 @@ fn age(section: &Section<'_>, source: &CertificateSource) {
     let soon = lives.map_or(SOON, |lives| SOON.min(lives / 3));
     let spot = section.spot("chain");
     match (begins, ends) {
-        (_, Some(ends)) if ends <= now => spot.warn(ConfigRule::Expired(date(ends))),
-        (Some(begins), _) if begins > now => spot.warn(ConfigRule::NotYetValid(date(begins))),
-        (_, Some(ends)) if ends <= now + soon => spot.warn(ConfigRule::ExpiresSoon(date(ends))),
+        (_, Some(ends)) if ends <= now => spot.warn(CertificateRule::Expired(date(ends))),
+        (Some(begins), _) if begins > now => spot.warn(CertificateRule::NotYetValid(date(begins))),
+        (_, Some(ends)) if ends <= now + soon => spot.warn(CertificateRule::ExpiresSoon(date(ends))),
         _ => {}
     }
 }
@@ -99,12 +99,12 @@ pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rule
     if let (Some(reject), Some(quarantine)) = (reject, quarantine)
         && quarantine >= reject
     {
-        score.spot("quarantine").warn(ConfigRule::QuarantineAboveReject);
+        score.spot("quarantine").warn(DeliveryRule::QuarantineAboveReject);
     }
     let postmaster =
         root.optional::<Address>("postmaster").or_else(|| postmaster(&accepted).filter(|_| loops));
     if postmaster.is_none() && loops && !accepted.is_empty() {
-        root.spot("postmaster").warn(ConfigRule::PostmasterNowhere);
+        root.spot("postmaster").warn(DeliveryRule::PostmasterNowhere);
     }
     Rules {
         domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
@@ -147,7 +147,7 @@ fn users(root: &Section<'_>) -> Users {
 
 fn password(section: &Section<'_>) -> Option<Password> {
     if section.has("password") == section.has("password_hash") {
-        section.here().complain(Cause::Rule(ConfigRule::OnePassword));
+        section.here().rule(SecretRule::OnePassword);
     }
     let plain = section.optional::<SecretText>("password").map(|secret| Password::Plain(secret.0));
     let hash = section.optional::<String>("password_hash").and_then(|hash| argon2(section, &hash));

@@ -13,7 +13,7 @@ use pintle_smtp::{Extension, Extensions};
 use super::intake::networks;
 use super::surroundings::TakenAddresses;
 use super::{Names, unique};
-use crate::ConfigRule;
+use crate::ListenerRule;
 use crate::reader::Section;
 use crate::values::{Domain, ListenerKind, NonEmpty, Positive, Size};
 
@@ -46,7 +46,7 @@ pub(super) fn listeners(
 ) -> Vec<ListenerConfig> {
     let sections = root.list("listener");
     if !root.has("listener") {
-        root.spot("listener").warn(ConfigRule::NoListener);
+        root.spot("listener").warn(ListenerRule::NoListener);
     }
     let mut names = Names::new();
     let lower = |section: &Section<'_>| {
@@ -84,7 +84,7 @@ fn sessions(section: &Section<'_>, has_trusted: bool) -> SessionLimits {
     let total = section.get::<Positive<usize>>("max_sessions").0;
     let kept = section.optional("kept_for_trusted");
     if kept.is_some_and(|kept| kept >= total) {
-        section.rule("kept_for_trusted", ConfigRule::NothingForStrangers);
+        section.rule("kept_for_trusted", ListenerRule::NothingForStrangers);
     }
     SessionLimits {
         total,
@@ -126,22 +126,22 @@ fn check(section: &Section<'_>, access: &Access, shared: &ListenerDefaults<'_>) 
     // A listener that wants TLS and only lacks the certificate has one mistake, whatever follows from it.
     let wants_tls = has_tls || access.require_tls && !section.has("tls");
     if wants_tls && !shared.has_certificate {
-        section.rule("tls", ConfigRule::TlsWithoutCertificate);
+        section.rule("tls", ListenerRule::TlsWithoutCertificate);
     } else if access.require_tls && !has_tls {
-        section.rule("require_tls", ConfigRule::RequireTlsWithoutTls);
+        section.rule("require_tls", ListenerRule::RequireTlsWithoutTls);
     }
     if has_auth && !wants_tls && !access.plain_without_tls {
-        section.rule("auth", ConfigRule::AuthNeverOffered);
+        section.rule("auth", ListenerRule::AuthNeverOffered);
     }
     if has_auth && !shared.has_users && !shared.has_plugins {
-        section.rule("auth", ConfigRule::AuthWithoutUsers);
+        section.rule("auth", ListenerRule::AuthWithoutUsers);
     }
     if has_auth && access.plain_without_tls {
-        section.spot("plain_without_tls").warn(ConfigRule::PlainPasswords);
+        section.spot("plain_without_tls").warn(ListenerRule::PlainPasswords);
     }
     let has_domains = shared.rules.domains != pintle_mail::Domains::default();
     if !has_domains && !has_auth && access.trusted.is_empty() && !shared.has_plugins {
-        section.here().warn(ConfigRule::AcceptsNothing);
+        section.here().warn(ListenerRule::AcceptsNothing);
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use signing::keys;
 use crate::exposed::{self, Us};
 use crate::reader::Section;
 use crate::values::Domain;
-use crate::{ConfigRule, RunAs};
+use crate::{ListenerRule, RunAs};
 
 /// The components that come with the program, by name: what `stock:NAME` can mean.
 pub type Stock = [(&'static str, Bytes)];
@@ -213,7 +213,7 @@ fn unique(seen: &mut Names, section: &Section<'_>, key: &str, what: &'static str
 /// Whoever may relay from everywhere makes an open relay, whatever was meant.
 fn refuse_the_internet(networks: &[ipnet::IpNet], section: &Section<'_>, key: &str) {
     if networks.iter().any(|network| network.prefix_len() == 0) {
-        section.rule(key, ConfigRule::OpenRelay);
+        section.rule(key, ListenerRule::OpenRelay);
     }
 }
 
@@ -343,7 +343,7 @@ mod tests {
         let text = "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\nconfig_file = 'a.json'\n\
                     config = {}";
         let report = crate::read(text.to_owned(), &folder.path().join("x.toml"), &stock);
-        assert_eq!(report.mistakes[0].cause, crate::Cause::Rule(ConfigRule::TwoSettings));
+        assert_eq!(report.mistakes[0].cause, crate::Cause::Rule(crate::DeliveryRule::TwoSettings.into()));
     }
 
     #[test]

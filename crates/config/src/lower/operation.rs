@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pintle_spool::{DraftLimits, EmbeddedConfig};
 
 use super::surroundings;
-use crate::ConfigRule;
+use crate::AccountRule;
 use crate::accounts::{RunAs, Unknown};
 use crate::exposed::FileKind;
 use crate::reader::Section;
@@ -27,16 +27,16 @@ pub(crate) fn run_as(section: &Section<'_>) -> Option<RunAs> {
     let (user, group) = (section.optional::<String>("user"), section.optional::<String>("group"));
     let Some(user) = user else {
         if group.is_some() {
-            section.rule("group", ConfigRule::GroupWithoutUser);
+            section.rule("group", AccountRule::GroupWithoutUser);
         }
         return None;
     };
     match RunAs::find(&user, group.as_deref()) {
-        Ok(found) if found.uid == 0 => section.rule("user", ConfigRule::UserIsRoot),
+        Ok(found) if found.uid == 0 => section.rule("user", AccountRule::UserIsRoot),
         Ok(found) => return Some(found),
-        Err(Unknown::User) => section.rule("user", ConfigRule::NoSuchUser(user)),
-        Err(Unknown::Group) => section.rule("group", ConfigRule::NoSuchGroup(group.unwrap_or_default())),
-        Err(Unknown::GroupOfNumber) => section.rule("user", ConfigRule::NumberWithoutGroup),
+        Err(Unknown::User) => section.rule("user", AccountRule::NoSuchUser(user)),
+        Err(Unknown::Group) => section.rule("group", AccountRule::NoSuchGroup(group.unwrap_or_default())),
+        Err(Unknown::GroupOfNumber) => section.rule("user", AccountRule::NumberWithoutGroup),
     }
     None
 }

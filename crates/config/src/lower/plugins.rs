@@ -12,7 +12,7 @@ use super::{Names, Stock, surroundings, unique};
 use crate::places;
 use crate::reader::Section;
 use crate::values::{JsonTable, OnFault, OrZero, Positive, Size, json};
-use crate::{Cause, ConfigRule, exposed};
+use crate::{Cause, DeliveryRule, exposed};
 
 /// No number that an operator can write.
 pub(super) const UNSAID: usize = 0;
@@ -97,7 +97,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSo
         // Compiling it is the plugin host's; here it is enough to know that there is something to compile.
         let why = match std::fs::metadata(&path) {
             Ok(file) if file.is_file() => None,
-            Ok(_) => Some("it is no file".to_owned()),
+            Ok(_) => Some("it is not a regular file".to_owned()),
             // Without it the gateway starts as well, and takes it when it comes.
             Err(error) if error.kind() == ErrorKind::NotFound && !section.get::<bool>("required") => None,
             Err(error) => Some(error.to_string()),
@@ -113,7 +113,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSo
 /// What `configure` gets.
 fn settings(section: &Section<'_>) -> Option<JsonTable> {
     if section.has("config") && section.has("config_file") {
-        section.rule("config_file", ConfigRule::TwoSettings);
+        section.rule("config_file", DeliveryRule::TwoSettings);
     }
     let inline = section.optional::<JsonTable>("config");
     let path = section.optional::<PathBuf>("config_file");

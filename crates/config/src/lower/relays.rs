@@ -8,14 +8,14 @@ use pintle_outbound::{Channel, Credentials, Endpoint, NamedCredentials, Protocol
 
 use crate::reader::Section;
 use crate::values::{NonEmpty, Positive, RelayHost, SecretText};
-use crate::{Cause, ConfigRule};
+use crate::{Cause, DeliveryRule, SecretRule};
 
 /// Words that a route's `via` understands, and that no relay can therefore be called.
 pub(super) const RESERVED: &[&str] = &["mx", "discard"];
 
 pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
     if RESERVED.contains(&name.as_str()) {
-        section.here().complain(Cause::Rule(ConfigRule::ReservedName(name.clone())));
+        section.here().rule(DeliveryRule::ReservedName(name.clone()));
     }
     let (protocol, implicit_tls) = (section.get("protocol"), section.get("implicit_tls"));
     let port = match (protocol, implicit_tls) {
@@ -41,7 +41,7 @@ pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
 fn own_credentials(section: &Section<'_>) -> Option<Credentials> {
     if section.has("username") != section.has("password") {
         let written = if section.has("username") { "username" } else { "password" };
-        section.rule(written, ConfigRule::HalfCredentials);
+        section.rule(written, SecretRule::HalfCredentials);
     }
     let (user, password) =
         (section.optional::<String>("username"), section.optional::<SecretText>("password"));
@@ -94,9 +94,9 @@ fn check(credentials: &Credentials, name: &str, relay: &Relay, section: &Section
     section.rule(
         key,
         if worst == Channel::Plain {
-            ConfigRule::CredentialsInTheClear(name)
+            SecretRule::CredentialsInTheClear(name)
         } else {
-            ConfigRule::CredentialsUnverified(name)
+            SecretRule::CredentialsUnverified(name)
         },
     );
 }

@@ -11,9 +11,9 @@ use std::path::Path;
 use pintle_outbound::{Config, Endpoint, Relay, Route, RouteTable, SystemNetwork, is_listener};
 
 use super::{Names, unique};
-use crate::ConfigRule;
 use crate::reader::{Section, Spot};
 use crate::values::{DomainPattern, NonEmpty};
+use crate::{DeliveryRule, FileRule, ListenerRule};
 
 /// A domain below every other, to ask routes for what has no name of its own.
 const ANY: &str = "any";
@@ -21,7 +21,7 @@ const ANY: &str = "any";
 /// Complains where something else than a folder stands; what is missing the gateway makes.
 pub(super) fn folder(spot: &Spot<'_>, path: &Path) {
     if fs::metadata(path).is_ok_and(|found| !found.is_dir()) {
-        spot.rule(ConfigRule::NotAFolder(path.to_owned()));
+        spot.rule(FileRule::NotAFolder(path.to_owned()));
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn own_folder(spot: &Spot<'_>, path: &Path, strictly: bool) {
     let Some(uid) = owner.filter(|uid| us.is_known_not_to_be(*uid)) else { return };
     let is_refused = if us.is_whoever_looks() { strictly } else { has_something(path) };
     if is_refused {
-        spot.rule(ConfigRule::NotOurs(path.to_owned(), uid));
+        spot.rule(FileRule::NotOurs(path.to_owned(), uid));
     }
 }
 
@@ -46,7 +46,7 @@ fn has_something(folder: &Path) -> bool {
 pub(super) fn file(spot: &Spot<'_>, path: &Path) {
     // A device or a pipe may be meant; what cannot be looked at, other than since it is missing, cannot be opened either.
     if fs::metadata(path).map_or_else(|error| error.kind() != ErrorKind::NotFound, |found| found.is_dir()) {
-        spot.rule(ConfigRule::NotAFile(path.to_owned()));
+        spot.rule(FileRule::NotAFile(path.to_owned()));
     }
     parent(spot, path);
 }
@@ -54,7 +54,7 @@ pub(super) fn file(spot: &Spot<'_>, path: &Path) {
 /// Complains where the admin socket cannot be made.
 pub(super) fn socket(spot: &Spot<'_>, path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        spot.rule(ConfigRule::NotASocket(path.to_owned()));
+        spot.rule(FileRule::NotASocket(path.to_owned()));
     }
     parent(spot, path);
 }
@@ -68,11 +68,11 @@ fn parent(spot: &Spot<'_>, path: &Path) {
         return;
     }
     if folder.exists() {
-        spot.rule(ConfigRule::NotAFolder(folder));
+        spot.rule(FileRule::NotAFolder(folder));
     } else if ["/run", "/var/run"].iter().any(|run| folder.starts_with(run)) {
-        spot.warn(ConfigRule::NoRuntimeFolder(folder));
+        spot.warn(FileRule::NoRuntimeFolder(folder));
     } else {
-        spot.rule(ConfigRule::NoFolder(folder));
+        spot.rule(FileRule::NoFolder(folder));
     }
 }
 
@@ -92,7 +92,7 @@ impl TakenAddresses {
         unique(&mut self.names, section, key, "address", &address.to_string());
         let spot = section.spot(key);
         if let Some((other, line)) = self.addresses.iter().find(|(other, _)| overlap(*other, address)) {
-            spot.rule(ConfigRule::Overlap(address, *other, *line));
+            spot.rule(ListenerRule::Overlap(address, *other, *line));
         }
         self.addresses.push((address, spot.line()));
     }
@@ -123,11 +123,11 @@ fn relay(section: &Section<'_>, endpoint: &Endpoint, outbound: &Config) {
     };
     let ours = |name: &String| name.eq_ignore_ascii_case(host);
     if is_us {
-        section.rule("hosts", ConfigRule::RelayIsUs(endpoint.to_string()));
+        section.rule("hosts", DeliveryRule::RelayIsUs(endpoint.to_string()));
     } else if (ours(&outbound.hostname) || outbound.own_names.iter().any(ours))
         && outbound.listeners.iter().any(|listener| listener.port() == *port)
     {
-        section.spot("hosts").warn(ConfigRule::RelayMayBeUs(endpoint.to_string()));
+        section.spot("hosts").warn(DeliveryRule::RelayMayBeUs(endpoint.to_string()));
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) fn domains(root: &Section<'_>) {
             None => pattern.0.clone(),
         };
         if *written.find(&pintle_mail::address::domain_to_ascii(&domain)) == Route::Mx {
-            section.spot("accepted").warn(ConfigRule::NoRoute(pattern.0));
+            section.spot("accepted").warn(DeliveryRule::NoRoute(pattern.0));
         }
     }
 }

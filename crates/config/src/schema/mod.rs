@@ -40,13 +40,14 @@ pub(crate) static SCHEMA: Schema = Schema {
         keys: &[
             required::<Domain>(
                 "hostname",
-                "The gateway's own name: in the greeting, in EHLO, in Received fields and bounces. It should resolve to the \
-             gateway's address and back, and stand in its certificate.",
+                "The gateway's own name, used in the greeting, in EHLO, in Received fields and in bounces. It \
+                 should resolve to the gateway's address and back, and its certificate should cover it.",
             ),
             optional::<pintle_mail::Address>(
                 "postmaster",
-                "Where mail for `<postmaster>` goes, without a domain or with the hostname, from which reports come. Left out: \
-             to the postmaster of the first accepted domain, unless a route says where mail for the hostname goes.",
+                "The mailbox for `<postmaster>`, without a domain or with the hostname; reports come from that \
+                 address. Default: the postmaster of the first accepted domain, unless a route says where mail for \
+                 the hostname goes.",
             ),
         ],
     },

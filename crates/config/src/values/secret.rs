@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use crate::reader::{ReadValue, Spot, Value, wrong_type};
 use crate::value_kind::ValueKind;
-use crate::{Cause, ConfigRule, exposed, files};
+use crate::{Cause, SecretRule, exposed, files};
 
 /// A secret, wherever it came from. It has no `Debug` on purpose.
 #[derive(Clone, Default)]
@@ -21,7 +21,7 @@ impl ReadValue for SecretText {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(text) => {
-                spot.warn(ConfigRule::InlineSecret);
+                spot.warn(SecretRule::InlineSecret);
                 if !spot.reader.is_secret.replace(true) {
                     spot.guard(&spot.reader.path, exposed::FileKind::Secret);
                 }

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::reader::{ReadValue, Spot, Value, nearest, parsed, wrong_type};
 use crate::value_kind::ValueKind;
-use crate::{Cause, ConfigRule, places};
+use crate::{Cause, DeliveryRule, places};
 
 /// Any table, as JSON, and where its values stand.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +122,7 @@ fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
         } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
             let policy = policy();
             if hook == Hook::Deliver && policy == FailurePolicy::Reject {
-                spot.within(name, value.span()).warn(ConfigRule::RefusedAfterAcceptance);
+                spot.within(name, value.span()).warn(DeliveryRule::RefusedAfterAcceptance);
             }
             policies.hooks.insert(hook, policy);
         } else {

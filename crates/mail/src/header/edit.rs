@@ -45,9 +45,9 @@ pub enum HeaderEdit {
 /// Where a new field is inserted. Fields that one list of edits adds at one position are in the order of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FieldPosition {
-    /// Above all others.
+    /// Above all other fields.
     Top,
-    /// Below all others.
+    /// Below all other fields.
     Bottom,
     /// Above the field of this index.
     Before(usize),

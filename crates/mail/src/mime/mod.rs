@@ -22,7 +22,7 @@ pub(crate) use words::decode as decode_words;
 pub struct MimeLimits {
     /// The most multiparts and enclosed messages that may be nested.
     pub depth: usize,
-    /// The most parts.
+    /// The most parts of a message.
     pub parts: usize,
     /// The most octets of one part's header that are read; the rest is skipped.
     pub header: usize,

@@ -6,7 +6,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 use pintle_mail::mime::transfer::{self, TransferDecoder};
 use pintle_mail::mime::{MimeLimits, MimePart, Scanner, Tree};

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each binary uses its own part of this module")]
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 pub mod address;
 pub mod auth_results;

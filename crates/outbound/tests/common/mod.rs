@@ -1,5 +1,5 @@
-//! A world for outbound to deliver in: spool in memory, names from a map, a clock that stands still until a test moves it,
-//! and a log of everything that was recorded.
+//! The surroundings of outbound in a test: a spool in memory, DNS from a map, a clock that stands still until a test moves
+//! it, and a log of all event records.
 
 #![allow(
     dead_code,
@@ -16,8 +16,9 @@ use futures_util::future::BoxFuture;
 use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
-use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, Parts, Relay, Route, RouteTable};
-use pintle_policy::{Frozen, Session, Transaction};
+use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, OutboundParts, Relay, Route, RouteTable};
+use pintle_policy::{Frozen, Notes, Session, Transaction};
+use pintle_queue::Snapshot;
 use pintle_record::{Record, RecordSink as Records};
 use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
@@ -33,12 +34,12 @@ pub const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct FakeClock(watch::Sender<Hands>);
 
-/// What they say.
+/// The state of both clocks.
 #[derive(Clone, Copy)]
 struct Hands {
     wall: UnixTime,
     passed: Duration,
-    /// Whoever reads them panics.
+    /// Reading them panics.
     broken: bool,
 }
 
@@ -55,12 +56,12 @@ impl FakeClock {
         });
     }
 
-    /// Somebody sets the wall clock, ahead or back; no time passes.
+    /// Sets the wall clock, ahead or back; no time passes.
     pub fn set(&self, by_millis: i64) {
         self.0.send_modify(|hands| hands.wall = UnixTime::from_millis(hands.wall.millis() + by_millis));
     }
 
-    /// From now on whoever reads it panics.
+    /// From now on reading it panics.
     pub fn break_down(&self) {
         self.0.send_modify(|hands| hands.broken = true);
     }
@@ -85,7 +86,7 @@ impl Clock for FakeClock {
         let mut time = self.0.subscribe();
         let at = time.borrow().passed + wait;
         Box::pin(async move {
-            // A clock that is gone never strikes.
+            // A clock that is gone wakes no task.
             if time.wait_for(|hands| hands.passed >= at).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -142,7 +143,11 @@ impl World {
         Self::start_with(config, resolver, |_| {})
     }
 
-    pub fn start_with(config: Config, resolver: StaticResolver, change: impl FnOnce(&mut Parts)) -> Self {
+    pub fn start_with(
+        config: Config,
+        resolver: StaticResolver,
+        change: impl FnOnce(&mut OutboundParts),
+    ) -> Self {
         Self::over(Arc::new(Memory::new()), config, resolver, change)
     }
 
@@ -151,7 +156,7 @@ impl World {
         engine: Arc<Memory>,
         config: Config,
         resolver: StaticResolver,
-        change: impl FnOnce(&mut Parts),
+        change: impl FnOnce(&mut OutboundParts),
     ) -> Self {
         Self::under(FakeClock::new(), engine, config, resolver, change)
     }
@@ -162,11 +167,11 @@ impl World {
         engine: Arc<Memory>,
         config: Config,
         resolver: StaticResolver,
-        change: impl FnOnce(&mut Parts),
+        change: impl FnOnce(&mut OutboundParts),
     ) -> Self {
         let log = Log(watch::Sender::new(Vec::new()));
         let spool = Arc::clone(&engine) as Arc<dyn Spool>;
-        let mut parts = Parts::new(spool, Arc::new(resolver), no_verification());
+        let mut parts = OutboundParts::new(spool, Arc::new(resolver), no_verification());
         parts.clock = Arc::new(clock.clone());
         parts.records = Arc::new(log.clone());
         change(&mut parts);
@@ -176,26 +181,36 @@ impl World {
 
     /// Commits a plain message from anna@sender.example.
     pub async fn mail(&self, recipients: &[&str]) -> QueueId {
-        self.commit(letter(recipients)).await
+        self.commit(message_to(recipients)).await
     }
 
-    pub async fn commit(&self, letter: Letter) -> QueueId {
+    pub async fn commit(&self, message: TestMessage) -> QueueId {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let id = QueueId::new(self.clock.now(), u128::from(number));
-        let message = letter.message(id, self.clock.now());
+        let message = message.message(id, self.clock.now());
         self.outbound.spool().commit(message).await.unwrap();
         id
     }
 
-    /// What the wall clock says.
+    /// The time by the wall clock.
     pub fn clock_now(&self) -> UnixTime {
         self.clock.now()
+    }
+
+    /// Waits until the runner has seen everything before this call.
+    pub async fn settled(&self) {
+        self.queue().await;
+    }
+
+    /// The jobs in the queue, in numbers.
+    pub async fn queue(&self) -> Snapshot {
+        self.handle.queue_snapshot().await.unwrap()
     }
 
     /// Waits until no attempt is under way and everything before this call has been seen by the queue.
     pub async fn calm(&self) {
         within("the queue to be calm", async {
-            while self.handle.counts().await.unwrap().queue.trying > 0 {
+            while self.queue().await.trying > 0 {
                 tokio::task::yield_now().await;
             }
         })
@@ -206,7 +221,7 @@ impl World {
     pub async fn empty(&self) {
         within("the spool to be empty", async {
             while self.engine.totals().await.unwrap().messages > 0 {
-                self.handle.counts().await.unwrap();
+                self.settled().await;
                 tokio::task::yield_now().await;
             }
         })
@@ -216,7 +231,7 @@ impl World {
 
 /// A message to be committed.
 #[derive(Clone)]
-pub struct Letter {
+pub struct TestMessage {
     pub sender: ReversePath,
     pub params: MailParams,
     pub recipients: Vec<Recipient>,
@@ -225,9 +240,9 @@ pub struct Letter {
     pub smtputf8: bool,
 }
 
-pub fn letter(recipients: &[&str]) -> Letter {
+pub fn message_to(recipients: &[&str]) -> TestMessage {
     let recipients = (0..).zip(recipients).map(|(id, text)| recipient(id, text));
-    Letter {
+    TestMessage {
         sender: ReversePath::parse("anna@sender.example", Charset::Ascii).unwrap(),
         params: MailParams::default(),
         recipients: recipients.collect(),
@@ -247,7 +262,7 @@ pub fn recipient(id: u32, text: &str) -> Recipient {
     }
 }
 
-impl Letter {
+impl TestMessage {
     pub fn text(&self) -> String {
         format!("{}{}", self.head, self.body)
     }
@@ -274,15 +289,19 @@ impl Letter {
 /// What the receiving side knew of the stranger who sent it.
 pub fn context(id: QueueId) -> bytes::Bytes {
     let session = Session {
+        id: SessionId::new(START, 4),
+        listener: "mx".into(),
+        client: ([192, 0, 2, 1], 1).into(),
+        local: ([192, 0, 2, 2], 25).into(),
+        started: START,
         hello: Some("client.example".into()),
         esmtp: true,
-        ..Session::new(
-            SessionId::new(START, 4),
-            "mx".into(),
-            ([192, 0, 2, 1], 1).into(),
-            ([192, 0, 2, 2], 25).into(),
-            START,
-        )
+        tls: None,
+        identity: None,
+        trusted: false,
+        extensions: Vec::new(),
+        notes: Notes::default(),
+        facts: std::collections::BTreeMap::new(),
     };
     let envelope =
         Envelope { sender: ReversePath::Null, params: MailParams::default(), recipients: Vec::new() };
@@ -336,7 +355,7 @@ pub fn trusting(ca: &TestCa) -> ClientTls {
     ClientTls::load(&ClientConfig { roots }).unwrap()
 }
 
-/// A port of 127.0.0.1 at which nobody listens.
+/// A port of 127.0.0.1 at which no process listens.
 pub async fn nobody() -> SocketAddr {
     let sink = pintle_testkit::Sink::start(pintle_testkit::Script::new()).await;
     let address = sink.address();

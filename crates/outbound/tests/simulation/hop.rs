@@ -1,4 +1,4 @@
-//! Next hops of many kinds: each follows SMTP or LMTP, decides by recipient, and has its bad days.
+//! Next hops of many kinds: each speaks SMTP or LMTP, decides by recipient, and fails in its moods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Kind {
 
 #[derive(Default)]
 struct State {
-    mood: Mood,
+    mood: HopMood,
     connections: u64,
     /// How often each recipient was offered.
     offered: BTreeMap<String, u32>,
@@ -41,7 +41,7 @@ struct State {
 
 /// How a host is today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mood {
+pub enum HopMood {
     #[default]
     Up,
     /// It refuses connections.
@@ -52,7 +52,7 @@ pub enum Mood {
     Busy,
     /// It greets with a permanent one.
     Hostile,
-    /// Each connection comes to grief.
+    /// Each connection breaks.
     Flaky,
 }
 
@@ -60,7 +60,7 @@ pub enum Mood {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Takes,
-    /// Not yet, so many times, at RCPT.
+    /// Deferred this many times at RCPT.
     Later(u32),
     /// The same at the end of the data.
     LaterAtEnd(u32),
@@ -89,11 +89,11 @@ impl Hop {
         Self { name, kind, state: Mutex::default() }
     }
 
-    pub fn set_mood(&self, mood: Mood) {
+    pub fn set_mood(&self, mood: HopMood) {
         self.state.lock().mood = mood;
     }
 
-    pub fn mood(&self) -> Mood {
+    pub fn mood(&self) -> HopMood {
         self.state.lock().mood
     }
 
@@ -131,7 +131,7 @@ impl Hop {
 pub async fn serve(world: Arc<World>, hop: Arc<Hop>, number: u64, stream: DuplexStream) {
     let mut random = Random::of(world.seed, &format!("{} {number}", hop.name));
     let sound = world.is_healthy();
-    let grief = !sound && (hop.mood() == Mood::Flaky || random.chance(120));
+    let grief = !sound && (hop.mood() == HopMood::Flaky || random.chance(120));
     let most = 1 << random.between(4, 15);
     let left = if grief { usize::try_from(random.below(most)).unwrap_or(0) } else { usize::MAX };
     let trouble = *random.pick(&[Trouble::Dies, Trouble::Dies, Trouble::Hangs, Trouble::Raves]);
@@ -174,10 +174,10 @@ impl Dialogue {
     }
 
     async fn greet(&mut self) -> Result<(), Over> {
-        let mood = if self.sound { Mood::Up } else { self.hop.mood() };
+        let mood = if self.sound { HopMood::Up } else { self.hop.mood() };
         match mood {
-            Mood::Busy => self.last_words("421 4.3.2 too busy").await,
-            Mood::Hostile => self.last_words("554 5.7.1 not you").await,
+            HopMood::Busy => self.last_words("421 4.3.2 too busy").await,
+            HopMood::Hostile => self.last_words("554 5.7.1 not you").await,
             _ => self.say("220 hop.example ready").await,
         }
     }
@@ -334,7 +334,7 @@ impl Dialogue {
         if to.iter().zip(&verdicts).any(waits) || !self.sound && self.random.chance(15) {
             return self.say("451 4.3.0 not now").await;
         }
-        // Taken for good from here on, whether or not the gateway hears of it.
+        // It is taken from here on, whether or not the gateway gets the reply.
         let copies: Vec<_> = self
             .world
             .ledger(|ledger| to.iter().filter_map(|to| laws::taken(ledger, from, to, text)).collect());

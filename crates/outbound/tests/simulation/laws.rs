@@ -7,7 +7,7 @@ use std::time::Duration;
 use pintle_mail::QueueId;
 use pintle_spool::{Change, Disposition, Entry, Hold, Status};
 
-use crate::ledger::{Copy, Known, Ledger, Letter, Op, State};
+use crate::ledger::{DeliveredCopy, KnownMessage, Ledger, Op, SimMessage, StoredState};
 
 /// How old messages must be before they expire, in true time.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +20,10 @@ pub struct Ages {
 pub const AGES: Ages =
     Ages { message: Duration::from_secs(40 * 60), quarantine: Duration::from_secs(60 * 60) };
 
-/// What the gateway does not tell from drift.
+/// Differences that the gateway takes for drift of the clock.
 const SLACK: Duration = Duration::from_secs(11);
 
-/// What must be so before an operation that was done.
+/// Checks the laws on an operation that was done, by the state before it.
 pub fn before(ledger: &mut Ledger, op: &Op) {
     match op {
         Op::Settle(id, changes, children) => settled(ledger, *id, changes, children),
@@ -31,7 +31,7 @@ pub fn before(ledger: &mut Ledger, op: &Op) {
     }
 }
 
-fn settled(ledger: &mut Ledger, id: QueueId, changes: &[Change], children: &[Letter]) {
+fn settled(ledger: &mut Ledger, id: QueueId, changes: &[Change], children: &[SimMessage]) {
     let pending = ledger.pending(id);
     for change in changes.iter().filter(|change| pending.contains(&change.recipient)) {
         if let Status::Done(disposition) = change.status {
@@ -55,7 +55,8 @@ fn nothing_is_forgotten(ledger: &mut Ledger, id: QueueId, changes: &[Change]) {
     older.into_iter().for_each(|law| ledger.breach(law));
 }
 
-/// Delivered: a next hop took it. Failed: somebody said no for good. Expired: it was old. Discarded: an operator wished so.
+/// Delivered: a next hop took it. Failed: it was refused permanently. Expired: it had its maximum age. Discarded: an operator
+/// deleted it, or its route leads nowhere.
 fn ended_for_a_reason(ledger: &mut Ledger, id: QueueId, recipient: u32, disposition: Disposition) {
     let Some(known) = ledger.known.get(&id) else {
         return ledger.breach(format!("{id} was settled and never committed"));
@@ -85,8 +86,8 @@ fn ended_for_a_reason(ledger: &mut Ledger, id: QueueId, recipient: u32, disposit
 }
 
 /// Nothing expires before its true age; what the clock was ahead in all of this life, and was not when the message was
-/// stored, nobody can know. Nothing expires soon after a start or a step of the clock, and nothing that was never tried.
-fn may_expire(ledger: &Ledger, id: QueueId, known: &Known) -> bool {
+/// stored, cannot be known. Nothing expires soon after a start or a step of the clock, and nothing that was never tried.
+fn may_expire(ledger: &Ledger, id: QueueId, known: &KnownMessage) -> bool {
     let hold = ledger.disk.get(&id).and_then(|state| state.hold.as_ref());
     let wanted = if hold.and_then(Hold::quarantine).is_some() { AGES.quarantine } else { AGES.message };
     let error = ledger.clock.least(ledger.now).saturating_sub(known.since.ahead).max(0);
@@ -96,7 +97,7 @@ fn may_expire(ledger: &Ledger, id: QueueId, known: &Known) -> bool {
 }
 
 /// In this life, it was, or mail for one of its domains: a next hop that fails as a whole has failed for all.
-fn was_tried(ledger: &Ledger, id: QueueId, known: &Known) -> bool {
+fn was_tried(ledger: &Ledger, id: QueueId, known: &KnownMessage) -> bool {
     let goes_there = |other: &QueueId| {
         let other = ledger.known.get(other).map(|other| &other.letter.entry.envelope.recipients);
         let mut theirs = other.into_iter().flatten().map(|recipient| recipient.address.domain_ascii());
@@ -108,9 +109,9 @@ fn was_tried(ledger: &Ledger, id: QueueId, known: &Known) -> bool {
     ledger.deferred.contains(&id) || ledger.deferred.iter().any(goes_there)
 }
 
-/// RFC 5321 section 4.5.5, RFC 3461: each failure is reported once, to whoever wants to hear of it, and nothing else is;
-/// nobody hears of what lies in quarantine, and nothing is sent to a null reverse-path.
-fn reports_are_due(ledger: &mut Ledger, id: QueueId, changes: &[Change], children: &[Letter]) {
+/// RFC 5321 section 4.5.5, RFC 3461: each failure is reported once, to a sender that asked for it, and nothing else is; no
+/// report is sent about quarantined mail, nor to a null reverse-path.
+fn reports_are_due(ledger: &mut Ledger, id: QueueId, changes: &[Change], children: &[SimMessage]) {
     let Some((known, state)) = ledger.known.get(&id).zip(ledger.disk.get(&id)) else {
         return;
     };
@@ -118,7 +119,7 @@ fn reports_are_due(ledger: &mut Ledger, id: QueueId, changes: &[Change], childre
     let mut wrong = Vec::new();
     if !children.is_empty() && (entry.envelope.sender.is_null() || ledger.quarantined(id)) {
         wrong.push(format!(
-            "{id} begot a report; its sender is {:?}, and {:?} holds it",
+            "{id} caused a report; its sender is {:?}, and {:?} holds it",
             entry.envelope.sender, state.hold
         ));
     }
@@ -155,7 +156,7 @@ enum Due {
 }
 
 /// The addresses of those recipients of whom the sender is to hear, or may.
-fn due(entry: &Entry, state: &State, changes: &[Change], due: Due) -> BTreeSet<String> {
+fn due(entry: &Entry, state: &StoredState, changes: &[Change], due: Due) -> BTreeSet<String> {
     let pairs = entry.envelope.recipients.iter().zip(&state.recipients);
     let is_due = |change: &Change, before: &pintle_spool::Pending, notify: pintle_mail::Notify| match due {
         Due::Failure => {
@@ -175,7 +176,7 @@ fn due(entry: &Entry, state: &State, changes: &[Change], due: Due) -> BTreeSet<S
 }
 
 /// Whom the reports name with this action.
-fn told(children: &[Letter], action: &str) -> Vec<String> {
+fn told(children: &[SimMessage], action: &str) -> Vec<String> {
     let mut told = Vec::new();
     for child in children {
         let text = String::from_utf8_lossy(&child.text);
@@ -234,7 +235,7 @@ pub fn taken(ledger: &mut Ledger, from: &str, to: &str, text: &[u8]) -> Option<(
     wrong.into_iter().for_each(|law| ledger.breach(law));
     let known = ledger.known.get_mut(&id)?;
     ledger.counts.twice += u32::from(known.copies.iter().any(|copy| copy.recipient == recipient));
-    known.copies.push(Copy { recipient, life, heard: false });
+    known.copies.push(DeliveredCopy { recipient, life, heard: false });
     Some((id, known.copies.len() - 1))
 }
 

@@ -1,5 +1,5 @@
-//! What a run knows to be true, kept apart from the gateway: what was promised, what must lie on disk, what next hops
-//! took and answered. [`laws`](crate::laws) compares the gateway's deeds with it.
+//! What a run knows to be true, kept apart from the gateway: what was accepted, what must lie on disk, what next hops took
+//! and replied. [`laws`](crate::laws) compares the gateway's acts with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use pintle_spool::{Change, Disposition, Entry, Hold, RecipientState, Status};
 
 /// A message as it was handed to the spool.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct SimMessage {
     pub id: QueueId,
     /// Header block and body.
     pub text: Bytes,
@@ -30,8 +30,8 @@ pub struct Moment {
 /// A change of what lies on disk.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Commit(Vec<Letter>),
-    Settle(QueueId, Vec<Change>, Vec<Letter>),
+    Commit(Vec<SimMessage>),
+    Settle(QueueId, Vec<Change>, Vec<SimMessage>),
     Hold(QueueId, Hold),
     Release(QueueId, UnixTime, Moment),
     Reroute(QueueId, Vec<u32>, Option<NextHop>),
@@ -39,30 +39,30 @@ pub enum Op {
 
 /// What the spool said to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum OpResult {
     /// It is durable.
     Done,
     /// Nothing of it was done.
     Refused,
-    /// Nothing, or that nobody knows: the next start shows it.
+    /// Unknown: the next start shows whether it is durable.
     Unsure,
 }
 
 /// What of a message can change on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct StoredState {
     pub hold: Option<Hold>,
     pub released: Option<UnixTime>,
     pub recipients: Vec<RecipientState>,
 }
 
 /// Everything on disk.
-pub type Disk = BTreeMap<QueueId, State>;
+pub type Disk = BTreeMap<QueueId, StoredState>;
 
 /// All that is known of a message.
 #[derive(Debug)]
-pub struct Known {
-    pub letter: Letter,
+pub struct KnownMessage {
+    pub letter: SimMessage,
     /// A receipt was given, so it must not be lost.
     pub promised: bool,
     /// From when its age counts, and its time in quarantine.
@@ -70,7 +70,7 @@ pub struct Known {
     /// How recipients ended, and at which step that was durable.
     pub ends: BTreeMap<u32, (Disposition, u64)>,
     /// What next hops took.
-    pub copies: Vec<Copy>,
+    pub copies: Vec<DeliveredCopy>,
     /// The step at which it was put on hold.
     pub held: Option<u64>,
     /// The first step of this life at which the gateway read it while nothing held it.
@@ -85,14 +85,14 @@ pub struct Known {
 
 /// A recipient's copy that a next hop took.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copy {
+pub struct DeliveredCopy {
     pub recipient: u32,
     pub life: u32,
     /// The whole answer was sent while the gateway could still hear it.
     pub heard: bool,
 }
 
-/// How much of what a run has seen, so that nobody takes an idle run for a good one.
+/// Counts of what a run has seen, so that an idle run does not pass for a good one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     pub committed: u32,
@@ -107,6 +107,15 @@ pub struct Counts {
     pub crashes: u32,
 }
 
+/// An operation that may be durable, and what was so when it was asked for: the laws go by that, whenever it is found.
+#[derive(Debug)]
+struct Unsure {
+    op: Op,
+    now: Duration,
+    clock: Watch,
+    deferred: BTreeSet<QueueId>,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -119,16 +128,16 @@ pub struct Ledger {
     /// What must lie on disk.
     pub disk: Disk,
     /// What may lie there besides.
-    pub unsure: Vec<Op>,
-    pub known: BTreeMap<QueueId, Known>,
+    unsure: Vec<Unsure>,
+    pub known: BTreeMap<QueueId, KnownMessage>,
     texts: HashMap<Bytes, QueueId>,
-    /// Addresses to which a next hop has said no for good, as recipient or sender.
+    /// Addresses that a next hop has refused permanently, as recipient or sender.
     pub refused: BTreeSet<String>,
-    /// Domains of which the name servers said that they take no mail.
+    /// Domains that take no mail, by the name servers.
     pub no_mail: BTreeSet<String>,
     /// What the gateway's clock did in this life.
     pub clock: Watch,
-    /// Messages of which an attempt came to nothing in this life.
+    /// Messages with a deferred attempt in this life.
     pub deferred: BTreeSet<QueueId>,
     /// Laws that were broken.
     pub broken: Vec<String>,
@@ -171,16 +180,17 @@ impl Ledger {
     }
 
     /// The spool has answered.
-    pub fn said(&mut self, op: Op, said: Said) {
+    pub fn said(&mut self, op: Op, said: OpResult) {
         self.step += 1;
         match said {
-            Said::Done => self.done(&op, true),
-            Said::Refused => {}
-            Said::Unsure => {
+            OpResult::Done => self.done(&op, true),
+            OpResult::Refused => {}
+            OpResult::Unsure => {
                 for letter in op.letters() {
                     self.learn(letter, false);
                 }
-                self.unsure.push(op);
+                let (now, clock, deferred) = (self.now, self.clock, self.deferred.clone());
+                self.unsure.push(Unsure { op, now, clock, deferred });
             }
         }
     }
@@ -189,12 +199,13 @@ impl Ledger {
     pub fn compare(&mut self, found: &Disk) {
         let unsure = std::mem::take(&mut self.unsure);
         for choice in 0..1_u32 << unsure.len().min(10) {
-            let chosen =
-                || unsure.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1).map(|(_, op)| op);
+            let chosen = || {
+                unsure.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1).map(|(_, unsure)| unsure)
+            };
             let mut disk = self.disk.clone();
-            chosen().for_each(|op| apply(&mut disk, op));
+            chosen().for_each(|unsure| apply(&mut disk, &unsure.op));
             if disk == *found {
-                chosen().for_each(|op| self.done(op, false));
+                chosen().for_each(|unsure| self.found(unsure));
                 return;
             }
         }
@@ -208,6 +219,17 @@ impl Ledger {
             differ.join("; ")
         ));
         self.disk = found.clone();
+    }
+
+    /// An operation that was unsure turns out to be durable.
+    fn found(&mut self, unsure: &Unsure) {
+        let (now, clock) = (self.now, self.clock);
+        let deferred = std::mem::replace(&mut self.deferred, unsure.deferred.clone());
+        (self.now, self.clock) = (unsure.now, unsure.clock);
+        crate::laws::before(self, &unsure.op);
+        (self.now, self.clock, self.deferred) = (now, clock, deferred);
+        self.book(&unsure.op, false);
+        apply(&mut self.disk, &unsure.op);
     }
 
     fn done(&mut self, op: &Op, promised: bool) {
@@ -265,10 +287,10 @@ impl Ledger {
         }
     }
 
-    fn learn(&mut self, letter: &Letter, promised: bool) {
+    fn learn(&mut self, letter: &SimMessage, promised: bool) {
         self.texts.insert(letter.text.clone(), letter.id);
         let step = self.step;
-        let known = self.known.entry(letter.id).or_insert_with(|| Known {
+        let known = self.known.entry(letter.id).or_insert_with(|| KnownMessage {
             letter: letter.clone(),
             promised: false,
             since: letter.at,
@@ -331,7 +353,7 @@ impl Watch {
 
 impl Op {
     /// The messages that it brings.
-    pub fn letters(&self) -> &[Letter] {
+    pub fn letters(&self) -> &[SimMessage] {
         match self {
             Self::Commit(letters) | Self::Settle(_, _, letters) => letters,
             Self::Hold(..) | Self::Release(..) | Self::Reroute(..) => &[],
@@ -339,7 +361,7 @@ impl Op {
     }
 }
 
-impl State {
+impl StoredState {
     /// A message just committed.
     fn fresh(entry: &Entry) -> Self {
         let recipients = entry.envelope.recipients.iter();
@@ -359,7 +381,7 @@ impl State {
 /// What an operation does to what lies on disk, as the trait `Spool` promises it.
 fn apply(disk: &mut Disk, op: &Op) {
     for letter in op.letters() {
-        disk.insert(letter.id, State::fresh(&letter.entry));
+        disk.insert(letter.id, StoredState::fresh(&letter.entry));
     }
     match op {
         Op::Commit(_) => {}

@@ -10,7 +10,7 @@
 mod hop;
 mod laws;
 mod ledger;
-mod letters;
+mod messages;
 mod outside;
 mod random;
 mod run;
@@ -32,7 +32,7 @@ use crate::world::Sabotage;
 const SLICES: u64 = 8;
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 1_000;
-/// Lines of a trace that are shown when nobody has asked for this seed.
+/// Lines of a trace that are shown unless this seed was asked for.
 const SHOWN: usize = 400;
 
 fn number(variable: &str) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! Chance that can be repeated: everything a run draws comes from its seed.
+//! Random numbers that can be repeated: everything that a run draws comes from its seed.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Random {
         from + self.below(to - from)
     }
 
-    /// True in so many of a thousand cases.
+    /// True in this many of a thousand cases.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }

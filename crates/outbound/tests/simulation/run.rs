@@ -1,5 +1,5 @@
-//! One run: the gateway's lives one after the other, each with its mail, its operators and its accidents, and a last one in
-//! which nothing goes wrong any more and everything must come to its end.
+//! One run: the gateway's lives one after the other, each with mail, operators and faults, and a last one without faults, in
+//! which every message must be settled.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use pintle_mail::{NextHop, QueueId};
 use pintle_outbound::{Clock, Protocol};
 use pintle_outbound::{
-    Config, Endpoint, Handle, Outbound, Parts, Relay, Retention, RetryPolicy, Route, RouteTable, Select,
-    Timeouts,
+    Config, Endpoint, Handle, Outbound, OutboundParts, Relay, Retention, RetryPolicy, Route, RouteTable,
+    Select, Timeouts,
 };
 use pintle_policy::Chain;
 use pintle_record::NoRecords;
@@ -23,10 +23,10 @@ use pintle_testkit::TempDir;
 use pintle_tls::ClientTls;
 use tokio::runtime::Builder;
 
-use crate::hop::Mood;
+use crate::hop::HopMood;
 use crate::laws::{self, AGES};
-use crate::ledger::{Counts, Letter};
-use crate::letters;
+use crate::ledger::{Counts, SimMessage};
+use crate::messages;
 use crate::outside::{Names, Wires};
 use crate::random::Random;
 use crate::store::{Store, block, copy};
@@ -233,7 +233,7 @@ impl Run {
         self.root.path().join(self.folders.to_string())
     }
 
-    /// Starts the gateway. None when the disk ends it at once, as it may where it is told to fail.
+    /// Starts the gateway. None if the disk ends it at once, as it may where it is set to fail.
     fn open(&mut self, faults: Faults, may_fail: bool) -> Option<Life> {
         let next = self.next_folder();
         let (from, to) = (self.spool.folder.clone(), next.clone());
@@ -272,9 +272,9 @@ impl Run {
         Some(Life { handle: outbound.handle(), store, outbound, faults })
     }
 
-    fn parts(&self, store: &Arc<Store>) -> Parts {
+    fn parts(&self, store: &Arc<Store>) -> OutboundParts {
         let dice = parking_lot::Mutex::new(Random::of(self.random.clone().next(), "dice"));
-        Parts {
+        OutboundParts {
             spool: Arc::clone(store) as Arc<dyn Spool>,
             resolver: Arc::new(Names(Arc::clone(&self.world))),
             tls: self.tls.clone(),
@@ -283,14 +283,14 @@ impl Run {
             capture: None,
             network: Arc::new(Wires(Arc::clone(&self.world))),
             clock: Arc::new(self.world.time.clone()),
-            dice: Arc::new(move || {
+            random: Arc::new(move || {
                 let mut dice = dice.lock();
                 u128::from(dice.next()) << 64 | u128::from(dice.next())
             }),
         }
     }
 
-    /// A life with accidents.
+    /// A life with faults.
     async fn hard_life(&mut self) {
         let faults = Faults::none();
         let armed = self.random.chance(100);
@@ -397,7 +397,7 @@ impl Run {
         self.letters += 1;
         let now = self.world.time.now();
         let id = QueueId::new(now, u128::from(self.random.next()));
-        let letter = letters::drawn(&mut self.random, self.letters, id, now);
+        let letter = messages::drawn(&mut self.random, self.letters, id, now);
         self.world
             .tell(|| format!("a client sends {id}, number {}, hold {:?}", self.letters, letter.entry.hold));
         let (store, world, faults) = (Arc::clone(&life.store), Arc::clone(&self.world), life.faults.clone());
@@ -419,15 +419,14 @@ impl Run {
     /// An operator does something.
     fn operate(&mut self, life: &Life) {
         let (ids, handle, world) = (self.some(), life.handle.clone(), Arc::clone(&self.world));
-        let what = self.random.weighted(&[20, 20, 20, 10, 10, 8, 5, 7]);
-        let names =
-            ["retry", "hold", "release", "release quarantined", "delete", "bounce", "discard", "reroute"];
+        let what = self.random.weighted(&[20, 20, 20, 10, 15, 8, 7]);
+        let names = ["retry", "hold", "release", "release quarantined", "delete", "bounce", "reroute"];
         self.world.tell(|| format!("an operator wants to {} {ids:?}", names[what]));
         self.world.ledger(|ledger| {
             for id in &ids {
                 if let Some(known) = ledger.known.get_mut(id) {
                     known.may_bounce |= what == 5;
-                    known.may_vanish |= what == 4 || what == 6;
+                    known.may_vanish |= what == 4;
                 }
             }
         });
@@ -441,7 +440,6 @@ impl Run {
                 3 => format!("{:?}", handle.release_quarantined(these, None).await),
                 4 => format!("{:?}", handle.delete_quarantined(these, None).await),
                 5 => format!("{:?}", handle.bounce(these, "no longer wanted").await),
-                6 => format!("{:?}", handle.discard(these).await),
                 _ => format!("{:?}", reroute(&store, &ids).await),
             };
             world.tell(|| format!("the operator is told {said}"));
@@ -449,7 +447,15 @@ impl Run {
     }
 
     fn change_mood(&mut self) {
-        let moods = [Mood::Up, Mood::Up, Mood::Refuses, Mood::Silent, Mood::Busy, Mood::Hostile, Mood::Flaky];
+        let moods = [
+            HopMood::Up,
+            HopMood::Up,
+            HopMood::Refuses,
+            HopMood::Silent,
+            HopMood::Busy,
+            HopMood::Hostile,
+            HopMood::Flaky,
+        ];
         let hops: Vec<_> = self.world.hops.values().cloned().collect();
         let (hop, mood) = (self.random.pick(&hops), *self.random.pick(&moods));
         self.world.tell(|| format!("{} is {mood:?} from now on", hop.name));
@@ -479,7 +485,7 @@ impl Run {
         self.world.ledger(|ledger| ledger.clock.set(ahead, ledger.now));
     }
 
-    /// A life without accidents, to the end of all mail.
+    /// A life without faults, until all mail is settled.
     async fn last_life(&mut self) {
         let Some(life) = self.open(Faults::none(), false) else { return };
         let patience = AGES.quarantine + AGES.message;
@@ -526,9 +532,9 @@ impl Run {
 }
 
 /// What receiving does with a message.
-async fn bring(store: &Store, letter: Letter) -> Result<(), SpoolError> {
+async fn bring(store: &Store, letter: SimMessage) -> Result<(), SpoolError> {
     let mut draft = store.begin()?;
-    let head = letters::head_of(&letter.text);
+    let head = messages::head_of(&letter.text);
     for piece in letter.text[head..].chunks(7_000) {
         block(draft.append(bytes::Bytes::copy_from_slice(piece)))?;
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! The real spool on a real folder, with a disk that takes its time and fails where the run wants it to.
+//! The real spool in a real folder, with a disk that delays and fails as the run wants it to.
 //!
 //! Each operation is done whole while nothing else of the run moves, so that a run can be repeated: the threads of the
 //! engine are waited for on the spot. What is asked for waits in line before that, as long as the disk takes.
@@ -24,7 +24,7 @@ use pintle_spool::{
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::ledger::{Disk, Letter, Op, Said, State};
+use crate::ledger::{Disk, Op, OpResult, SimMessage, StoredState};
 use crate::world::{Sabotage, World};
 
 /// The spool as the gateway sees it.
@@ -40,7 +40,7 @@ struct Engine {
     spool: Embedded,
     faults: Faults,
     world: Arc<World>,
-    /// Whoever waits for an answer from a gateway that is dead waits for ever.
+    /// A caller in a gateway that is dead gets no answer.
     unanswered: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
@@ -93,7 +93,7 @@ impl Store {
         }
     }
 
-    fn found_one(&self, id: QueueId) -> Option<State> {
+    fn found_one(&self, id: QueueId) -> Option<StoredState> {
         let world = &self.engine.world;
         match block(self.engine.spool.load(id)) {
             Ok(stored) => {
@@ -104,7 +104,7 @@ impl Store {
                     }
                 });
                 let Stored { entry, recipients, .. } = stored;
-                Some(State { hold: entry.hold, released: entry.released, recipients })
+                Some(StoredState { hold: entry.hold, released: entry.released, recipients })
             }
             Err(error) => {
                 world.ledger(|ledger| ledger.breach(format!("{id} cannot be read: {error}")));
@@ -113,7 +113,7 @@ impl Store {
         }
     }
 
-    /// Puts an operation in line. It goes on even when nobody waits for it any more.
+    /// Queues an operation. It goes on even when its caller has gone away.
     fn write<T: Send + 'static>(
         &self,
         op: Op,
@@ -124,21 +124,21 @@ impl Store {
             let broken = matches!(engine.spool.health(), Health::Broken(_));
             let result = block(act(&engine.spool));
             let said = match &result {
-                Ok(_) => Said::Done,
-                Err(_) if engine.faults.crashed() => Said::Unsure,
-                Err(SpoolError::Broken(_)) if !broken => Said::Unsure,
-                Err(_) => Said::Refused,
+                Ok(_) => OpResult::Done,
+                Err(_) if engine.faults.crashed() => OpResult::Unsure,
+                Err(SpoolError::Broken(_)) if !broken => OpResult::Unsure,
+                Err(_) => OpResult::Refused,
             };
             engine.world.tell(|| format!("disk: {}: {said:?} {:?}", brief(&op), result.as_ref().err()));
             engine.world.ledger(|ledger| ledger.said(op, said));
             if engine.faults.crashed() {
                 engine.unanswered.lock().push(Box::new(answer));
             } else {
-                // Whoever asked may have gone away.
+                // The caller may have gone away.
                 let _ = answer.send(result);
             }
         });
-        // A spool that is closed has nobody in line.
+        // A spool that is closed has no operation waiting.
         let _ = self.line.send(job);
         Box::pin(async move { waiting.await.unwrap_or(Err(SpoolError::Closed)) })
     }
@@ -159,9 +159,9 @@ impl Store {
         })
     }
 
-    fn letters(&self, messages: &[NewMessage]) -> Vec<Letter> {
+    fn letters(&self, messages: &[NewMessage]) -> Vec<SimMessage> {
         let at = self.engine.world.time.moment();
-        let letter = |message: &NewMessage| Letter {
+        let letter = |message: &NewMessage| SimMessage {
             id: message.id,
             text: whole(&message.head, &message.content),
             entry: message.entry.clone(),
@@ -201,13 +201,8 @@ impl Spool for Store {
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
-        let receipts = self.commit_many(vec![message]);
-        Box::pin(async move { receipts.await?.pop().ok_or(SpoolError::Closed) })
-    }
-
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        let op = Op::Commit(self.letters(&messages));
-        self.write(op, |spool| spool.commit_many(messages))
+        let op = Op::Commit(self.letters(std::slice::from_ref(&message)));
+        self.write(op, |spool| spool.commit(message))
     }
 
     fn settle(&self, mut settlement: Settlement) -> SpoolFuture<'_, Settled> {
@@ -290,7 +285,7 @@ impl Spool for Store {
     }
 }
 
-/// Header block and body; what cannot be read makes a text that nobody knows.
+/// Header block and body. A body that cannot be read makes a text that the ledger does not know.
 pub fn whole(head: &Bytes, body: &dyn Body) -> Bytes {
     let mut text = BytesMut::from(&head[..]);
     let mut offset = 0;

@@ -49,7 +49,7 @@ impl Time {
         state.began = None;
     }
 
-    /// Sets the gateway's clock ahead of the truth, or behind it, by so many milliseconds.
+    /// Sets the gateway's clock ahead of the true time, or behind it, by this many milliseconds.
     pub fn set_ahead(&self, ahead: i64) {
         self.0.lock().ahead = ahead;
     }

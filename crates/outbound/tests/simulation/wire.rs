@@ -1,4 +1,4 @@
-//! The next hop's end of a connection, which can come to grief at any octet.
+//! The next hop's end of a connection, which can break at any octet.
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

@@ -2,7 +2,7 @@
 
 use pintle_inbound::dry_run::{AskedQuestion, DryRunExchange, HeardReply};
 use pintle_mail::{Body, BodyError, NextHop};
-use pintle_outbound::dry_run::Delivery;
+use pintle_outbound::dry_run::PlannedDelivery;
 use pintle_policy::{Decision, Edit, Hook, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::Stored;
@@ -34,7 +34,7 @@ pub(super) struct Played<'a> {
     pub(super) records: Vec<Record>,
     /// The message as it would be in the spool.
     pub(super) stored: Option<Stored>,
-    pub(super) deliveries: Vec<Delivery>,
+    pub(super) deliveries: Vec<PlannedDelivery>,
     /// What each plugin said, in the order in which they were asked.
     pub(super) rulings: Vec<Recorded>,
     /// What was logged beside any question.
@@ -183,7 +183,7 @@ impl Played<'_> {
         }
     }
 
-    fn delivery(&self, delivery: &Delivery, plugins: Vec<(PluginReport, u64)>) -> StageReport {
+    fn delivery(&self, delivery: &PlannedDelivery, plugins: Vec<(PluginReport, u64)>) -> StageReport {
         let by_plugin = delivery.decision.verdict.refuses();
         let reply = delivery.refused.as_ref().map(ToString::to_string);
         let stored = self.stored.as_ref().map(header_of).unwrap_or_default();

@@ -173,12 +173,12 @@ fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
 }
 
 fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> std::borrow::Cow<'_, str> {
-    if !text.chars().any(pintle_mail::speaks) {
+    if !text.chars().any(pintle_mail::acts_on_terminal) {
         return text.into();
     }
     let mut line = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if pintle_mail::speaks(c) { escape(&mut line, c) } else { line.push(c) }
+        if pintle_mail::acts_on_terminal(c) { escape(&mut line, c) } else { line.push(c) }
     }
     line.into()
 }

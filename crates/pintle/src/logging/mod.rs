@@ -144,7 +144,7 @@ mod tests {
             assert_eq!(lines.len(), 1, "{lines:?}");
             let (_, said) = lines[0].split_once("refused").unwrap();
             assert!(said.contains("error") && said.contains("word"), "{said}");
-            assert!(!said.chars().any(pintle_mail::speaks), "{lines:?}");
+            assert!(!said.chars().any(pintle_mail::acts_on_terminal), "{lines:?}");
             if format == Format::Json {
                 let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
                 assert_eq!(line["error"], error, "nothing is lost");

@@ -42,8 +42,8 @@ pub(crate) struct DeliveryView<'a> {
 }
 
 impl<'a> DeliveryView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { call: parts.call, grants: parts.grants, gateway: &parts.services.gateway }
+    fn of(HostParts { services, grants, call, .. }: HostParts<'a>) -> Self {
+        Self { call, grants, gateway: &services.gateway }
     }
 }
 
@@ -84,7 +84,8 @@ impl Host for DeliveryView<'_> {
             GuestTls::Verified => TlsPolicy::Verified,
             GuestTls::Dane | GuestTls::MtaSts => {
                 return Err(HostError::Unavailable(
-                    "this release does not speak DANE or MTA-STS yet: use `verified` where it will do".into(),
+                    "this release does not support DANE or MTA-STS yet: use `verified` where that is enough"
+                        .into(),
                 ));
             }
         };
@@ -94,7 +95,7 @@ impl Host for DeliveryView<'_> {
     fn set_source(&mut self, address: String) -> Result<(), HostError> {
         need(self.grants, GrantKind::Route)?;
         let address: IpAddr =
-            address.parse().map_err(|_| HostError::Invalid(format!("{address:?} is no IP address")))?;
+            address.parse().map_err(|_| HostError::Invalid(format!("{address:?} is not an IP address")))?;
         self.record_delivery(Edit::Source(address))
     }
 

@@ -37,8 +37,8 @@ pub(crate) struct DnsView<'a> {
 }
 
 impl<'a> DnsView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { dns: CallDns::of(&parts), grants: parts.grants, call: parts.call }
+    fn of(HostParts { services, grants, call, meter, .. }: HostParts<'a>) -> Self {
+        Self { dns: CallDns::of(services, meter), grants, call }
     }
 }
 
@@ -121,6 +121,7 @@ fn answer(answer: Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>) -> Result
     Ok(Answer {
         records: answer.records.iter().map(ToString::to_string).collect(),
         ttl_s: u32::try_from(answer.ttl.as_secs()).unwrap_or(u32::MAX),
-        secure: answer.secure,
+        // DNSSEC is not validated, so no answer may pass for secure.
+        secure: false,
     })
 }

@@ -1,7 +1,7 @@
 //! Facts: what plugins tell each other, each under the name of the plugin that says it.
 //!
-//! Whoever reads `spf.result` must be able to rely on the plugin that the operator calls `spf` to have written it. So a
-//! plugin's facts are put under its name, as its metrics are; only those that the core reads have names of their own, and
+//! A reader of `spf.result` must be able to rely on the plugin that the operator calls `spf` having written it. So a plugin's
+//! facts are put under its name, as its metrics are; only those that the core reads have names of their own, and
 //! to write one takes the grant to speak for the gateway.
 
 use std::collections::BTreeMap;

@@ -31,8 +31,8 @@ pub(crate) struct GatewayView<'a> {
 }
 
 impl<'a> GatewayView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { gateway: &parts.services.gateway, budget: &mut parts.call.budget }
+    fn of(HostParts { services, call, .. }: HostParts<'a>) -> Self {
+        Self { gateway: &services.gateway, budget: &mut call.budget }
     }
 }
 

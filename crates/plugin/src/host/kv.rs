@@ -36,8 +36,8 @@ pub(crate) struct KvView<'a> {
 }
 
 impl<'a> KvView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { stored: &parts.state.kv, grants: parts.grants, call: parts.call }
+    fn of(HostParts { state, grants, call, .. }: HostParts<'a>) -> Self {
+        Self { stored: &state.kv, grants, call }
     }
 }
 
@@ -125,7 +125,7 @@ impl KvView<'_> {
         match scope {
             Scope::Local => Ok(self.stored),
             Scope::Cluster => Err(HostError::Unavailable(
-                "this release has no store that gateways share: use the scope `local`".into(),
+                "this release has no store shared by gateways: use the scope `local`".into(),
             )),
         }
     }
@@ -138,7 +138,7 @@ fn refused(error: KvError) -> HostError {
     }
 }
 
-/// Rounded up, so that whoever waits that long is served.
+/// Rounded up, so that a caller that waits this long is served.
 fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }

@@ -27,8 +27,8 @@ pub(crate) struct LogView<'a> {
 }
 
 impl<'a> LogView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { log: parts.log, budget: &mut parts.call.budget }
+    fn of(HostParts { call, log, .. }: HostParts<'a>) -> Self {
+        Self { log, budget: &mut call.budget }
     }
 }
 

@@ -58,8 +58,8 @@ pub(crate) struct MessageView<'a> {
 }
 
 impl<'a> MessageView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { call: parts.call, grants: parts.grants, gateway: &parts.services.gateway }
+    fn of(HostParts { services, grants, call, .. }: HostParts<'a>) -> Self {
+        Self { call, grants, gateway: &services.gateway }
     }
 }
 
@@ -212,8 +212,8 @@ impl MessageView<'_> {
         }
     }
 
-    /// To edit headers is no leave to speak in the gateway's name: a result under it takes the grant for that, whichever way
-    /// it gets there.
+    /// Refuses authentication results in the gateway's name without the grant `auth-results`, whichever edit would write them:
+    /// `edit-headers` does not include that.
     fn may_say(&self, edit: &HeaderEdit) -> Result<(), HostError> {
         let (is_result, value) = match edit {
             HeaderEdit::Add { name, value, .. } => (is_of_results(name), value),
@@ -406,7 +406,7 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
     }
 }
 
-/// Checks an edit now, where the plugin can still hear of it, and without writing the whole block anew.
+/// Checks an edit now, while the plugin can still be told, and without rewriting the whole block.
 fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
     if let HeaderEdit::Add { value, .. } | HeaderEdit::Replace { value, .. } = edit {
         checks::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;

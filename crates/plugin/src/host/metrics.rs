@@ -26,8 +26,8 @@ pub(crate) struct MetricsView<'a> {
 }
 
 impl<'a> MetricsView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { metrics: parts.call.hook.map(|_| &parts.state.metrics), budget: &mut parts.call.budget }
+    fn of(HostParts { state, call, .. }: HostParts<'a>) -> Self {
+        Self { metrics: call.hook.map(|_| &state.metrics), budget: &mut call.budget }
     }
 }
 

@@ -49,14 +49,14 @@ pub(crate) struct SenderAuthView<'a> {
 }
 
 impl<'a> SenderAuthView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
+    fn of(HostParts { services, state, grants, call, ahead, meter, .. }: HostParts<'a>) -> Self {
         Self {
-            dns: CallDns::of(&parts),
-            call: parts.call,
-            grants: parts.grants,
-            gateway: &parts.services.gateway,
-            ahead: parts.ahead,
-            habits: &parts.state.habits,
+            dns: CallDns::of(services, meter),
+            call,
+            grants,
+            gateway: &services.gateway,
+            ahead,
+            habits: &state.habits,
         }
     }
 }

@@ -42,14 +42,8 @@ pub(crate) struct SessionView<'a> {
 }
 
 impl<'a> SessionView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self {
-            dns: CallDns::of(&parts),
-            call: parts.call,
-            grants: parts.grants,
-            ahead: parts.ahead,
-            habits: &parts.state.habits,
-        }
+    fn of(HostParts { services, state, grants, call, ahead, meter, .. }: HostParts<'a>) -> Self {
+        Self { dns: CallDns::of(services, meter), call, grants, ahead, habits: &state.habits }
     }
 }
 

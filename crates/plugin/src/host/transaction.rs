@@ -42,8 +42,8 @@ pub(crate) struct TransactionView<'a> {
 }
 
 impl<'a> TransactionView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { call: parts.call, grants: parts.grants }
+    fn of(HostParts { grants, call, .. }: HostParts<'a>) -> Self {
+        Self { call, grants }
     }
 }
 

@@ -1,13 +1,13 @@
 //! The folder in which plugins' stores are kept: private, and one gateway's at a time.
 //!
-//! What lies in it is told to plugins as their own words, so nobody else may write there; and two gateways that save to
-//! the same files would take turns in forgetting what the other one has learnt.
+//! Plugins trust its content as their own, so no other user may write there; and two gateways that save to the same files would
+//! overwrite each other's values.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// Ours until it is dropped.
+/// The lock on a folder, released when it is dropped.
 #[derive(Debug)]
 pub(crate) struct FolderClaim {
     _lock: File,
@@ -26,7 +26,7 @@ pub(crate) fn claim(folder: &Path) -> Result<FolderClaim, String> {
     match lock.try_lock() {
         Ok(()) => Ok(FolderClaim { _lock: lock }),
         Err(TryLockError::WouldBlock) => {
-            Err("another gateway keeps its own there: give each a folder of its own".to_owned())
+            Err("another gateway uses it: give each gateway a folder of its own".to_owned())
         }
         Err(TryLockError::Error(error)) => Err(format!("{}: {error}", path.display())),
     }

@@ -3,8 +3,8 @@
 //!
 //! It lives in memory. Where the operator names a folder it is saved there now and then and at the end, so that a restart
 //! forgets nothing; a crash costs the last minute. What it is for (greylists, rate limits, caches) can be learnt again,
-//! and a lost write can never lose mail. Its size is bounded; a plugin that fills its share is told so and evicts
-//! nobody else. The clock is a parameter.
+//! and a lost write can never lose mail. Its size is bounded by plugin: a plugin that fills its share gets an error, and no
+//! other plugin's values are evicted. The clock is a parameter.
 
 pub(crate) mod bucket;
 pub(crate) mod folder;
@@ -34,7 +34,7 @@ pub(crate) struct KvStore {
 type StoredVersion = (Vec<u8>, u64);
 
 impl KvStore {
-    /// A store of at most so many octets, with what the file holds if there is one and it can be read. Nothing on disk
+    /// A store of at most `limit` octets, with what the file holds if there is one and it can be read. Nothing on disk
     /// changes.
     pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
         let loaded = file.as_deref().map_or_else(|| Ok(Shelf::default()), |path| saved::load(path, clocks));
@@ -54,7 +54,7 @@ impl KvStore {
             tracing::error!(
                 target: "pintle::plugin",
                 path = %path.display(), aside = %aside.display(),
-                "what a plugin had stored cannot be read, and is begun anew: {why}"
+                "stored values of a plugin cannot be read; starting with an empty store: {why}"
             );
         }
     }
@@ -66,7 +66,7 @@ impl KvStore {
             let tell = |why: &String| {
                 tracing::warn!(
                     target: "pintle::plugin",
-                    path = %path.display(), "what a plugin has stored cannot be read, and counts as nothing here: {why}"
+                    path = %path.display(), "stored values of a plugin cannot be read; continuing without them: {why}"
                 );
             };
             loaded.inspect_err(tell).ok()
@@ -90,7 +90,7 @@ impl KvStore {
         replaced.map(|()| true)
     }
 
-    /// The values under these keys, each with its version, as far as they hold so many octets together. A counter shows
+    /// The values under these keys, each with its version; at most `most` octets together. A counter shows
     /// as its decimal digits.
     pub(crate) fn get_many(
         &self,

@@ -1,8 +1,8 @@
 //! A plugin's store on disk, so that a restart does not make every sender a stranger again.
 //!
 //! A file for each plugin, written as a whole beside the old one and then put in its place: a crash costs what came after
-//! the last saving, and never the file. What cannot be read is told and begun anew; nothing in it is worth a gateway that
-//! does not start. Of the wall clock one time alone is kept, that of the saving; all others count from it. A clock that was
+//! the last saving, and never the file. A file that cannot be read is logged and renamed, and the store begins empty: nothing in
+//! it is worth a gateway that does not start. Of the wall clock one time alone is kept, that of the saving; all others count from it. A clock that was
 //! set back since ages nothing, rather than keep values and empty buckets for as long as it was wrong; one that is ahead ages
 //! them by a day at most, rather than make every sender a stranger.
 
@@ -214,11 +214,11 @@ pub(super) fn load(path: &Path, clocks: Clocks) -> Result<Shelf, String> {
     }
 }
 
-/// Gives a file that cannot be read another name, lest the next saving destroy it; gives that name.
+/// Renames a file that cannot be read, because the next saving would overwrite it; returns the new name.
 pub(super) fn put_aside(path: &Path) -> PathBuf {
     let aside = path.with_extension("damaged");
     if let Err(error) = fs::rename(path, &aside) {
-        tracing::error!(target: "pintle::plugin", path = %path.display(), %error, "it cannot be put aside");
+        tracing::error!(target: "pintle::plugin", path = %path.display(), %error, "the damaged file cannot be renamed");
     }
     aside
 }
@@ -235,8 +235,8 @@ pub(super) fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Writes a file that nobody else may read: there may be addresses in it. It is new, so that no name put there by
-/// somebody else leads the octets elsewhere.
+/// Writes a file that no other user may read: there may be addresses in it. It must be new, so that a link that another user
+/// put there is not followed.
 fn write(new: &Path, octets: &[u8]) -> io::Result<()> {
     match fs::remove_file(new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

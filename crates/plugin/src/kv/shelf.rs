@@ -12,7 +12,7 @@ pub(crate) const MAX_KEY: usize = 512;
 pub(crate) const MAX_VALUE: usize = 256 << 10;
 /// What an entry costs beyond its key and value.
 pub(super) const OVERHEAD: usize = 96;
-/// Parts of a store that are walked through one at a time: whoever waits meanwhile waits for a part.
+/// Parts of a store that are walked through one at a time, so that a call waits for one part at most.
 pub(super) const PARTS: usize = 256;
 /// A full store in which nothing had expired is not looked through again at once.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub(super) struct Shelf {
     pub(super) writes: u64,
     /// Something has changed since it was saved.
     pub(super) unsaved: bool,
-    /// When it was last looked through for want of room.
+    /// When it was last swept because it was full.
     swept: Option<Instant>,
 }
 

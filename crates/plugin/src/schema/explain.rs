@@ -76,7 +76,7 @@ impl MistakeCollector<'_> {
         let remedy = match nearest(key, &known) {
             Some(near) => format!("did you mean `{near}`?"),
             None if known.is_empty() => "remove it".to_owned(),
-            None => format!("possible here: {}", known.join(", ")),
+            None => format!("allowed here: {}", known.join(", ")),
         };
         self.note(pointer(at, key), &format!("there is no key {key:?} here"), Some(&remedy));
     }
@@ -102,7 +102,7 @@ impl MistakeCollector<'_> {
             return self.note(at.to_owned(), &format!("{keys} is missing"), Some("add one of them"));
         }
         let (found, remedy) = (self.found(at), self.remedy(error));
-        self.note(at.to_owned(), &format!("none of the possible forms fits{found}"), Some(&remedy));
+        self.note(at.to_owned(), &format!("this matches none of the possible forms{found}"), Some(&remedy));
     }
 
     /// What was found, as the end of a sentence.
@@ -172,11 +172,11 @@ fn fault(kind: &ErrorKind<'_, '_>) -> Option<(String, Option<String>)> {
         ErrorKind::Type { .. } => plain("this has the wrong type"),
         ErrorKind::Enum { .. } | ErrorKind::Const { .. } => plain("this is not one of the possible values"),
         ErrorKind::Pattern { .. } | ErrorKind::Format { .. } => {
-            plain("this text has another form than it must have")
+            plain("this text does not have the required form")
         }
         ErrorKind::Minimum { .. } | ErrorKind::ExclusiveMinimum { .. } => plain("this number is too small"),
         ErrorKind::Maximum { .. } | ErrorKind::ExclusiveMaximum { .. } => plain("this number is too large"),
-        ErrorKind::MultipleOf { want, .. } => plain(&format!("this number is no multiple of {want}")),
+        ErrorKind::MultipleOf { want, .. } => plain(&format!("this number is not a multiple of {want}")),
         ErrorKind::MinLength { want, .. } => plain(&format!("this text has fewer than {want} characters")),
         ErrorKind::MaxLength { want, .. } => plain(&format!("this text has more than {want} characters")),
         ErrorKind::MinItems { want: 1, .. } => plain("this list is empty"),
@@ -188,22 +188,20 @@ fn fault(kind: &ErrorKind<'_, '_>) -> Option<(String, Option<String>)> {
             let text = format!("items {} and {} of this list are the same", one + 1, other + 1);
             Some((text, Some("remove one of them".to_owned())))
         }
-        ErrorKind::Contains | ErrorKind::MinContains { .. } => {
-            plain("this list lacks an item that it must have")
-        }
+        ErrorKind::Contains | ErrorKind::MinContains { .. } => plain("this list lacks a required item"),
         ErrorKind::MaxContains { .. } => plain("this list has too many items of a kind"),
         ErrorKind::AdditionalItems { got } => {
-            Some((format!("this list has {got} items too many"), Some("remove the last ones".to_owned())))
+            Some((format!("this list has {got} extra items"), Some("remove the last ones".to_owned())))
         }
         ErrorKind::Dependency { prop, missing } | ErrorKind::DependentRequired { prop, missing } => {
             let missing = missing.join(", ");
             Some((
-                format!("`{prop}` needs {missing} beside it"),
+                format!("`{prop}` needs {missing} as well"),
                 Some(format!("add {missing}, or remove {prop}")),
             ))
         }
         ErrorKind::Not => plain("this value is excluded"),
-        ErrorKind::OneOf(Some(_)) => plain("this fits several forms of which only one may fit"),
+        ErrorKind::OneOf(Some(_)) => plain("this matches several forms, and may match only one"),
         _ => None,
     }
 }
@@ -274,8 +272,8 @@ fn text(schema: &Map<String, Value>) -> String {
 fn range(schema: &Map<String, Value>) -> String {
     match (schema.get("minimum"), schema.get("maximum")) {
         (Some(least), Some(most)) => format!(" from {least} to {most}"),
-        (Some(least), None) => format!(" of {least} at least"),
-        (None, Some(most)) => format!(" of {most} at most"),
+        (Some(least), None) => format!(" of at least {least}"),
+        (None, Some(most)) => format!(" of at most {most}"),
         (None, None) => String::new(),
     }
 }
@@ -361,7 +359,7 @@ mod tests {
     fn examples_tell_what_a_pattern_means() {
         let schema = json!({"type": "string", "pattern": "^[0-9]+s$", "examples": ["5s", "30s"]});
         let expected =
-            "this text has another form than it must have: found \"5\" (write text like \"5s\" or \"30s\")";
+            "this text does not have the required form: found \"5\" (write text like \"5s\" or \"30s\")";
         assert_eq!(found(&schema, &json!("5")), [expected]);
     }
 

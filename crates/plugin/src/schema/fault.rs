@@ -32,14 +32,17 @@ pub enum SchemaFault {
 impl fmt::Display for SchemaFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge(size) => write!(f, "it has {size} octets, and {MAX_SCHEMA} are the most"),
-            Self::NotJson(why) => write!(f, "it is no JSON: {why}"),
-            Self::Dialect(found) => write!(f, "its `$schema` is {found:?}, and only {DIALECT} is served"),
+            Self::TooLarge(size) => write!(f, "it has {size} octets; at most {MAX_SCHEMA} are allowed"),
+            Self::NotJson(why) => write!(f, "it is not JSON: {why}"),
+            Self::Dialect(found) => write!(f, "its `$schema` is {found:?}, and only {DIALECT} is supported"),
             Self::Unserved(what) => {
-                write!(f, "{what} is not served: refer within the schema, by `#/$defs/NAME`")
+                write!(
+                    f,
+                    "{what} is not supported: refer to definitions within the schema, as `#/$defs/NAME`"
+                )
             }
             Self::Dangling(reference) => write!(f, "{reference:?} refers to nothing"),
-            Self::Circle => f.write_str("its references lead round in a circle"),
+            Self::Circle => f.write_str("its references form a cycle"),
             Self::Costly => f.write_str("checking by it would take too long: make it simpler"),
             Self::Pattern(pattern) => write!(f, "the pattern {pattern:?} is too large"),
             Self::Invalid(why) => f.write_str(why),

@@ -38,7 +38,7 @@ async fn costs_one_call(config: PluginConfig, act: &str, kind: FaultKind, text: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_is_cut() {
-    costs_one_call(by_recipient(), "spin", FaultKind::Timeout, "computed longer than its 1s").await;
+    costs_one_call(by_recipient(), "spin", FaultKind::Timeout, "computed longer than its limit of 1s").await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn what_the_host_keeps_for_it_ends_at_its_limit() {
 async fn sleeping_counts_against_the_wall_alone() {
     let mut config = by_recipient();
     config.limits.wall = Duration::from_millis(300);
-    costs_one_call(config, "sleep", FaultKind::Timeout, "took longer than its 300ms").await;
+    costs_one_call(config, "sleep", FaultKind::Timeout, "took longer than its limit of 300ms").await;
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_verdict_that_means_nothing_here_is_a_bad_answer() {
     let ruling = judge.judge(Call::Connect, session([192, 0, 2, 1])).await;
     let fault = ruling.fault.unwrap();
     assert_eq!(fault.kind, FaultKind::BadAnswer);
-    assert_eq!(fault.text, "it answered `discard`, which means nothing in on-connect");
+    assert_eq!(fault.text, "it answered `discard`, which has no meaning in on-connect");
     assert_eq!(ruling.verdict, Verdict::Defer(None));
     plugins.shutdown().await;
 }

@@ -122,7 +122,7 @@ async fn the_schema_refuses_before_the_plugin_does_and_names_lines() {
 #[tokio::test]
 async fn a_schema_that_cannot_be_used_is_the_plugins_own_fault() {
     let said = errors(of_bytes(patched("example", "draft/2020-12", "draft/2019-09"))).await;
-    let expected = "the plugin's own schema for its configuration cannot be used, which its author has to mend: its \
+    let expected = "the plugin's own schema for its configuration cannot be used, which its author must correct: its \
                     `$schema` is \"";
     assert!(said[0].starts_with(expected), "{said:#?}");
 }

@@ -25,11 +25,7 @@ impl Resolver for Zone {
             (name, _) if name.ends_with("dead.example") => Err(DnsError::Timeout),
             _ => Err(DnsError::NxDomain),
         };
-        let answer = record.map(|record| DnsAnswer {
-            records: vec![record],
-            ttl: Duration::from_secs(60),
-            secure: false,
-        });
+        let answer = record.map(|record| DnsAnswer { records: vec![record], ttl: Duration::from_secs(60) });
         Box::pin(async move {
             // A real answer takes its time: the guest is suspended meanwhile.
             tokio::task::yield_now().await;

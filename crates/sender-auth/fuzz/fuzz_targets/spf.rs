@@ -1,4 +1,4 @@
-//! SPF records of strangers; what must hold is watched by the play that a test uses too.
+//! Fuzzes SPF with untrusted records; the play that a test uses too checks the properties.
 
 #![no_main]
 

@@ -6,6 +6,8 @@
 //! made by the library that verifies them, because its signer signs no field more often than it occurs, takes the time
 //! from the clock, and canonicalises some bodies differently from all other software.
 //!
+//! A [`SigningRequest`] names keys as a plugin does, and counts what came of it in one metric.
+//!
 //! Not done here: choosing the keys for a message, finding keys, and adding the fields to the message.
 
 pub(crate) mod canonical;
@@ -13,6 +15,7 @@ mod field;
 mod key;
 mod keyring;
 mod published;
+mod request;
 mod seal;
 
 use std::fmt;
@@ -28,6 +31,9 @@ pub use self::keyring::{
     EXPIRES, KeyConfig, KeyError, KeyFault, Keyring, OVERSIGNED_FIELDS, SIGNED_FIELDS, SigningKey,
 };
 pub use self::published::{KeyFinding, PublishedKey, examine, key_name, zone_line};
+pub use self::request::{
+    CannotSign, SignatureKind, SignatureResult, SigningRequest, count, failed, missing_key,
+};
 pub use self::seal::{Assessment, SealError, seal};
 
 /// How much of a body is read and hashed at once on a thread that others share.

@@ -86,7 +86,7 @@ fn judge(message: &[u8], keys: &PublicKeys, now: UnixTime) -> Signatures {
     let Some(mut parsed) = parsed(message) else {
         return Signatures::none();
     };
-    mend(&mut parsed);
+    correct_parsing(&mut parsed);
     let now = u64::try_from(now.millis() / 1_000).unwrap_or(0);
     Signatures { dkim: dkim::judge(&parsed, keys, now), arc: arc::judge(&parsed, keys, now) }
 }
@@ -98,7 +98,7 @@ fn parsed(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
 }
 
 /// Corrects what the library reads differently from RFC 6376 and all other verifiers.
-fn mend(message: &mut AuthenticatedMessage<'_>) {
+fn correct_parsing(message: &mut AuthenticatedMessage<'_>) {
     // Section 3.4.2: white space before the colon is not part of the name.
     for (name, _) in &mut message.headers {
         *name = name.trim_ascii_end();

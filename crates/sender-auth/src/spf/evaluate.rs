@@ -9,7 +9,7 @@ use pintle_dns::{DnsError, Record as DnsRecord, RecordKind};
 
 use super::SpfClient;
 use super::macros::{MacroLetters, MacroString};
-use super::record::{BadTerm, Mechanism, Prefixes, SpfRecord, is_spf};
+use super::record::{BadTerm, Prefixes, SpfMechanism, SpfRecord, is_spf};
 use crate::{AuthOutcome, DeadlineResolver, domain};
 
 /// Section 4.6.4: the most terms that cause DNS queries, over all records of a check.
@@ -145,26 +145,26 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    async fn matches(&mut self, mechanism: &Mechanism, name: &str, depth: u32) -> Result<bool, SpfError> {
+    async fn matches(&mut self, mechanism: &SpfMechanism, name: &str, depth: u32) -> Result<bool, SpfError> {
         match mechanism {
-            Mechanism::All => Ok(true),
-            Mechanism::Ip(network, prefix) => Ok(within(self.address, *network, *prefix)),
-            Mechanism::Include(spec) => self.include(spec, name, depth).await,
-            Mechanism::A(spec, prefixes) => {
+            SpfMechanism::All => Ok(true),
+            SpfMechanism::Ip(network, prefix) => Ok(within(self.address, *network, *prefix)),
+            SpfMechanism::Include(spec) => self.include(spec, name, depth).await,
+            SpfMechanism::A(spec, prefixes) => {
                 let host = self.target(spec.as_ref(), name).await?;
                 let addresses = self.ask_term(self.dns.addresses(&host, self.address).await)?;
                 Ok(self.is_among(&addresses, *prefixes))
             }
-            Mechanism::Mx(spec, prefixes) => {
+            SpfMechanism::Mx(spec, prefixes) => {
                 let host = self.target(spec.as_ref(), name).await?;
                 self.matches_mx(&host, *prefixes).await
             }
-            Mechanism::Ptr(spec) => {
+            SpfMechanism::Ptr(spec) => {
                 let parent = self.target(spec.as_ref(), name).await?;
                 let names = self.confirmed_names().await;
                 Ok(names.iter().any(|name| domain::is_within(name, &parent)))
             }
-            Mechanism::Exists(spec) => {
+            SpfMechanism::Exists(spec) => {
                 let host = self.target(Some(spec), name).await?;
                 // Section 5.7: an A record, whatever the family of the client's address.
                 let found = self.dns.records(&host, RecordKind::A).await;

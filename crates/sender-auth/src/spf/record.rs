@@ -21,11 +21,11 @@ pub(super) struct Directive {
     /// The mechanism as written in the record.
     pub(super) text: String,
     pub(super) outcome: AuthOutcome,
-    pub(super) mechanism: Mechanism,
+    pub(super) mechanism: SpfMechanism,
 }
 
 #[derive(Debug)]
-pub(super) enum Mechanism {
+pub(super) enum SpfMechanism {
     All,
     Include(MacroString),
     A(Option<MacroString>, Prefixes),
@@ -93,7 +93,7 @@ impl SpfRecord {
     }
 }
 
-fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
+fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, SpfMechanism)> {
     let (outcome, name) = match name.as_bytes().first()? {
         b'+' => (AuthOutcome::Pass, &name[1..]),
         b'-' => (AuthOutcome::Fail, &name[1..]),
@@ -103,17 +103,17 @@ fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
     };
     let argument = rest.strip_prefix(':');
     let mechanism = match name.to_ascii_lowercase().as_str() {
-        "all" if rest.is_empty() => Mechanism::All,
-        "include" => Mechanism::Include(MacroString::domain(argument?)?),
-        "exists" => Mechanism::Exists(MacroString::domain(argument?)?),
-        "ptr" => Mechanism::Ptr(optional(rest)?),
+        "all" if rest.is_empty() => SpfMechanism::All,
+        "include" => SpfMechanism::Include(MacroString::domain(argument?)?),
+        "exists" => SpfMechanism::Exists(MacroString::domain(argument?)?),
+        "ptr" => SpfMechanism::Ptr(optional(rest)?),
         "a" => {
             let (rest, prefixes) = prefixes(rest)?;
-            Mechanism::A(optional(rest)?, prefixes)
+            SpfMechanism::A(optional(rest)?, prefixes)
         }
         "mx" => {
             let (rest, prefixes) = prefixes(rest)?;
-            Mechanism::Mx(optional(rest)?, prefixes)
+            SpfMechanism::Mx(optional(rest)?, prefixes)
         }
         "ip4" => network(argument?, 32, |text| text.parse::<Ipv4Addr>().ok().map(IpAddr::V4))?,
         "ip6" => network(argument?, 128, |text| text.parse::<Ipv6Addr>().ok().map(IpAddr::V6))?,
@@ -131,12 +131,12 @@ fn optional(rest: &str) -> Option<Option<MacroString>> {
     MacroString::domain(rest.strip_prefix(':')?).map(Some)
 }
 
-fn network(text: &str, widest: u8, parse: impl Fn(&str) -> Option<IpAddr>) -> Option<Mechanism> {
+fn network(text: &str, widest: u8, parse: impl Fn(&str) -> Option<IpAddr>) -> Option<SpfMechanism> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, prefix_length(prefix, widest)?),
         None => (text, widest),
     };
-    Some(Mechanism::Ip(parse(address)?, prefix))
+    Some(SpfMechanism::Ip(parse(address)?, prefix))
 }
 
 /// Splits `[ "/" n ] [ "//" n ]` off the end (`dual-cidr-length` of section 5.6).

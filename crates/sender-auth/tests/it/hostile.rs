@@ -1,4 +1,4 @@
-//! Name servers that fail in every way: each check ends by its deadline and says so.
+//! Name servers that fail in every way: each check ends by its deadline and reports it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ async fn silent_name_servers_cost_the_deadline_and_no_more() {
         let seen = outcomes(&server, Duration::from_millis(300)).await;
         let temporary = AuthOutcome::TempError;
         assert_eq!((seen.spf, seen.dkim, seen.dmarc), (temporary, temporary, temporary), "{fault:?}");
-        // A lookup has twenty seconds of its own, and there are three.
+        // A lookup may take twenty seconds, and there are three.
         assert!(seen.took < Duration::from_secs(15), "{:?}", seen.took);
     }
 }

@@ -1,6 +1,6 @@
-//! What others think of our signatures: opendkim (C) and dkimpy (Python), which share no code with us or each other.
+//! Verifies our signatures with opendkim (C) and dkimpy (Python), which share no code with us or each other.
 //!
-//! One that is not installed is told and passed over, except in CI, where the set-up installs both.
+//! A program that is not installed is reported and skipped, except in CI, where the set-up installs both.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,11 +11,11 @@ use pintle_testkit::TempDir;
 use crate::seal::sealed;
 use crate::sign::{ED25519, NOW, PLAIN, RSA, keys, parts};
 
-/// Bodies that end in every way, each with CRLF at its last line: opendkim's reader of files takes no other.
+/// Bodies with every kind of end, each with CRLF on its last line: opendkim's file reader accepts no other.
 const BODIES: [&str; 5] =
     ["", "\r\n", "a\r\n \t\r\n", "First  line\r\nsecond line \t\r\n\r\n\r\n", "\u{e9}\r\n.\r\n"];
 
-/// The program, of those that could be it, that passes the probe.
+/// The first of these programs that passes the probe.
 #[allow(clippy::print_stdout, reason = "who was not asked must be seen")]
 fn found(name: &str, programs: &[&'static str], probe: &[&str]) -> Option<&'static str> {
     let passes = |program: &&&str| {
@@ -49,7 +49,7 @@ async fn signed(body: &str) -> Vec<u8> {
     [&fields, message.as_bytes()].concat()
 }
 
-/// With somebody else's From on top of ours.
+/// Adds another From field on top of ours.
 fn forged(message: &[u8]) -> Vec<u8> {
     let text = String::from_utf8(message.to_vec()).unwrap();
     text.replacen("\r\nTo: bob", "\r\nFrom: eve@evil.example\r\nTo: bob", 1).into_bytes()
@@ -83,7 +83,7 @@ async fn opendkim_believes_us() {
     }
 }
 
-/// Says what every signature is worth, and the chain.
+/// Prints the result of every signature, and of the chain.
 const DKIMPY: &str = "import dkim, sys
 zone = dict(line.split(' ', 1) for line in open(sys.argv[1]).read().splitlines())
 def ask(name, timeout=5):
@@ -102,7 +102,7 @@ fn dkimpy(python: &str, folder: &Path, message: &[u8]) -> String {
 
 #[tokio::test]
 async fn dkimpy_believes_us_and_our_chains() {
-    // Debian's own Python sees Debian's packages; the one that comes first on the PATH may be another.
+    // Debian's own Python sees Debian's packages; the first one on the PATH may be another.
     let python = found("dkimpy", &["/usr/bin/python3", "python3"], &["-c", "import dkim, nacl"]);
     let Some(python) = python else { return };
     let folder = TempDir::new().unwrap();
@@ -110,7 +110,7 @@ async fn dkimpy_believes_us_and_our_chains() {
         let mut message = signed(body).await;
         assert_eq!(dkimpy(python, folder.path(), &message), "[True, True] b'none'", "{body:?}");
         assert_eq!(dkimpy(python, folder.path(), &forged(&message)), "[False, False] b'none'", "{body:?}");
-        // It knows no Ed25519 in chains.
+        // It does not support Ed25519 in chains.
         for domain in ["one.example", "two.example", "three.example"] {
             message = sealed(&message, domain, 0).await.unwrap();
             assert_eq!(dkimpy(python, folder.path(), &message), "[True, True] b'pass'", "{body:?} {domain}");

@@ -1,4 +1,4 @@
-//! The checks as others call them, against DNS that the tests make up.
+//! The checks as callers use them, with DNS that the tests provide.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

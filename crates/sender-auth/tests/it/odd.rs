@@ -1,5 +1,4 @@
-//! Signatures that somebody wrote by hand: to be believed though they look strange, or to be disbelieved though they
-//! fit.
+//! Handmade signatures: unusual ones that must be accepted, and ones that match but must be refused.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -26,7 +25,7 @@ fn published(name: &str, more: &str) -> StaticResolver {
     zone(&format!("{name} TXT v=DKIM1; k=ed25519;{more} p={key}"))
 }
 
-/// A message from this author with a signature over From that has these tags beside the necessary ones.
+/// A message from this author with a signature over From that has these tags in addition to the required ones.
 fn signed(author: &str, tags: &str) -> String {
     let hash = STANDARD.encode(digest(&SHA256, BODY.as_bytes()));
     let open = format!("{tags} a=ed25519-sha256; c=relaxed/relaxed; s={SELECTOR}; h=from; bh={hash}; b=");
@@ -101,7 +100,7 @@ async fn what_a_stranger_writes_is_cut_before_anybody_reads_it() {
     }
 }
 
-/// The list of signed fields and the header may both be long: looking for each of one in the other took minutes.
+/// The list of signed fields and the header may both be long: searching one for each item of the other took minutes.
 #[tokio::test]
 async fn long_lists_of_fields_cost_no_more_than_they_are_long() {
     let names: String = (0..20_000).fold("from".to_owned(), |mut names, n| {

@@ -1,4 +1,4 @@
-//! Chains that we sealed, read by our verifier.
+//! Chains that we sealed, verified by our verifier.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
@@ -19,7 +19,7 @@ async fn chain_of(message: &[u8]) -> ArcResult {
     signatures::verify(ask(&resolver), Bytes::copy_from_slice(message), NOW).await.arc
 }
 
-/// The message with one more set on top, by the key of this number (0: RSA, 1: Ed25519) of a domain.
+/// The message with one more set on top, sealed with the key of this number (0: RSA, 1: Ed25519) of a domain.
 pub(crate) async fn sealed(message: &[u8], domain: &str, key: usize) -> Result<Vec<u8>, SealError> {
     let chain = chain_of(message).await;
     sealed_after(message, domain, key, &chain).await
@@ -40,7 +40,7 @@ async fn sealed_after(
     Ok([fields.as_slice(), message].concat())
 }
 
-/// Signed by its author and sealed three times.
+/// A message signed by its author and sealed three times.
 async fn chain_of_three() -> Vec<u8> {
     let (header, body) = parts(PLAIN.as_bytes());
     let mut message = sign(&keys("signer.example", |_| {}), &header, &body, NOW).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_broken_chain_is_sealed_as_broken_and_only_once() {
     let (header, _) = parts(&message);
     assert!(header.get(0).unwrap().value().starts_with("i=4; a=ed25519-sha256; cv=fail; "));
     assert_eq!(chain_of(&message).await.outcome, AuthOutcome::Fail);
-    // The seal covers its own set alone, as if there were no other (section 5.1.2).
+    // The seal covers only its own set, as if there were no other (section 5.1.2).
     let relaxed = |at: usize| {
         let field = header.get(at).unwrap();
         let value = field.value();
@@ -146,7 +146,7 @@ async fn what_cannot_be_vouched_for_is_not_sealed() {
     let of = |outcome| ArcResult { outcome, ..chain.clone() };
     let undecided = sealed_after(&message, "one.example", 0, &of(AuthOutcome::TempError)).await;
     assert!(matches!(undecided, Err(SealError::Undecided)));
-    // The header is another than that which was verified.
+    // The header differs from the one that was verified.
     let none = ArcResult::none();
     assert!(matches!(sealed_after(&message, "one.example", 0, &none).await, Err(SealError::Changed)));
     let fewer =

@@ -1,5 +1,5 @@
-//! What we sign verifies, by the verifier of this crate, which shares no code with the signer; and it stops to verify when
-//! somebody changes what was signed.
+//! Our signatures verify with this crate's verifier, which shares no code with the signer, and no longer verify when
+//! the signed text is changed.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) const PLAIN: &str = "Received: from a by b; Sun, 10 Jun 2018 13:39:29
     From: Ann <ann@signer.example>\r\nTo: bob@other.example\r\nSubject: A   test\r\n \tof folding \r\n\
     X-Odd: 1\r\nX-Odd : 2\r\nMessage-ID: <1@signer.example>\r\n\r\nFirst  line\r\nsecond line \t\r\n\r\n\r\n";
 
-/// Both keys of a domain as they are configured, before `change`.
+/// Both keys of a domain as configured, after `change`.
 pub(crate) fn keys(domain: &str, change: impl Fn(&mut KeyConfig)) -> Vec<Arc<SigningKey>> {
     let config = |name: &str, pair: &KeyPair| {
         let mut config = KeyConfig::new(&format!("{name}-{domain}"), domain, name, pair.private_pem.clone());
@@ -73,7 +73,8 @@ fn with_body(body: &str) -> String {
     format!("From: ann@signer.example\r\nTo: bob@other.example\r\n\r\n{body}")
 }
 
-/// Where there are more signatures than are looked at, the author is whom DMARC takes for him, however the field is written.
+/// When there are more signatures than are verified, the author is the one that DMARC uses, however the field is
+/// written.
 #[tokio::test]
 async fn a_good_signature_is_found_below_bad_ones_whoever_reads_the_author() {
     let keys = keys("signer.example", |_| {});
@@ -106,7 +107,7 @@ async fn what_we_sign_verifies_in_every_form() {
             config.body_canonicalization = in_body;
             config.headers.extend(["X-Odd", "Received"].map(str::to_owned));
         });
-        // The simple form of a name with white space behind it is beyond the library that verifies.
+        // The library that verifies does not support the simple form of a name followed by white space.
         let text = if in_header == Simple { PLAIN.replace("X-Odd :", "X-Odd:") } else { PLAIN.to_owned() };
         let message = signed(&keys, text.as_bytes()).await;
         assert_eq!(outcomes(&message).await, GOOD, "{}", String::from_utf8_lossy(&message));
@@ -154,7 +155,7 @@ async fn bodies_of_every_kind_verify() {
     }
 }
 
-/// A body that comes in pieces of odd lengths, whatever was asked for.
+/// A body that returns pieces of odd lengths, whatever was asked for.
 struct Odd(Bytes);
 
 impl Body for Odd {

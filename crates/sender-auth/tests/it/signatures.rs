@@ -122,7 +122,7 @@ async fn every_canonicalisation_verifies_and_notices_changes() {
             let found = dkim(&keys(), forged.as_bytes()).await;
             assert_eq!(found[0].0, AuthOutcome::Fail, "{name} {is}");
         }
-        // From is signed once more than it is there, so nobody can add one.
+        // From is signed once more than it occurs, so none can be added.
         let two = message.replacen("From:", "From: <eve@evil.example>\r\nFrom:", 1);
         assert_eq!(dkim(&keys(), two.as_bytes()).await[0].0, AuthOutcome::Fail, "{name}");
         let spaced = message.replace("First  line", "First \t line");
@@ -140,13 +140,13 @@ async fn a_large_message_verifies_as_a_small_one_does() {
 
 #[tokio::test]
 async fn white_space_counts_as_the_rfc_says() {
-    // Lines of white space alone at the end of a body are empty lines, and those do not count.
+    // Lines of only white space at the end of a body are empty lines, and those do not count.
     for name in ["blank-line.eml", "blank-body.eml"] {
         assert_eq!(dkim(&keys(), &file(name)).await, [pass()], "{name}");
     }
     let indented = String::from_utf8(file("blank-line.eml")).unwrap().replace("second", " second");
     assert_eq!(dkim(&keys(), indented.as_bytes()).await[0].0, AuthOutcome::Fail);
-    // Before the colon it is no part of the name.
+    // White space before the colon is not part of the name.
     let message = String::from_utf8(file("rsa-relaxed-relaxed.eml")).unwrap();
     let spaced = message.replace("Subject:", "Subject \t:");
     assert_ne!(spaced, message);
@@ -208,7 +208,7 @@ async fn signatures_without_end_cost_ten_questions() {
     assert_eq!(resolver.asked().len(), 10);
 }
 
-/// Anybody can put signatures above others: those of the author's domain are looked at first.
+/// Anyone can add signatures above others: those of the author's domain are verified first.
 #[tokio::test]
 async fn a_good_signature_is_found_below_many_bad_ones() {
     let good = String::from_utf8(file("rsa-relaxed-relaxed.eml")).unwrap();

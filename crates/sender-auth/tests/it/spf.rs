@@ -5,7 +5,7 @@ use pintle_sender_auth::{AuthOutcome, SpfIdentity};
 
 use crate::support::{fails, mail_from, spf_of, zone};
 
-/// Each record, asked for by 192.0.2.1 (or another client), with its result.
+/// Each record with its result, checked for 192.0.2.1 (or another client).
 async fn expect(hosts: &str, cases: &[(&str, &str, AuthOutcome)]) {
     for (record, client, outcome) in cases {
         let resolver = zone(&format!("a.example TXT v=spf1 {record}\n{hosts}"));
@@ -166,7 +166,7 @@ async fn a_fail_is_explained_in_the_owners_words() {
         text.await.as_deref(),
         Some("192.0.2.1 may not send as joe@a.example, see http://a.example/?joe")
     );
-    // Section 6.2: of a record that is redirected to, its own; of an included one, none.
+    // Section 6.2: the explanation of a record that is redirected to is its own; an included record gives none.
     let redirected = "a.example TXT v=spf1 redirect=b.example exp=why.a.example\nwhy.a.example TXT wrong
         b.example TXT v=spf1 -all exp=why.b.example\nwhy.b.example TXT right";
     assert_eq!(explained(redirected).await.as_deref(), Some("right"));

@@ -1,4 +1,4 @@
-//! The public test suite for RFC 7208, and our own cases beside it, with the clients' addresses as they are.
+//! The public test suite for RFC 7208, and our own cases, with the clients' real addresses.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ async fn our_own_cases_pass() {
     assert_eq!(run("pintle.json").await, OURS);
 }
 
-/// How many there are, so that none gets lost.
+/// The number of cases, so that none gets lost.
 const OURS: usize = 43;
 
-/// Runs every case of a file; how many there were.
+/// Runs every case of a file, and returns their number.
 async fn run(file: &str) -> usize {
     let (mut count, mut wrong) = (0, Vec::new());
     for scenario in SpfScenario::read(file) {
@@ -42,7 +42,7 @@ async fn run(file: &str) -> usize {
     count
 }
 
-/// The result for the sender, or for the HELO name where the reverse-path is null.
+/// The result for the sender, or for the HELO name when the reverse-path is null.
 async fn check(resolver: &StaticResolver, case: &SpfCase) -> SpfResult {
     let client = SpfClient {
         address: case.host,

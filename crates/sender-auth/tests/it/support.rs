@@ -1,4 +1,4 @@
-//! Zones for tests, and questions to them.
+//! Zones for tests, and checks with them.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use pintle_mail::{Bytes, UnixTime};
 use pintle_sender_auth::{DeadlineResolver, Signatures, SpfClient, SpfResult, spf};
 use pintle_testkit::StaticResolver;
 
-/// A zone out of lines such as `example TXT v=spf1 -all`.
+/// Makes a zone from lines such as `example TXT v=spf1 -all`.
 pub(crate) fn zone(text: &str) -> StaticResolver {
     let resolver = StaticResolver::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -31,7 +31,7 @@ fn record(kind: &str, value: &str) -> Record {
     }
 }
 
-/// Long enough for every test.
+/// A deadline that is late enough for every test.
 pub(crate) fn ask(resolver: &StaticResolver) -> DeadlineResolver<'_> {
     DeadlineResolver::new(resolver, Instant::now() + Duration::from_secs(600))
 }

@@ -1,10 +1,10 @@
-//! SPF over records that strangers wrote, of any octets: shared by the fuzz target and the test that replays its seeds.
+//! SPF with untrusted records of any octets: shared by the fuzz target and the test that replays its seeds.
 //!
-//! [`play`] panics as soon as a promise is broken: more questions than RFC 7208 section 4.6.4 allows, a question for what is
-//! no name, a result whose reasons do not fit it, text of a stranger's with more than visible characters in it.
+//! [`play`] panics when a property does not hold: more queries than RFC 7208 section 4.6.4 allows, a query for
+//! something that is not a name, reasons that do not fit the result, untrusted text with invisible characters.
 
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +14,11 @@ use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 use pintle_sender_auth::{AuthOutcome, DeadlineResolver, SpfClient, SpfIdentity, SpfResult, spf};
 
-/// Ten terms of one question and of ten for the hosts of each; the client's names and their addresses; the records that are
-/// asked for, one for each term; the explanation. For each of two identities.
+/// The most queries: ten terms with one query and ten more for the hosts of each; the client's names and their
+/// addresses; the records, one for each term; the explanation. All for two identities.
 const MOST_QUESTIONS: usize = 2 * (10 * 11 + 11 + 11 + 1);
 
-/// The first line says who the client is and what DNS is like; each line behind it is a TXT record.
+/// The first line describes the client and the behaviour of DNS; each further line is a TXT record.
 pub fn play(plan: &[u8]) {
     let mut lines = plan.split(|octet| *octet == b'\n');
     let first = lines.next().unwrap_or_default();
@@ -45,7 +45,7 @@ pub fn play(plan: &[u8]) {
     results.iter().for_each(|result| check(result, &zone));
 }
 
-/// With a clock for deadlines, which are never met.
+/// With a clock for deadlines, which are never reached.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
@@ -71,12 +71,12 @@ fn check(result: &SpfResult, zone: &Zone) {
     }
 }
 
-/// Whether this says that it is an SPF record, and holds what none may.
+/// Whether this claims to be an SPF record, but has characters that none may have.
 fn is_broken(record: &[u8]) -> bool {
     record.starts_with(b"v=spf1 ") && !record.is_ascii()
 }
 
-/// Each name has the record that the digit behind its first letter names; other records as the setting says.
+/// Each name has the record whose number is the digit after its first letter; other records are as the setting says.
 struct Zone {
     records: Vec<Vec<u8>>,
     setting: u8,
@@ -114,8 +114,7 @@ impl Resolver for Zone {
         assert!(name.len() <= 254, "{} octets of a name", name.len());
         self.asked.fetch_add(1, Ordering::Relaxed);
         let records = self.answer(name, kind);
-        let answer =
-            records.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60), secure: false });
+        let answer = records.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60) });
         Box::pin(std::future::ready(answer))
     }
 }

@@ -57,16 +57,21 @@ pub(super) async fn an_id_is_committed_once(subject: &dyn Subject) {
     sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
 }
 
-pub(super) async fn many_are_committed_together_or_not_at_all(subject: &dyn Subject) {
+pub(super) async fn several_children_are_committed_together_or_not_at_all(subject: &dyn Subject) {
     let mut store = subject.store();
     let spool = store.open();
+    let parent = Sample::small(9).to(2);
+    parent.commit(&*spool).await.unwrap();
     let (one, two, three) = (Sample::small(1), Sample::large(2), Sample::small(3));
-    let pair = vec![one.message(&*spool).await.unwrap(), two.message(&*spool).await.unwrap()];
-    let receipts = spool.commit_many(pair).await.unwrap();
+    let children = vec![one.message(&*spool).await.unwrap(), two.message(&*spool).await.unwrap()];
+    let settlement = Settlement { children, ..parent.settlement(1, delivered()) };
+    let receipts = spool.settle(settlement).await.unwrap().children;
     assert_eq!(receipts.iter().map(crate::Receipt::id).collect::<Vec<_>>(), [one.id(), two.id()]);
-    let pair = vec![three.message(&*spool).await.unwrap(), one.message(&*spool).await.unwrap()];
-    assert_eq!(spool.commit_many(pair).await, Err(SpoolError::Duplicate(one.id())));
+    let children = vec![three.message(&*spool).await.unwrap(), one.message(&*spool).await.unwrap()];
+    let settlement = Settlement { children, ..parent.settlement(2, delivered()) };
+    assert_eq!(spool.settle(settlement).await, Err(SpoolError::Duplicate(one.id())));
     assert_eq!(spool.load(three.id()).await.unwrap_err(), SpoolError::Unknown(three.id()));
+    assert_eq!(statuses(&*spool, parent.id()).await, [delivered(), Status::fresh(NOW)]);
     // The operation after a refused one must not get the octets of the refused one.
     let four = Sample::small(4);
     four.commit(&*spool).await.unwrap();

@@ -84,8 +84,8 @@ const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
     ("6 index about to be committed", Commit, CrashPoint::Commit, Completed),
     ("6 the same, large body", CommitLarge, CrashPoint::Commit, Completed),
     ("6 index about to be brought up", CatchUp, CrashPoint::CatchUp, Completed),
-    ("6 index about to be made anew", Rebuild, CrashPoint::Rebuild, Completed),
-    ("6 index made anew, about to be opened", Rebuild, Reopen, Completed),
+    ("6 index about to be rebuilt", Rebuild, CrashPoint::Rebuild, Completed),
+    ("6 index rebuilt, about to be opened", Rebuild, Reopen, Completed),
     ("7 in the index, not answered", Commit, Committed, Completed),
     ("7 the same, large body", CommitLarge, Committed, Completed),
     ("8 deferral in an open transaction", Defer, Settled, Unchanged),
@@ -114,9 +114,9 @@ const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
     ("15 removed", Finish, Committed, Completed),
     ("15 removed, large body", FinishLarge, Committed, Completed),
     ("15 large body about to be unlinked", FinishLarge, Unlink, Completed),
-    ("16 straggler placed", Thin, Moved, Completed),
-    ("16 straggler's copy written", Thin, Appended, Completed),
-    ("16 straggler's copy about to be synced", Thin, Sync, Completed),
+    ("16 copy placed", Thin, Moved, Completed),
+    ("16 copy written", Thin, Appended, Completed),
+    ("16 copy about to be synced", Thin, Sync, Completed),
     ("17 empty segment about to be unlinked", Thin, Reclaim, Completed),
 ];
 
@@ -228,7 +228,11 @@ async fn prepare(spool: &dyn Spool, scenario: Scenario) {
             for number in 100..THINNED {
                 messages.push(Sample::small(number).message(spool).await.unwrap());
             }
-            spool.commit_many(messages).await.unwrap();
+            // All are submitted before the first is awaited, so that they share their syncs.
+            let commits: Vec<_> = messages.into_iter().map(|message| spool.commit(message)).collect();
+            for commit in commits {
+                commit.await.unwrap();
+            }
         }
         Release | Scenario::Drop => {
             let mut message = target(scenario).message(spool).await.unwrap();

@@ -39,7 +39,7 @@ pub async fn run(subject: &dyn Subject) {
     checks::bodies_come_back_as_they_went_in(subject).await;
     checks::contents_are_read_before_the_commit(subject).await;
     checks::an_id_is_committed_once(subject).await;
-    checks::many_are_committed_together_or_not_at_all(subject).await;
+    checks::several_children_are_committed_together_or_not_at_all(subject).await;
     checks::settling_the_last_recipient_removes_the_message(subject).await;
     checks::a_done_recipient_stays_done(subject).await;
     checks::children_come_with_the_marks_or_not_at_all(subject).await;

@@ -81,9 +81,10 @@ impl Batch<'_> {
 
     fn carry_out(&mut self, operation: &Operation) -> Result<OperationResult, SpoolError> {
         match operation {
-            Operation::Commit(messages, _) => {
-                Ok(OperationResult { places: self.bring(messages, 0)?, ..OperationResult::default() })
-            }
+            Operation::Commit(message, _) => Ok(OperationResult {
+                places: self.bring(std::slice::from_ref(message), 0)?,
+                ..OperationResult::default()
+            }),
             Operation::Settle(settlement, _) => self.settle(settlement),
             Operation::Amend(id, amendment, guard, _) => self.amend(*id, amendment, *guard),
             Operation::SetAside(id, what) => self.set_aside(*id, what),

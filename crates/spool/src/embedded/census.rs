@@ -10,10 +10,10 @@ use std::path::Path;
 
 use pintle_mail::QueueId;
 
-use super::database::{Database, unsigned};
+use super::database::Database;
 use super::folders::{Folders, at, refused};
 use super::lost_found::LostAndFound;
-use super::row::MessageRow;
+use super::row::{MessageRow, unsigned};
 use super::scan::{Log, SegmentFile};
 use super::segment_file::{SEGMENT_HEADER, is_blank};
 use super::segments::{SegmentUsage, Segments};

@@ -19,7 +19,7 @@ use super::compactor::Compactor;
 use super::database::{Database, LogPosition};
 use super::folders::Folders;
 use super::index::{Index, RemovedMessage};
-use super::index_recovery::IndexLag;
+use super::index_lag::IndexLag;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
 use super::segment_file::Extent;
@@ -361,9 +361,14 @@ impl Committer {
     fn tell(&mut self, operation: Operation, done: Answered) {
         // A caller that has gone away does not get its answer. The work is done all the same.
         match operation {
-            Operation::Commit(messages, answer) => drop(answer.send(Ok(self.admit(messages, done.places)))),
+            Operation::Commit(message, answer) => {
+                if let Some(place) = done.places.first() {
+                    drop(answer.send(Ok(self.admit(message, *place))));
+                }
+            }
             Operation::Settle(settlement, answer) => {
-                let children = self.admit(settlement.children, done.places);
+                let children = settlement.children.into_iter().zip(done.places);
+                let children = children.map(|(message, place)| self.admit(message, place)).collect();
                 drop(answer.send(Ok(Settled { removed: done.removed, children })));
             }
             Operation::Amend(_, _, _, answer) => drop(answer.send(Ok(done.before))),
@@ -371,14 +376,12 @@ impl Committer {
         }
     }
 
-    fn admit(&mut self, messages: Vec<StagedMessage>, places: Vec<Extent>) -> Vec<Receipt> {
-        let admitted = messages.into_iter().zip(places).map(|(message, place)| {
-            let id = message.id;
-            self.segments.add_live(place);
-            self.shared.admit(message);
-            Receipt::mint(id)
-        });
-        admitted.collect()
+    /// Counts a new message, and announces it to the queue.
+    fn admit(&mut self, message: StagedMessage, place: Extent) -> Receipt {
+        let id = message.id;
+        self.segments.add_live(place);
+        self.shared.admit(message);
+        Receipt::mint(id)
     }
 
     fn refuse(&mut self, batch: Vec<Operation>, error: &SpoolError) {

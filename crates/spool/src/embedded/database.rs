@@ -14,11 +14,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::identity::Identity;
 use super::meta::ChangedRecipient;
-use super::row::{Checked, MessageRow, damaged, flipped, from_text, recipient_sum, to_text};
+use super::row::{
+    Checked, MessageRow, damaged, flipped, from_text, recipient_sum, signed, to_text, unsigned,
+};
 use super::segments::Edge;
 use crate::{Entry, RecipientState, SpoolError, Status};
 
@@ -505,13 +507,4 @@ impl From<rusqlite::Error> for SpoolError {
             _ => Self::Store(what),
         }
     }
-}
-
-/// SQLite's integers are signed. Our counts never get near the difference.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    Ok(row.get::<_, i64>(column)?.unsigned_abs())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::census::Census;
 use super::committer::Committer;
 use super::database::{Database, UnusableDatabase};
+use super::index_lag::IndexLag;
 use super::index_rebuild::fill_index;
 use super::operation::Operation;
 use super::replay::{ReplayError, ReplayOutcome, bring_up};
@@ -20,37 +21,18 @@ use crate::SpoolError;
 use crate::fault::CrashPoint;
 
 /// The waits before the retries for which callers of the batch wait as well.
-const SOON: [Duration; 4] = [
+const FIRST_WAITS: [Duration; 4] = [
     Duration::from_millis(25),
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
 ];
 /// How long these may take together. Each reads the end of the log.
-const LONG: Duration = Duration::from_secs(1);
-/// The back-off of later retries: the first wait, and the longest.
-const PAUSE: Duration = Duration::from_millis(250);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
-
-/// The index lacks what the log has.
-pub(crate) struct IndexLag {
-    /// It is to be rebuilt, for this reason: the open one is not, or no longer, the one in the folder.
-    anew: Option<String>,
-    /// The time of the next retry. None before the spool stands still.
-    again: Option<Instant>,
-    pause: Duration,
-}
-
-impl IndexLag {
-    fn new(anew: Option<String>) -> Self {
-        Self { anew, again: None, pause: PAUSE }
-    }
-}
-
+const FIRST_WAITS_TOTAL: Duration = Duration::from_secs(1);
 impl Committer {
     /// The time of the next retry, where the spool stands still.
     pub(crate) fn tries_again(&self) -> Option<Instant> {
-        self.index_lag.as_ref()?.again
+        self.index_lag.as_ref()?.retry_at
     }
 
     /// The log has a batch that the index failed to store.
@@ -60,8 +42,9 @@ impl Committer {
         self.index_lag.get_or_insert_with(|| IndexLag::new(None));
         let begun = Instant::now();
         let mut failed = self.catch_up();
-        for pause in SOON {
-            let over = self.inbox.is_closed() || self.shared.faults.crashed() || begun.elapsed() > LONG;
+        for pause in FIRST_WAITS {
+            let over =
+                self.inbox.is_closed() || self.shared.faults.crashed() || begun.elapsed() > FIRST_WAITS_TOTAL;
             if failed.is_ok() || over {
                 break;
             }
@@ -80,7 +63,7 @@ impl Committer {
     pub(crate) fn keep_up(&mut self) -> Result<(), SpoolError> {
         let Some(lag) = &self.index_lag else { return Ok(()) };
         let (now, trouble) = (Instant::now(), self.shared.condition.behind());
-        if let (Some(trouble), Some(again)) = (trouble, lag.again)
+        if let (Some(trouble), Some(again)) = (trouble, lag.retry_at)
             && now < again
         {
             return Err(trouble);
@@ -99,9 +82,9 @@ impl Committer {
             error => unwritable(&error.to_string()),
         };
         if let Some(lag) = &mut self.index_lag {
-            let pause = lag.pause.max(took);
-            lag.again = Some(Instant::now() + pause);
-            lag.pause = (lag.pause * 2).min(PAUSE_AT_MOST);
+            let wait = lag.back_off.max(took);
+            lag.retry_at = Some(Instant::now() + wait);
+            lag.back_off = (lag.back_off * 2).min(IndexLag::LONGEST_BACK_OFF);
         }
         self.shared.condition.fall_behind(trouble.clone());
         trouble
@@ -116,7 +99,7 @@ impl Committer {
     }
 
     fn try_to_catch_up(&mut self) -> Result<(), SpoolError> {
-        if let Some(why) = self.index_lag.as_ref().and_then(|lag| lag.anew.clone()) {
+        if let Some(why) = self.index_lag.as_ref().and_then(|lag| lag.rebuild.clone()) {
             return self.rebuild(&why);
         }
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
@@ -167,14 +150,14 @@ impl Committer {
 
     /// The index fails although it was rebuilt, or it could not be rebuilt.
     pub(crate) fn give_up_index(&mut self, what: &str, took: Duration) -> SpoolError {
-        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).anew = Some(what.to_owned());
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).rebuild = Some(what.to_owned());
         self.stand_still(SpoolError::Unavailable(what.into()), took)
     }
 
     /// Puts the index away and rebuilds it from the log, while readers wait. Once that has begun, it goes on until it
     /// succeeds: the open index may be the one that was put away.
     fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
-        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).anew = Some(what.to_owned());
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).rebuild = Some(what.to_owned());
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let shared = self.shared.clone();
         let mut reading = shared.reading.lock();

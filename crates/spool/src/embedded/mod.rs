@@ -23,6 +23,7 @@ mod folders;
 mod fuzz;
 mod identity;
 mod index;
+mod index_lag;
 mod index_rebuild;
 mod index_recovery;
 mod inspect;
@@ -301,15 +302,10 @@ impl Spool for Embedded {
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
-        let receipts = self.commit_many(vec![message]);
-        Box::pin(async move { receipts.await?.pop().ok_or(SpoolError::Closed) })
-    }
-
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        match messages.into_iter().map(StagedMessage::new).collect::<Result<Vec<_>, _>>() {
-            Ok(messages) => {
-                let files = body_files(&messages);
-                self.bring(files, |answer| Operation::Commit(messages, answer))
+        match StagedMessage::new(message) {
+            Ok(message) => {
+                let files = message.body.file().cloned().into_iter().collect();
+                self.bring(files, |answer| Operation::Commit(message, answer))
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }

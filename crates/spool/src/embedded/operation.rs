@@ -25,7 +25,7 @@ pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One operation. It is done completely or not at all.
 pub(crate) enum Operation {
-    Commit(Vec<StagedMessage>, ReplyTo<Vec<Receipt>>),
+    Commit(StagedMessage, ReplyTo<Receipt>),
     Settle(StagedSettlement, ReplyTo<Settled>),
     /// A change by an operator, under the condition of the guard. The answer is the hold that the message had before.
     Amend(QueueId, Amendment, Guard, ReplyTo<Option<Hold>>),
@@ -47,7 +47,7 @@ impl Operation {
     /// The new messages of the operation.
     pub(crate) fn messages(&self) -> &[StagedMessage] {
         match self {
-            Self::Commit(messages, _) => messages,
+            Self::Commit(message, _) => std::slice::from_ref(message),
             Self::Settle(settlement, _) => &settlement.children,
             Self::Amend(..)
             | Self::SetAside(..)

@@ -5,7 +5,6 @@ use pintle_mail::{QueueId, UnixTime};
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-use super::database::unsigned;
 use super::meta::MessageMeta;
 use super::segment_file::Extent;
 use crate::{Entry, Hold, SpoolError};
@@ -177,4 +176,13 @@ pub(crate) fn to_text(value: &impl Serialize) -> Result<String, SpoolError> {
 
 pub(crate) fn from_text<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     serde_json::from_str(text)
+}
+
+/// SQLite's integers are signed. Our counts never get near the difference.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.unsigned_abs())
 }

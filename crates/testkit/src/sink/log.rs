@@ -1,28 +1,28 @@
-//! What a sink remembers.
+//! The log of a sink.
 
 use std::net::SocketAddr;
 
 /// Everything that happened at a sink since it started.
 #[derive(Clone, Debug, Default)]
 pub struct SinkLog {
-    /// How many sessions began.
+    /// The number of sessions that began.
     pub sessions: usize,
-    /// How many are open now.
+    /// The number of open sessions.
     pub open: usize,
-    /// The most that were open at once.
+    /// The most sessions that were open at once.
     pub most_open: usize,
-    /// How many sessions wait in an `Act::Hold` now.
+    /// The number of sessions that wait in an `Act::Hold` now.
     pub held: usize,
     /// Every command line, in order of arrival.
     pub commands: Vec<SinkCommand>,
-    /// Every message that came to its end, accepted or not.
+    /// Every completed message, accepted or not.
     pub transactions: Vec<SinkTransaction>,
-    /// What clients did against the protocol, in words.
+    /// The clients' protocol violations, as text.
     pub violations: Vec<String>,
 }
 
 impl SinkLog {
-    /// The messages that got a positive final reply, or would have but for [`super::Act::AcceptThenClose`].
+    /// The messages that got a positive final reply, or would have got one without [`super::Act::AcceptThenClose`].
     pub fn accepted(&self) -> impl Iterator<Item = &SinkTransaction> {
         self.transactions.iter().filter(|transaction| transaction.accepted)
     }
@@ -40,37 +40,37 @@ impl SinkLog {
     }
 }
 
-/// A line that a client sent, without its end. The secret lines of AUTH are here as well.
+/// A command line from a client, without its line end. The secret lines of AUTH are included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkCommand {
-    /// Numbered from 1.
+    /// The session, numbered from 1.
     pub session: usize,
-    /// As sent; bytes that are not UTF-8 show as U+FFFD.
+    /// The line as sent; bytes that are not UTF-8 become U+FFFD.
     pub line: String,
 }
 
 /// A message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkTransaction {
-    /// The session that it came in, numbered from 1.
+    /// The session, numbered from 1.
     pub session: usize,
-    /// Where the client was.
+    /// The client's address.
     pub peer: SocketAddr,
-    /// What the client called itself.
+    /// The EHLO, LHLO or HELO argument.
     pub hello: String,
-    /// By EHLO or LHLO, not HELO.
+    /// Whether the client used EHLO or LHLO, not HELO.
     pub extended: bool,
-    /// The TLS version, "TLSv1.3", if there was TLS.
+    /// The TLS version, such as "TLSv1.3"; none in plain text.
     pub tls: Option<String>,
-    /// Who authenticated.
+    /// The user who authenticated, if any.
     pub user: Option<String>,
-    /// MAIL FROM.
+    /// The path of MAIL FROM.
     pub sender: SinkPath,
-    /// RCPT TO, those that were accepted, in order.
+    /// The paths of RCPT TO that were accepted, in order.
     pub recipients: Vec<SinkPath>,
-    /// The content as the client meant it: without dot-stuffing and the final dot, line ends as they came.
+    /// The content: without dot-stuffing and the final dot, with line ends as sent.
     pub message: Vec<u8>,
-    /// By BDAT, not DATA.
+    /// Whether it was sent by BDAT, not DATA.
     pub chunked: bool,
     /// The final reply as sent; several, joined by "\n", in LMTP.
     pub reply: String,
@@ -96,14 +96,14 @@ impl SinkTransaction {
 /// The argument of MAIL or RCPT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkPath {
-    /// Between the angle brackets, exactly as sent; empty for the null reverse-path.
+    /// The text between the angle brackets, exactly as sent; empty for the null reverse-path.
     pub address: String,
     /// The parameters after it, exactly as sent.
     pub params: Vec<String>,
 }
 
 impl SinkPath {
-    /// The value of a parameter, its keyword in any case; an empty one if it has none.
+    /// The value of a parameter, whose keyword is in any case; empty if it has no value.
     pub fn param(&self, keyword: &str) -> Option<&str> {
         self.params.iter().find_map(|param| {
             let (key, value) = param.split_once('=').unwrap_or((param, ""));

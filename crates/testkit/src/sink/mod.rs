@@ -1,7 +1,8 @@
-//! A mail server for tests: takes mail, keeps it, misbehaves as told, and notes what its clients do wrong.
+//! A mail server for tests: accepts mail, keeps it, misbehaves on demand, and records protocol violations of its
+//! clients.
 //!
-//! It is written apart from `pintle-smtp` on purpose and stays simple and strict: what it accepts is what an
-//! ordinary, rather old-fashioned server would accept.
+//! It shares no code with `pintle-smtp` on purpose, and is simple and strict: it accepts what an ordinary, rather
+//! old-fashioned server would accept.
 
 mod log;
 mod script;
@@ -20,7 +21,7 @@ pub use self::script::{Act, Script, SinkStep};
 
 use crate::within;
 
-/// The server; it stops, sessions and all, when it is dropped.
+/// The server; it stops, with all sessions, when it is dropped.
 #[derive(Debug)]
 pub struct Sink {
     address: SocketAddr,
@@ -39,15 +40,15 @@ impl Sink {
     /// Starts on a free port of 127.0.0.1.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no free port.
     pub async fn start(script: Script) -> Self {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), script).await
     }
 
-    /// Starts at an address, such as that of an earlier sink: the next hop that comes back.
+    /// Starts at a given address, such as that of an earlier sink: a next hop that comes back.
     ///
     /// # Panics
-    /// When somebody else has it.
+    /// When the address is in use.
     pub async fn start_at(address: SocketAddr, script: Script) -> Self {
         let listener = TcpListener::bind(address).await.expect("an address to listen on");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -60,22 +61,22 @@ impl Sink {
         Self { address, shared, task }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Replaces the script, for commands that come from now on; the counts of its rules start anew.
+    /// Replaces the script for commands from now on; the counters of its rules start at zero.
     pub fn follow(&self, script: Script) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = script;
     }
 
-    /// Lets go whatever [`Act::Hold`] holds, now and later.
+    /// Releases everything that [`Act::Hold`] holds, now and later.
     pub fn release(&self) {
         self.shared.released.send_replace(true);
     }
 
-    /// What has happened so far.
+    /// A copy of the log so far.
     pub fn log(&self) -> SinkLog {
         self.shared.log.borrow().clone()
     }
@@ -83,7 +84,7 @@ impl Sink {
     /// Waits until `n` messages in all have been accepted, and returns them in order.
     ///
     /// # Panics
-    /// After [`crate::PATIENCE`], with what has happened instead.
+    /// After [`crate::PATIENCE`], showing the log instead.
     pub async fn wait_for(&self, n: usize) -> Vec<SinkTransaction> {
         let log = self.wait_until("enough messages", |log| log.accepted().count() >= n).await;
         log.accepted().cloned().collect()
@@ -92,7 +93,7 @@ impl Sink {
     /// Waits until the log satisfies `enough`, and returns it.
     ///
     /// # Panics
-    /// After [`crate::PATIENCE`], with what has happened instead.
+    /// After [`crate::PATIENCE`], showing the log instead.
     pub async fn wait_until(&self, what: &str, enough: impl Fn(&SinkLog) -> bool) -> SinkLog {
         let mut changes = self.shared.log.subscribe();
         let waiting = tokio::time::timeout(crate::PATIENCE, changes.wait_for(|log| enough(log)));
@@ -107,16 +108,16 @@ impl Sink {
         self.wait_until("the end of all sessions", |log| log.open == 0).await
     }
 
-    /// Stops listening and ends all sessions at once; after this the address refuses connections.
+    /// Stops listening and ends all sessions at once; after that the address refuses connections.
     pub async fn stop(mut self) {
         self.task.abort();
         let _ = within("the sink to stop", &mut self.task).await;
     }
 
-    /// Fails the test when a client did something that the protocol forbids.
+    /// Fails the test when a client has violated the protocol.
     ///
     /// # Panics
-    /// Then.
+    /// When there are violations.
     pub fn assert_no_violations(&self) {
         let log = self.log();
         assert!(log.violations.is_empty(), "the client broke the protocol: {:#?}", log.violations);
@@ -129,7 +130,7 @@ impl Drop for Sink {
     }
 }
 
-/// Owns the sessions: they end with it.
+/// Owns the sessions: they end with this task.
 async fn accept(listener: TcpListener, shared: Arc<SinkShared>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, peer)) = listener.accept().await {

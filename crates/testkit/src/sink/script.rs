@@ -1,4 +1,4 @@
-//! How a sink is told to behave.
+//! The script of a sink: what it offers, and where it misbehaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 
 use crate::Leaf;
 
-/// What a sink offers, and where it departs from good behaviour. The default takes everything.
+/// What a sink offers, and where it misbehaves. The default accepts everything.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub(super) extensions: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Script {
     pub(super) lmtp: bool,
 }
 
-/// A point of the dialogue at which a sink can be told to do something.
+/// A point of the dialogue at which a script can do something else than usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SinkStep {
     /// The greeting.
@@ -39,8 +39,8 @@ pub enum SinkStep {
     Data,
     /// A BDAT that is not the last; its octets have been read.
     Chunk,
-    /// The end of the content, by dot or `BDAT … LAST`. In LMTP once for each recipient, whose address is
-    /// the line that rules are compared with.
+    /// The end of the content, by dot or `BDAT … LAST`. In LMTP it comes once for each recipient, whose address is the
+    /// line that rules are compared with.
     Message,
     /// RSET.
     Rset,
@@ -50,27 +50,27 @@ pub enum SinkStep {
     Vrfy,
     /// QUIT.
     Quit,
-    /// Anything else.
+    /// Any other command.
     Unknown,
 }
 
 /// What to do instead of the usual.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Say this, with CRLF between and after lines divided by "\n". A 2xx or 3xx lets the command take
-    /// effect, anything else does not.
+    /// Replies with this text; "\n" separates lines, which are sent with CRLF. A 2xx or 3xx lets the command take effect,
+    /// other codes do not.
     Reply(String),
-    /// Say this, then close.
+    /// Replies with this text, then closes.
     ReplyThenClose(String),
-    /// Close without a word.
+    /// Closes without a reply.
     Close,
-    /// At [`Step::Message`]: take the message for good, and close without a word. The client cannot know.
+    /// At [`SinkStep::Message`]: accepts the message, and closes without a reply. The client cannot know.
     AcceptThenClose,
-    /// Send these bytes and nothing else; the command takes no effect.
+    /// Sends these bytes and nothing else; the command has no effect.
     Raw(Vec<u8>),
-    /// Wait for [`super::Sink::release`], then do the usual.
+    /// Waits for [`super::Sink::release`], then does the usual.
     Hold,
-    /// Wait so long, then do the usual.
+    /// Waits this long, then does the usual.
     Delay(Duration),
 }
 
@@ -99,7 +99,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Takes everything.
+    /// A script that accepts everything.
     pub fn new() -> Self {
         Self::default()
     }
@@ -125,7 +125,7 @@ impl Script {
         self
     }
 
-    /// Speaks TLS from the first byte.
+    /// Uses TLS from the first byte, with this certificate.
     #[must_use]
     pub fn implicit_tls(mut self, leaf: &Leaf) -> Self {
         self.tls = Some(leaf.server_config());
@@ -133,21 +133,21 @@ impl Script {
         self
     }
 
-    /// Offers AUTH PLAIN LOGIN to this user, and takes no mail from others.
+    /// Offers AUTH PLAIN LOGIN to this user, and accepts no mail from others.
     #[must_use]
     pub fn login(mut self, user: &str, password: &str) -> Self {
         self.logins.push((user.to_owned(), password.to_owned()));
         self
     }
 
-    /// Speaks LMTP (RFC 2033): LHLO, and a final reply for each recipient.
+    /// Uses LMTP (RFC 2033): LHLO, and a final reply for each recipient.
     #[must_use]
     pub fn lmtp(mut self) -> Self {
         self.lmtp = true;
         self
     }
 
-    /// Does `act` each time `step` comes. Of several rules that apply, the one given first is followed.
+    /// Does `act` each time `step` comes. If several rules apply, the first one given is used.
     #[must_use]
     pub fn on(self, step: SinkStep, act: Act) -> Self {
         self.rule(step, None, None, act)
@@ -176,7 +176,7 @@ impl Script {
         self
     }
 
-    /// What to do now. Every rule that fits counts the occasion, whichever is followed.
+    /// The action to take now. Every rule that matches counts the occurrence, whichever is used.
     pub(super) fn act(&mut self, step: SinkStep, line: &str) -> Option<Act> {
         let due: Vec<&ScriptRule> = self.rules.iter_mut().filter_map(|rule| rule.due(step, line)).collect();
         due.first().map(|rule| rule.act.clone())

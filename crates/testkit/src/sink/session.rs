@@ -1,4 +1,4 @@
-//! One session of a sink: a plain loop over lines, with its own reading of RFC 5321.
+//! One session of a sink: a plain loop over lines, with its own implementation of RFC 5321.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::transaction::MailInProgress;
 use super::{Act, Script, SinkCommand, SinkLog, SinkShared, SinkStep};
 use crate::wire::Wire;
 
-/// Serves one connection to its end. I/O errors end it: that is what a client that breaks off looks like.
+/// Serves one connection to its end. I/O errors end it: they mean that the client has disconnected.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<SinkShared>) {
     let number = shared.begin();
     let _open = OpenSession(Arc::clone(&shared));
@@ -38,14 +38,14 @@ pub(super) struct SinkHello {
     pub(super) extended: bool,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum StepResult {
     Ahead,
     Refused,
 }
 
-/// The next thing to say, after the script has been asked.
+/// The next reply, after the script has been consulted.
 pub(super) enum SinkReply {
     Reply(String),
     ReplyThenClose(String),
@@ -92,7 +92,7 @@ impl SinkSession {
         }
     }
 
-    /// The next command line without its end. The end of the stream is an error here, which ends the session.
+    /// Reads the next command line, without its line end. The end of the stream is an error, which ends the session.
     async fn command(&mut self) -> io::Result<String> {
         let raw = self.wire.line().await?;
         if raw.is_empty() {
@@ -112,8 +112,8 @@ impl SinkSession {
         Ok(line)
     }
 
-    /// RFC 2920 section 3.1: no command before the reply to the last one unless PIPELINING is offered, and
-    /// even then nothing behind these verbs.
+    /// RFC 2920 section 3.1: no command may come before the reply to the last one unless PIPELINING is offered, and
+    /// even then nothing may follow these verbs.
     fn check_pipelining(&mut self, line: &str) {
         if self.wire.ahead() == 0 || starts(line, "BDAT") {
             return;
@@ -146,7 +146,7 @@ impl SinkSession {
         Ok(())
     }
 
-    /// The reply to EHLO, its lines divided by "\n" and not yet numbered: `say` does that.
+    /// The reply to EHLO. Its lines are separated by "\n" and not yet numbered: `say` does that.
     fn greeting(&self) -> String {
         let mut lines = vec!["sink.example".to_owned()];
         self.script(|script| {
@@ -174,7 +174,7 @@ impl SinkSession {
         self.handshake().await
     }
 
-    /// RFC 3207 section 4.2: what was said before the handshake is forgotten.
+    /// RFC 3207 section 4.2: the state from before the handshake is discarded.
     async fn handshake(self) -> io::Result<Self> {
         let config = self.script(|script| script.tls.clone()).ok_or(io::ErrorKind::Unsupported)?;
         let (stream, _early) = self.wire.into_parts();
@@ -202,7 +202,7 @@ impl SinkSession {
         Ok(())
     }
 
-    /// RFC 4616: authorization id, user and password, divided by NUL.
+    /// RFC 4616: authorization id, user and password, separated by NUL.
     async fn auth_plain(&mut self, initial: &str) -> io::Result<Option<String>> {
         let response = if initial.is_empty() { self.challenge("334 ").await? } else { initial.to_owned() };
         let decoded = BASE64.decode(response).unwrap_or_default();
@@ -230,7 +230,7 @@ impl SinkSession {
         self.script(|script| script.logins.contains(&login)).then_some(login.0)
     }
 
-    /// Says the usual, unless the script has something else at this point.
+    /// Sends the usual reply, unless the script has something else at this point.
     pub(super) async fn step(&mut self, step: SinkStep, line: &str, usual: &str) -> io::Result<StepResult> {
         let say = self.ask_script(step, line, usual).await;
         self.say(say).await
@@ -274,7 +274,7 @@ impl SinkSession {
         Ok(if accepts { StepResult::Ahead } else { StepResult::Refused })
     }
 
-    /// A refusal of the sink's own, which no script can change: the client was wrong.
+    /// A refusal by the sink itself, which no script can change: the client was wrong.
     pub(super) async fn refuse(&mut self, text: &str) -> io::Result<()> {
         self.say(SinkReply::Reply(text.to_owned())).await.map(drop)
     }

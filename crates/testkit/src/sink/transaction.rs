@@ -106,7 +106,8 @@ impl SinkSession {
         self.finish().await
     }
 
-    /// RFC 5321 section 4.5.2. Only CRLF, dot, CRLF ends it; a line with a bare LF is kept, and noted.
+    /// RFC 5321 section 4.5.2. Only CRLF, dot, CRLF ends it; a line with a bare LF is kept, and recorded as a
+    /// violation.
     async fn content(&mut self) -> io::Result<Vec<u8>> {
         let mut message = Vec::new();
         let mut at_line_start = true;
@@ -177,7 +178,7 @@ impl SinkSession {
         Ok(())
     }
 
-    /// Written down before the reply is sent: a test that has seen the reply must find the message here.
+    /// Recorded before the reply is sent: a test that has seen the reply must find the message here.
     fn record(&self, mail: MailInProgress, says: &[SinkReply]) {
         let hello = self.hello.as_ref();
         let replies: Vec<&str> = says.iter().map(SinkReply::text).collect();
@@ -207,7 +208,7 @@ impl SinkSession {
     }
 }
 
-/// Parameters and the extensions that bring them: RFC 1870, 6152, 6531, 3461, 4954, 8689.
+/// The parameters of MAIL and the extensions that define them: RFC 1870, 6152, 6531, 3461, 4954, 8689.
 const MAIL_PARAMS: [(&str, &str); 7] = [
     ("SIZE", "SIZE"),
     ("BODY", "8BITMIME"),
@@ -219,7 +220,7 @@ const MAIL_PARAMS: [(&str, &str); 7] = [
 ];
 const RCPT_PARAMS: [(&str, &str); 2] = [("NOTIFY", "DSN"), ("ORCPT", "DSN")];
 
-/// The end of the path: the first bracket outside of a quoted local part.
+/// The end of the path: the first bracket outside a quoted local part.
 fn closing_bracket(text: &str) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in text.bytes().enumerate() {

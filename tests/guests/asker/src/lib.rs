@@ -1,4 +1,4 @@
-//! Asks for the client's names, and imports no other service.
+//! A guest that looks up the client's names, and imports no other service.
 
 use pintle_plugin_sdk::prelude::*;
 

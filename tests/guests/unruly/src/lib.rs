@@ -1,7 +1,8 @@
-//! A plugin that does what a test tells it to: loops, traps, eats memory, sleeps, answers nonsense, edits everything.
+//! A plugin that does what a test tells it to: loops, traps, exhausts memory, sleeps, returns nonsense, edits
+//! everything.
 //!
-//! Its settings name an act for each hook. The act `by-recipient` is the recipient's local part, so that one plugin can
-//! behave and misbehave at the same time.
+//! Its settings name an action for each hook. The action `by-recipient` is the recipient's local part, so that one
+//! plugin can behave and misbehave at the same time.
 
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ impl Unruly {
     }
 }
 
-/// One thing to do.
+/// An action.
 fn act(what: &str) -> Result<Verdict, HostError> {
     match what {
         "accept" => return Ok(Verdict::Accept),
@@ -205,7 +206,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
     Ok(Verdict::Next)
 }
 
-/// Takes all recipients away, and puts another in their place, or nobody.
+/// Removes all recipients, and adds another one or none.
 fn replace_all(by_another: bool) -> Result<(), HostError> {
     for rcpt in transaction::recipients() {
         transaction::remove_recipient(rcpt.id)?;
@@ -216,7 +217,7 @@ fn replace_all(by_another: bool) -> Result<(), HostError> {
     Ok(())
 }
 
-/// What the gateway tells of itself, as a fact.
+/// Stores what the gateway says about itself, as a fact.
 fn tell_gateway() -> Result<(), HostError> {
     let local =
         ["ours.example", "A.OURS.example", "a.below.example", "foreign.example"].map(gateway::is_local);
@@ -225,7 +226,7 @@ fn tell_gateway() -> Result<(), HostError> {
     session::set_fact("gateway", &told)
 }
 
-/// Writes down who sent the message.
+/// Stores who sent the message.
 fn sender() -> Result<(), HostError> {
     let (spf, dkim) = (sender_auth::spf()?, sender_auth::dkim()?);
     let (dmarc, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);
@@ -256,7 +257,7 @@ fn eat() {
     }
 }
 
-/// Takes timers of the host's, without end, and gives none back.
+/// Takes timers from the host, without end, and returns none.
 fn hoard() {
     for n in 1.. {
         std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX));
@@ -272,7 +273,7 @@ fn count_in_note() -> Result<(), HostError> {
     session::set_fact("count", &(before + 1).to_string())
 }
 
-/// The first try of a client and recipient is deferred; listed clients are refused.
+/// Defers the first attempt of each client and recipient, and refuses listed clients.
 fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
     let client = session::info().client;
     let zones = ["list.example".to_owned(), "dead.example".to_owned()];
@@ -289,7 +290,7 @@ fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
     Ok(if tries == 1 { defer("4.7.1", "come again") } else { Verdict::Next })
 }
 
-/// Every edit of the message stage, each read back where the contract says that it can be.
+/// Makes every edit of the message stage, and reads each back where the contract allows that.
 fn edit_all() -> Result<Verdict, HostError> {
     edit_header_and_body()?;
     transaction::rewrite_sender("")?;
@@ -315,7 +316,7 @@ fn edit_all() -> Result<Verdict, HostError> {
     Ok(Verdict::Accept)
 }
 
-/// Speaks of a mail by a header field: in the gateway's name or another's, in a new field or the first that is there.
+/// Reports about a mail in a header field: in the gateway's name or another's, in a new field or the first one.
 fn say(how: &str) -> Result<(), HostError> {
     let us = gateway::info().hostname.to_uppercase();
     let who = if how == "quote" { "elsewhere.example" } else { &us };
@@ -326,7 +327,7 @@ fn say(how: &str) -> Result<(), HostError> {
     }])
 }
 
-/// Gives all fields of the message another name.
+/// Renames all fields of the message.
 fn rename_all(name: &str) -> Result<(), HostError> {
     let fields = message::headers()?;
     let rename = |field: &message::Field| HeaderEdit::Rename((field.index, name.to_owned()));
@@ -352,8 +353,9 @@ fn edit_header_and_body() -> Result<(), HostError> {
     message::write_body(&[Piece::Copy((0, size)), Piece::Bytes(b"-- \nfooter".to_vec())])
 }
 
-/// Writes each field of the message below the others, and tells how many the gateway took, and with which of them it was of
-/// another opinion than the kit. In the message `_` stands for a blank and `~` for a tab, so that they can end a value.
+/// Adds each field of the message again below the others, and reports how many the gateway accepted, and for which of
+/// them it disagreed with the SDK. In the message `_` stands for a blank and `~` for a tab, so that they can end a
+/// value.
 fn write() -> Result<Verdict, HostError> {
     let (mut taken, mut other) = (0, Vec::new());
     for field in message::headers()? {
@@ -371,7 +373,7 @@ fn write() -> Result<Verdict, HostError> {
     Ok(Verdict::Next)
 }
 
-/// Tells how many parts there are, and what is wrong with the tree.
+/// Reports the number of parts, and what is wrong with the tree.
 fn tell_parts() -> Result<Verdict, HostError> {
     transaction::set_fact("parts", &message::parts()?.len().to_string())?;
     let found = message::tree_flaws()?;
@@ -379,7 +381,7 @@ fn tell_parts() -> Result<Verdict, HostError> {
     Ok(Verdict::Next)
 }
 
-/// Has the host work, again and again, until it is refused; what it was refused with is told and not obeyed.
+/// Makes the host work, again and again, until it is refused; the error is reported and ignored.
 fn work(what: &str) -> Result<Verdict, HostError> {
     let key = |n: u32| n.to_string();
     let result = |n| transaction::add_auth_result("x", "pass", Some(&key(n)), &[]);
@@ -404,7 +406,7 @@ fn work(what: &str) -> Result<Verdict, HostError> {
     Ok(Verdict::Accept)
 }
 
-/// Tells what it sees of the message in facts.
+/// Reports what it sees of the message in facts.
 fn look() -> Result<Verdict, HostError> {
     let body = message::body(1 << 20)?;
     let found = message::find_in_body(b"HELLO", true, 10)?;

@@ -1,5 +1,5 @@
-//! A disk that fails or is full for a while, and what the committer makes of it: nothing is lost, nobody waits for nothing,
-//! and it goes on by itself.
+//! A disk that fails or is full for a while, and the recovery of the index: nothing is lost, no caller waits in vain,
+//! and the spool recovers by itself.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use super::*;
 use crate::SpoolFuture;
 use crate::fault::{CrashPoint, InjectedFault};
 
-/// Long enough for what takes a moment, and far below the patience of a client.
+/// Long enough for short waits, and far below the timeout of a client.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Waits until the spool is well.
+/// Waits until the spool accepts mail again.
 async fn well(spool: &Embedded) {
     let until = Instant::now() + SOON;
     while spool.health() != Health::Accepting {
@@ -33,7 +33,7 @@ fn log_octets(store: &FolderStore) -> Vec<u8> {
     names.iter().flat_map(|name| fs::read(store.folder.join("segments").join(name)).unwrap()).collect()
 }
 
-/// What stands in the way of a new index, and of an old one.
+/// What keeps a new index, and an old one, from being written.
 struct Obstacle {
     unreferenced: PathBuf,
     away: PathBuf,
@@ -56,7 +56,8 @@ impl Obstacle {
     }
 }
 
-/// The index does not take a batch, cannot be brought up, and cannot be made anew: what is in the log counts all the same.
+/// The index fails to store the batch, cannot be brought up, and cannot be rebuilt: what is in the log counts all the
+/// same.
 #[tokio::test]
 async fn an_index_that_cannot_be_written_breaks_nothing_and_is_tried_again() {
     let mut store = FolderStore::new();
@@ -68,7 +69,7 @@ async fn an_index_that_cannot_be_written_breaks_nothing_and_is_tried_again() {
     two.commit(&*spool).await.unwrap();
     assert!(!matches!(spool.health(), Health::Broken(_) | Health::Accepting), "{:?}", spool.health());
     assert_eq!(spool.begin().err().unwrap().reply().code, 451);
-    // Nobody is told that there is no such message.
+    // No caller is told that there is no such message.
     assert!(matches!(spool.load(two.id()).await, Err(SpoolError::Store(_))));
     obstacle.clear();
     well(&spool).await;
@@ -139,7 +140,8 @@ async fn some_errors_of_the_index_one_after_the_other_cost_nothing() {
     }
 }
 
-/// Whatever fails for long: what is durable is answered, nothing more goes into the log, and it is not tried without a pause.
+/// While something keeps failing, durable operations are answered, nothing more goes into the log, and retries have a
+/// back-off.
 #[tokio::test]
 async fn an_index_that_fails_for_long_is_waited_for() {
     for (fault, code) in [(InjectedFault::Io, 451), (InjectedFault::NoSpace, 452)] {
@@ -228,7 +230,7 @@ async fn closing_waits_for_no_index() {
     }
 }
 
-/// The room that an outcome needs comes from the ballast and from nowhere else.
+/// The space that an outcome needs comes from the reserve file alone.
 #[tokio::test]
 async fn what_is_given_up_on_a_full_disk_is_room_for_outcomes() {
     let store = FolderStore::new();
@@ -241,7 +243,7 @@ async fn what_is_given_up_on_a_full_disk_is_room_for_outcomes() {
     let (ballast, begun) = (store.folder.join("ballast"), samples[3].message(&spool).await.unwrap());
     let size = fs::metadata(&ballast).unwrap().len();
     assert_eq!(size, 512 * 1024);
-    // Half of the ballast would be enough; without it there is less than nothing.
+    // Half of the reserve file would be enough. Without it the quota is exceeded already.
     store.faults.quota(store.folder.clone(), octets(&store.folder) - size / 2);
     assert_eq!(spool.health(), Health::Full);
     assert!(spool.settle(samples[0].all_done()).await.unwrap().removed);
@@ -254,7 +256,7 @@ async fn what_is_given_up_on_a_full_disk_is_room_for_outcomes() {
     store.faults.quota(store.folder.clone(), u64::MAX);
     assert_eq!(spool.health(), Health::Accepting);
     spool.commit(begun).await.unwrap();
-    // The next batch comes after what follows the last one.
+    // The next batch comes after the housekeeping of the last one.
     spool.release(samples[2].id(), LATER, Guard::Any).await.unwrap();
     assert_eq!(fs::metadata(&ballast).unwrap().len(), size);
     assert_eq!(spool.load(samples[1].id()).await.unwrap().recipients[0].status, deferred(1));
@@ -266,7 +268,7 @@ fn octets(folder: &Path) -> u64 {
     files.map(|path| if path.is_dir() { octets(&path) } else { fs::metadata(path).unwrap().len() }).sum()
 }
 
-/// A spool in which the mover has work, with nobody to do it but the test.
+/// A spool in which the compactor has work, and no thread but the test's.
 async fn thinned() -> (FolderStore, Embedded, Box<Committer>, Vec<Sample>) {
     let mut store = FolderStore::new();
     let spool = store.engine();
@@ -291,15 +293,15 @@ fn staged(message: NewMessage) -> StagedMessage {
     StagedMessage::new(message).unwrap()
 }
 
-/// Nobody waits for the mover, so nobody is refused for it.
+/// No caller waits for compaction, so no caller is refused for it.
 #[tokio::test]
-async fn a_straggler_that_cannot_be_moved_costs_nobody_else() {
+async fn a_message_that_compaction_cannot_move_costs_no_other() {
     for fault in [InjectedFault::Io, InjectedFault::NoSpace] {
         let (store, engine, mut committer, samples) = thinned().await;
         let late = Sample::small(500);
         let (answer, committed) = oneshot::channel();
         let (other, settled) = oneshot::channel();
-        let mine = Operation::Commit(vec![staged(late.message(&engine).await.unwrap())], answer);
+        let mine = Operation::Commit(staged(late.message(&engine).await.unwrap()), answer);
         store.faults.arm(CrashPoint::Moved, fault);
         let last = StagedSettlement::new(samples[119].all_done()).unwrap();
         committer.turn(vec![mine, Operation::Settle(last, other)]);
@@ -321,7 +323,7 @@ async fn a_straggler_that_cannot_be_moved_costs_nobody_else() {
     }
 }
 
-/// The design in one number: whatever a batch holds, one sync of the log makes it durable.
+/// The design in one number: one sync of the log makes a batch durable, whatever it holds.
 #[tokio::test]
 async fn a_batch_costs_one_sync() {
     let store = FolderStore::new();
@@ -337,7 +339,7 @@ async fn a_batch_costs_one_sync() {
         committer.turn(batch);
         store.faults.syncs() - before
     };
-    let commit = |message| Operation::Commit(vec![staged(message)], oneshot::channel().0);
+    let commit = |message| Operation::Commit(staged(message), oneshot::channel().0);
     let commits = messages.into_iter().map(commit);
     assert_eq!(syncs(&mut committer, commits.collect()), 1);
     let with_bounce = Settlement { children: vec![bounce], ..samples[0].all_done() };
@@ -347,7 +349,7 @@ async fn a_batch_costs_one_sync() {
     let hold = Amendment::Hold(Hold::Operator("look".to_owned()));
     batch.push(Operation::Amend(samples[10].id(), hold, Guard::Any, oneshot::channel().0));
     assert_eq!(syncs(&mut committer, batch), 1);
-    // What comes to nothing needs none.
+    // An operation without a record needs none.
     assert_eq!(syncs(&mut committer, vec![settle(&samples[0])]), 0);
     assert_eq!(engine.totals().await.unwrap().messages, 4);
 }

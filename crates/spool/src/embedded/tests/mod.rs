@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 use pintle_mail::{Body, BodyFuture, Bytes};
 use tempfile::TempDir;
 
-mod adverse;
+mod damage;
+mod downgrade;
 mod index_recovery;
-mod later;
-mod looked;
-mod lost;
+mod inspection;
 mod model;
+mod tampering;
 
 use super::*;
 use crate::Content;
@@ -22,7 +22,7 @@ use crate::conformance::messages::{LATER, NOW, Sample, deferred, delivered, in_q
 use crate::conformance::{self, Store, Subject};
 use crate::fault::InjectedFault;
 
-/// Small enough that tests fill several.
+/// Octets of a segment: small enough that tests fill several.
 const SEGMENT: u64 = 256 * 1024;
 
 struct EmbeddedSubject;
@@ -70,7 +70,7 @@ impl FolderStore {
         Arc::new(Embedded::open_with(&self.config(), &self.faults).unwrap())
     }
 
-    /// One octet of a file is changed behind the engine's back.
+    /// Changes one octet of a file while the engine does not see it.
     fn corrupt(&self, path: &str, find: &[u8]) {
         let path = self.folder.join(path);
         let mut octets = fs::read(&path).unwrap();
@@ -107,14 +107,14 @@ impl Store for FolderStore {
         litter.extend(names(&self.folder.join("bodies")).into_iter().filter(|name| !bodies.contains(name)));
         let mut logs = names(&self.folder.join("segments"));
         logs.sort();
-        // The newest is the one that is being written to, or was made in advance beside it.
+        // The newest segment is being written to, or was made in advance beside it.
         logs.truncate(logs.len().saturating_sub(2));
         litter.extend(logs.into_iter().filter(|name| !segments.contains(name)));
         litter
     }
 }
 
-/// What has been set aside.
+/// The names of the files in `damaged/`.
 fn kept(store: &FolderStore) -> Vec<String> {
     let mut names = names(&store.folder.join("damaged"));
     names.sort();
@@ -126,7 +126,7 @@ fn names(folder: &Path) -> Vec<String> {
     files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Copies a spool folder as a crash would leave it: from the given offsets on, files hold nothing.
+/// Copies a spool folder as a crash would leave it: from the given offsets on, files have only zeros.
 fn copy(from: &Path, to: &Path, unsynced: &HashMap<PathBuf, u64>) {
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
@@ -135,7 +135,7 @@ fn copy(from: &Path, to: &Path, unsynced: &HashMap<PathBuf, u64>) {
         match unsynced.get(&path) {
             _ if path.is_dir() => copy(&path, &target, unsynced),
             _ if path.extension().is_some_and(|extension| extension == "db-shm") => {}
-            // Not even the name of a file that was never synced is sure to be there.
+            // Even the name of a file that was never synced may be gone.
             Some(_) if path.extension().is_some_and(|extension| extension == "body") => {}
             unsynced => {
                 let mut octets = fs::read(&path).unwrap();
@@ -195,7 +195,7 @@ async fn a_disk_below_its_reserve_is_full_before_the_data() {
     let spool = Embedded::open(&config).unwrap();
     assert!(matches!(spool.begin(), Err(SpoolError::Full)));
     assert_eq!(spool.health(), Health::Full);
-    // What is on its way out has the reserve.
+    // Bounces may use the reserve.
     let bounce = NewMessage {
         id: Sample::small(1).id(),
         head: Sample::small(1).head(),
@@ -206,7 +206,7 @@ async fn a_disk_below_its_reserve_is_full_before_the_data() {
     spool.close().await.unwrap();
 }
 
-/// Taken all the same, it would be a message without its body.
+/// Accepted, it would be a message without its body.
 #[tokio::test]
 async fn a_body_that_another_engine_has_staged_is_refused() {
     struct Elsewhere;
@@ -234,14 +234,14 @@ async fn a_body_that_another_engine_has_staged_is_refused() {
     let settlement = Settlement { children: vec![child()], ..parent.all_done() };
     assert!(matches!(spool.settle(settlement).await, Err(SpoolError::Store(_))));
     parent.assert_same(&spool.load(parent.id()).await.unwrap()).await;
-    // What an engine without files has taken in is in memory, and fits every engine.
+    // An engine without files stages bodies in memory, and every engine takes those.
     let message = sample.message(&crate::Memory::new()).await.unwrap();
     spool.commit(message).await.unwrap();
     sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
     spool.close().await.unwrap();
 }
 
-/// What makes room must not need room: the last of it is given up.
+/// Operations that make room must not need room: the reserve file is deleted for them.
 #[tokio::test]
 async fn outcomes_are_written_down_on_a_full_disk() {
     let store = FolderStore::new();
@@ -259,7 +259,7 @@ async fn outcomes_are_written_down_on_a_full_disk() {
     spool.close().await.unwrap();
 }
 
-/// There is work for the mover when the spool breaks: nobody may go round and round with it.
+/// The compactor has work when the spool breaks: the committer must not spin on it.
 #[tokio::test]
 async fn a_broken_spool_stands_still() {
     let mut store = FolderStore::new();
@@ -327,7 +327,7 @@ async fn a_damaged_record_is_set_aside_and_the_rest_is_served() {
             "{part}"
         );
         good.assert_same(&spool.load(good.id()).await.unwrap()).await;
-        // The good one's settlement comes after the setting aside, in the one queue there is.
+        // The intact message is settled after the other was set aside, since there is one inbox.
         spool.settle(good.all_done()).await.unwrap();
         assert!(spool.claim(None, 10).await.unwrap().is_empty());
         assert_eq!(spool.totals().await.unwrap().damaged, 1);
@@ -390,7 +390,7 @@ async fn a_damaged_large_body_is_set_aside_when_it_is_read() {
     assert_eq!(spool.totals().await.unwrap().damaged, 1);
     spool.close().await.unwrap();
     drop(spool);
-    // The evidence outlives the next start.
+    // The evidence survives the next start.
     store.engine().close().await.unwrap();
     let id = bad.id();
     assert_eq!(kept(&store), [format!("{id}.body"), format!("{id}.record"), format!("{id}.txt")]);
@@ -398,7 +398,7 @@ async fn a_damaged_large_body_is_set_aside_when_it_is_read() {
 }
 
 #[tokio::test]
-async fn stragglers_are_moved_and_segments_given_back() {
+async fn compaction_moves_messages_and_frees_segments() {
     let mut store = FolderStore::new();
     let spool = store.engine();
     let samples: Vec<Sample> = (0..200).map(Sample::small).collect();
@@ -410,7 +410,7 @@ async fn stragglers_are_moved_and_segments_given_back() {
     for sample in go {
         spool.settle(sample.all_done()).await.unwrap();
     }
-    // Each operation lets the mover take a step.
+    // Each operation lets the compactor take a step.
     for _ in 0..200 {
         spool.release(stay[0].id(), LATER, Guard::Any).await.unwrap();
     }
@@ -436,7 +436,7 @@ async fn when_all_is_delivered_nothing_is_left() {
     let mut messages = Vec::new();
     for sample in &samples {
         messages.push(sample.message(&*spool).await.unwrap());
-        // Refused in the midst of a batch, whose other records must still be counted where they lie.
+        // Refused within a batch whose other records must still be counted where they are.
         messages.push(samples[0].message(&*spool).await.unwrap());
     }
     let commits: Vec<_> = messages.into_iter().map(|message| spool.commit(message)).collect();
@@ -452,10 +452,10 @@ async fn when_all_is_delivered_nothing_is_left() {
             assert_eq!(settled.await.unwrap().removed, recipient == 2);
         }
     }
-    // An answer is given before the batch's segments are; the next batch comes after both.
+    // The answer comes before the housekeeping of its batch. The next batch comes after both.
     assert!(spool.release(samples[0].id(), LATER, Guard::Any).await.is_err());
     assert_eq!(spool.totals().await.unwrap(), Totals::default());
-    // The one that is written to, and the next.
+    // The segment that is written to, and the next one.
     assert!(names(&store.folder.join("segments")).len() <= 2);
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     let rows = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM recipient)";

@@ -1,11 +1,11 @@
-//! The engine beside a model of it, under random work: whatever is done to the index in between, both say the same.
+//! Random operations on the engine and on a model of it: whatever is done to the index in between, both agree.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::{Disposition, Entry, Memory, Pending, Status};
 
-/// A reproducible source of choices.
+/// A reproducible source of random choices.
 struct Dice(u64);
 
 impl Dice {
@@ -15,15 +15,15 @@ impl Dice {
     }
 }
 
-/// What is done to the folder between two runs.
+/// The damage to the index between two runs.
 #[derive(Debug, Clone, Copy)]
-enum Harm {
+enum IndexDamage {
     Nothing,
     IndexGone,
     OldIndex,
 }
 
-struct Play {
+struct ModelRun {
     dice: Dice,
     store: FolderStore,
     spool: Option<Embedded>,
@@ -33,10 +33,10 @@ struct Play {
     old_index: Option<Vec<u8>>,
 }
 
-impl Play {
+impl ModelRun {
     fn new(seed: u64) -> Self {
         let store = FolderStore::new();
-        let mut play = Self {
+        let mut run = Self {
             dice: Dice(seed),
             store,
             spool: None,
@@ -45,8 +45,8 @@ impl Play {
             next: 1,
             old_index: None,
         };
-        play.open();
-        play
+        run.open();
+        run
     }
 
     fn open(&mut self) {
@@ -149,16 +149,16 @@ impl Play {
         }
     }
 
-    /// Ends the engine, harms the index, and begins anew.
-    async fn restart(&mut self, harm: Harm) {
+    /// Closes the engine, damages the index, and opens it again.
+    async fn restart(&mut self, damage: IndexDamage) {
         let spool = self.spool.take().unwrap();
         spool.close().await.unwrap();
         drop(spool);
         let path = self.store.folder.join("envelopes.db");
         let now = fs::read(&path).unwrap();
-        match (harm, &self.old_index) {
-            (Harm::IndexGone, _) => fs::remove_file(&path).unwrap(),
-            (Harm::OldIndex, Some(old)) => fs::write(&path, old).unwrap(),
+        match (damage, &self.old_index) {
+            (IndexDamage::IndexGone, _) => fs::remove_file(&path).unwrap(),
+            (IndexDamage::OldIndex, Some(old)) => fs::write(&path, old).unwrap(),
             _ => {}
         }
         if self.dice.roll(3) == 0 {
@@ -188,36 +188,36 @@ impl Play {
     }
 }
 
-async fn play(seed: u64) {
-    let mut play = Play::new(seed);
+async fn run(seed: u64) {
+    let mut run = ModelRun::new(seed);
     for _ in 0..6 {
         for _ in 0..40 {
-            play.step().await;
+            run.step().await;
         }
-        play.compare().await;
-        let harm = match play.dice.roll(4) {
-            0 => Harm::Nothing,
-            1 => Harm::OldIndex,
-            _ => Harm::IndexGone,
+        run.compare().await;
+        let damage = match run.dice.roll(4) {
+            0 => IndexDamage::Nothing,
+            1 => IndexDamage::OldIndex,
+            _ => IndexDamage::IndexGone,
         };
-        play.restart(harm).await;
-        play.compare().await;
+        run.restart(damage).await;
+        run.compare().await;
     }
-    // Whatever came before: once all is done, hardly anything is left.
-    for sample in std::mem::take(&mut play.known) {
-        play.spool().settle(sample.all_done()).await.unwrap();
+    // Once all is done, hardly anything is left on disk.
+    for sample in std::mem::take(&mut run.known) {
+        run.spool().settle(sample.all_done()).await.unwrap();
     }
     for _ in 0..3 {
-        assert!(play.spool().release(Sample::small(1).id(), LATER, Guard::Any).await.is_err());
-        play.restart(Harm::Nothing).await;
+        assert!(run.spool().release(Sample::small(1).id(), LATER, Guard::Any).await.is_err());
+        run.restart(IndexDamage::Nothing).await;
     }
-    let left = names(&play.store.folder.join("segments"));
+    let left = names(&run.store.folder.join("segments"));
     assert!(left.len() <= 4, "seed {seed}: {left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_becomes_of_the_index_it_says_what_a_model_says() {
     for seed in 1..=25 {
-        tokio::spawn(play(seed)).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        tokio::spawn(run(seed)).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }

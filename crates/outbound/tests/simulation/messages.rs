@@ -1,4 +1,4 @@
-//! What clients send in a run. Each address occurs once, so that a next hop can tell messages apart by it.
+//! The messages that clients send in a run. Each address occurs once, so that a next hop can tell messages apart by it.
 
 use bytes::Bytes;
 use pintle_mail::{
@@ -7,12 +7,12 @@ use pintle_mail::{
 };
 use pintle_spool::{Entry, Hold, Quarantine};
 
-use crate::ledger::{Letter, Moment};
+use crate::ledger::{Moment, SimMessage};
 use crate::random::Random;
 use crate::world::DOMAINS;
 
 /// A message of this number.
-pub fn drawn(random: &mut Random, number: u32, id: QueueId, now: UnixTime) -> Letter {
+pub fn drawn(random: &mut Random, number: u32, id: QueueId, now: UnixTime) -> SimMessage {
     let sender = match random.below(6) {
         0 => ReversePath::Null,
         _ => ReversePath::Address(address(&format!("s{number}@home.example"))),
@@ -37,7 +37,7 @@ pub fn drawn(random: &mut Random, number: u32, id: QueueId, now: UnixTime) -> Le
         needs_smtputf8: false,
         context: Bytes::new(),
     };
-    Letter { id, text: text(random, number), entry, at: Moment::default() }
+    SimMessage { id, text: text(random, number), entry, at: Moment::default() }
 }
 
 /// Where the header block ends.

@@ -1,5 +1,5 @@
-//! What the runner reads from the spool beside its work, page by page, while deliveries go on: what is pending, at the
-//! start and when routes have changed; what lies in quarantines, when their time is reckoned anew.
+//! Reading the spool for the runner, page by page, while deliveries go on: all pending messages (recovery) at the start and
+//! when routes have changed, and quarantined ones when their retention is computed anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use pintle_mail::QueueId;
 use pintle_spool::{Filter, Page, SpoolError, Stored, Summary, Waiting};
 use tokio::sync::mpsc;
 
-use crate::runner::Finished;
-use crate::shared::OutboundShared;
+use crate::finished::Finished;
+use crate::parts::OutboundShared;
 
-/// Messages asked for at once.
+/// Messages read at once.
 const PAGE: usize = 1_000;
-/// How long to wait before a spool that could not be read is asked again.
-const RECOVER_AGAIN: Duration = Duration::from_secs(10);
-/// The same where it is putting its index in order; the question itself waits until that is done.
-const RECOVER_SOON: Duration = Duration::from_millis(100);
+/// How long to wait before a spool that could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(10);
+/// The first wait while the spool rebuilds its index; each further one is twice as long.
+const READ_SOON: Duration = Duration::from_millis(100);
 
-/// Reads what is pending, page by page, while deliveries have begun already. A spool that cannot be read is asked again:
-/// what lies in it was promised.
-pub(crate) async fn recover(
+/// Reads all pending messages, page by page, while deliveries have begun already. A spool that cannot be read is read again,
+/// since its mail was accepted.
+pub(crate) async fn read_pending(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
 ) -> Option<Finished> {
-    let (mut after, mut soon) = (None, RECOVER_SOON);
+    let (mut after, mut soon) = (None, READ_SOON);
     loop {
         match shared.spool.claim(after, PAGE).await {
             Ok(page) if page.is_empty() => return None,
@@ -35,22 +35,22 @@ pub(crate) async fn recover(
             }
             Err(SpoolError::Closed) => return None,
             Err(SpoolError::Unavailable(what)) => {
-                tracing::warn!(%what, "the spool is unavailable for now; pending messages are read again");
+                tracing::warn!(%what, "the spool is unavailable for now; pending mail will be read again");
                 shared.clock.sleep(soon).await;
                 // It may not be in order the next time either.
-                soon = (soon * 2).min(RECOVER_AGAIN);
+                soon = (soon * 2).min(READ_AGAIN);
             }
             Err(error) => {
-                tracing::error!(%error, "cannot read what is pending in the spool; trying again");
-                shared.clock.sleep(RECOVER_AGAIN).await;
+                tracing::error!(%error, "cannot read the pending mail in the spool; trying again");
+                shared.clock.sleep(READ_AGAIN).await;
             }
         }
     }
 }
 
-/// Reads what lies in quarantines, so that each message's time is reckoned anew. What cannot be read now is looked at
-/// when its old time has come.
-pub(crate) async fn quarantined(
+/// Reads quarantined messages, so that the retention of each is computed anew. One that cannot be read now is looked at when
+/// its old retention is over.
+pub(crate) async fn read_quarantined(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
 ) -> Option<Finished> {
@@ -60,18 +60,18 @@ pub(crate) async fn quarantined(
         let listing = match shared.spool.list(filter.clone(), page).await {
             Ok(listing) => listing,
             Err(error) => {
-                tracing::warn!(%error, "cannot read what lies in quarantines");
+                tracing::warn!(%error, "cannot read the mail in quarantines");
                 return None;
             }
         };
-        // Their jobs are known, so nobody asks for recipients.
+        // Their jobs are known, so their recipients are not needed.
         pages.send(listing.messages.iter().map(Summary::waiting).collect()).await.ok()?;
         page.after = Some(listing.next?);
     }
 }
 
-/// Reads one message, so that what remains of it goes by the routes of now. One that is gone by then needs none.
-pub(crate) async fn look_again(
+/// Reads one message again, so that its remaining recipients go by the present routes. One that is gone needs none.
+pub(crate) async fn read_again(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
     id: QueueId,
@@ -86,7 +86,7 @@ pub(crate) async fn look_again(
     None
 }
 
-/// What the queue wants to know of a message.
+/// What the queue needs to know of a message.
 pub(crate) fn waiting_of(stored: &Stored) -> Waiting {
     let size = stored.head.len() as u64 + stored.body.size();
     Waiting::new(stored.id, &stored.entry, size, &stored.recipients)

@@ -56,7 +56,7 @@ async fn what_is_damaged_is_named_and_a_repair_sets_it_aside() {
     let places: Vec<String> = found.problems.iter().map(|problem| problem.place.clone()).collect();
     assert_eq!(places, [samples[0].id().to_string(), samples[2].id().to_string()]);
     assert!(found.problems.iter().all(|problem| problem.costs_mail));
-    // A look changes nothing.
+    // An inspection changes nothing.
     assert_eq!(look(&store), found);
 
     let done = repair(&store.config(), &mut |_, _| ()).await.unwrap();

@@ -1,9 +1,9 @@
-//! What is lost or damaged beside whole rest: the index, or parts of the log.
+//! Lost or damaged parts beside intact ones: the index, or parts of the log.
 
 use super::*;
 use crate::{Change, Disposition, Guard, Pending, Settlement, Status};
 
-/// The states that a message can be in, for which more than its record is needed.
+/// Messages in those states for which more than their record is needed.
 struct SampleMix {
     fresh: Sample,
     deferred: Sample,
@@ -16,7 +16,7 @@ struct SampleMix {
 }
 
 impl SampleMix {
-    /// A spool that has them, and is closed.
+    /// A closed spool that has them.
     async fn filled() -> (FolderStore, Self) {
         let mut store = FolderStore::new();
         let spool = store.engine();
@@ -81,7 +81,7 @@ pub(super) fn remove_index(store: &FolderStore) {
 }
 
 #[tokio::test]
-async fn a_missing_empty_or_foreign_database_is_made_anew_from_the_log() {
+async fn a_missing_empty_or_foreign_database_is_rebuilt_from_the_log() {
     let mut other = FolderStore::new();
     other.engine().close().await.unwrap();
     let foreign = fs::read(other.folder.join("envelopes.db")).unwrap();
@@ -95,7 +95,7 @@ async fn a_missing_empty_or_foreign_database_is_made_anew_from_the_log() {
             "no database" => fs::write(path, vec![7; 10_000]).unwrap(),
             _ => {}
         }
-        // Again and again: whoever restarts it twice loses nothing either.
+        // More than once: a second restart must not lose anything either.
         for _ in 0..3 {
             let spool = store.engine();
             mixed.assert_all(&spool).await;
@@ -131,7 +131,7 @@ async fn no_damaged_page_of_the_database_costs_anything() {
         let mut harmed = vec![whole.clone()];
         harmed[0][place + 8..place + 208].fill(0x55);
         overwritten += 1;
-        // A leaf that says that it has one row less hides it, and is otherwise as it should be.
+        // A page of the index with a row count that is too low by one hides a row, and is otherwise intact.
         if whole[place] == 0x0a && whole[place + 4] > 0 {
             harmed.push(whole.clone());
             harmed[1][place + 4] -= 1;
@@ -166,12 +166,12 @@ async fn a_flipped_octet_in_a_row_sends_mail_nowhere_else() {
         mixed.assert_all(&spool).await;
         spool.close().await.unwrap();
     }
-    // The same while it runs: whoever meets it hears so, and the next one is served.
+    // The same at run time: the caller that meets it gets the error, and the next one is served.
     let spool = store.engine();
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     database.execute(flips[0], []).unwrap();
     assert!(matches!(spool.load(mixed.deferred.id()).await, Err(SpoolError::Unavailable(_))));
-    // Whatever is asked of the committer comes behind what mends it.
+    // An operation of the committer comes after the rebuild.
     assert!(spool.release(mixed.gone.id(), LATER, Guard::Any).await.is_err());
     mixed.assert_all(&spool).await;
     spool.close().await.unwrap();
@@ -312,7 +312,7 @@ async fn a_hold_that_a_later_version_wrote_is_a_hold_and_is_kept() {
         let stored = spool.load(sample.id()).await.unwrap();
         assert_eq!(stored.entry.hold, Some(later.clone()));
         assert_eq!(spool.claim(None, 9).await.unwrap()[0].hold, Some(later.clone()));
-        // An operator's own hold does not replace what is not understood.
+        // An operator's hold does not replace one that is not understood.
         spool.hold(sample.id(), Hold::Operator("mine".to_owned())).await.unwrap();
         spool.close().await.unwrap();
         drop(spool);
@@ -331,7 +331,7 @@ async fn damage_in_the_log_costs_what_it_hits_and_is_kept() {
     spool.settle(samples[9].all_done()).await.unwrap();
     spool.close().await.unwrap();
     drop(spool);
-    // The header of the third record and of the fourth are overwritten, and the index is gone as well.
+    // The headers of the third and the fourth record are overwritten, and the index is gone as well.
     let path = store.folder.join("segments/0000000000000001.log");
     let mut octets = fs::read(&path).unwrap();
     let marks: Vec<usize> =
@@ -370,7 +370,7 @@ async fn a_truncated_segment_costs_its_end_and_nothing_else() {
     let spool = store.engine();
     let served = spool.claim(None, 100).await.unwrap().len();
     let totals = spool.totals().await.unwrap();
-    // What is lost is named, with its envelope; the rest is served.
+    // Lost messages are named, with their envelopes. The others are served.
     assert_eq!(served as u64 + totals.damaged, 60);
     assert!(totals.damaged > 5 && served > 40, "{totals:?}");
     let texts = kept(&store).into_iter().filter(|name| name.ends_with(".txt")).count();
@@ -471,7 +471,7 @@ async fn a_message_that_was_set_aside_does_not_come_back_with_a_new_index() {
     }
 }
 
-/// Every octet that a mark says must be there is paid for once: a mark for a recipient leaves the others as they are.
+/// The octets of one status are written once: a settlement of one recipient does not rewrite the others.
 #[tokio::test]
 async fn marks_of_many_recipients_outlive_the_index() {
     let mut store = FolderStore::new();

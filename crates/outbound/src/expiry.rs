@@ -1,34 +1,36 @@
-//! What happens to jobs that grow old: their senders are warned, and in the end told that it was in vain.
+//! Expiry and delay warnings: the sender of a message that waits is warned once, and at its maximum age the message
+//! bounces.
 //!
-//! One message may be several jobs, one for each next hop. Those that reach an age at the same moment are settled together,
+//! One message may have several jobs, one for each next hop. Those that reach an age at the same moment are settled together,
 //! and their sender gets one report.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use pintle_mail::dsn::{self, DsnAction};
-use pintle_mail::{NextHop, QueueId, Recipient, ReversePath, UnixTime};
+use pintle_mail::{QueueId, Recipient, ReversePath, UnixTime};
 use pintle_queue::{Aged, AttemptReport, HoldState, JobId};
 use pintle_record::{PeerMembers, ReportKind};
 use pintle_smtp::client::Speaker;
-use pintle_spool::{Change, Guard, Hold, Quarantine, Settlement, SpoolError, Status, Stored};
+use pintle_spool::{Change, Hold, Quarantine, SpoolError, Status, Stored};
 
-use crate::bounce::{BornReport, DsnBuilder};
+use crate::bounce::{DsnBuilder, NewReport};
+use crate::finished::Finished;
+use crate::parts::OutboundShared;
 use crate::quarantine;
-use crate::runner::Finished;
-use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SettleContext};
-use crate::shared::OutboundShared;
+use crate::recipient_result::{self, RecipientResult, ReportPolicy, Resolution};
+use crate::settle::{self, SettleCause};
 
 /// The jobs of one message that have reached an age together.
-pub(crate) struct Group {
+pub(crate) struct AgedJobs {
     message: QueueId,
     /// At least one.
     jobs: Vec<Aged>,
 }
 
-impl Group {
-    /// Brings the jobs of each message together. What lies in quarantine is told to nobody, and ends job by job.
-    pub(crate) fn of(aged: Vec<Aged>) -> Vec<Self> {
+impl AgedJobs {
+    /// Groups jobs by message. A quarantined message expires without a report, job by job.
+    pub(crate) fn group(aged: Vec<Aged>) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::with_capacity(aged.len());
         let mut places: HashMap<QueueId, usize> = HashMap::new();
         for job in aged {
@@ -46,8 +48,8 @@ impl Group {
         groups
     }
 
-    /// All jobs come back with such a report.
-    pub(crate) fn back(&self, report: impl Fn(Box<[u32]>) -> AttemptReport) -> Finished {
+    /// Hands all jobs back to the queue with this report.
+    pub(crate) fn finished(&self, report: impl Fn(Box<[u32]>) -> AttemptReport) -> Finished {
         let jobs = self.jobs.iter().map(|job| (job.id, report(job.recipients.clone())));
         Finished::all(self.message, jobs.collect())
     }
@@ -56,23 +58,20 @@ impl Group {
         self.jobs.iter().flat_map(|job| job.recipients.iter().copied())
     }
 
-    /// Nothing was tried. With several next hops each recipient's own is meant.
-    fn context(&self) -> SettleContext {
-        match self.jobs.as_slice() {
-            [job] => SettleContext::none(job.next_hop.clone()),
-            _ => SettleContext { next_hop: None, ..SettleContext::none(NextHop::Discard) },
-        }
+    fn cause(&self) -> SettleCause {
+        let next_hop = if let [job] = self.jobs.as_slice() { Some(job.next_hop.clone()) } else { None };
+        SettleCause::Expiry { next_hop }
     }
 }
 
-/// Settles the recipients of jobs whose time has run out.
-pub(crate) async fn expire(shared: Arc<OutboundShared>, group: Group) -> Option<Finished> {
+/// Settles the recipients of jobs that have reached their maximum age.
+pub(crate) async fn expire(shared: Arc<OutboundShared>, group: AgedJobs) -> Option<Finished> {
     let stored = match shared.spool.load(group.message).await {
         Ok(stored) => stored,
-        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => return Some(group.back(settled)),
+        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => return Some(group.finished(settled)),
         Err(error) => {
-            tracing::error!(queue_id = %group.message, %error, "cannot expire the message now");
-            return Some(group.back(AttemptReport::deferred));
+            tracing::error!(queue_id = %group.message, %error, "a message at its maximum age cannot be read, and expires later");
+            return Some(group.finished(AttemptReport::deferred));
         }
     };
     if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
@@ -81,16 +80,16 @@ pub(crate) async fn expire(shared: Arc<OutboundShared>, group: Group) -> Option<
     let (held, config) = (stored.entry.hold.is_some(), shared.config.load_full());
     let quarantined = group.jobs.iter().any(|job| job.quarantined);
     if quarantined || !shared.ages.is_steady(config.retry.max_age) {
-        // It was released, or the clock was set, while this waited for its turn.
+        // It was released, or the clock was set, while this waited for a permit.
         let custody = if held { HoldState::Held } else { HoldState::Free };
-        return Some(group.back(|left| AttemptReport { hold: custody, ..AttemptReport::unchanged(left) }));
+        return Some(
+            group.finished(|left| AttemptReport { hold: custody, ..AttemptReport::unchanged(left) }),
+        );
     }
-    // A report about what was taken for harmful would go to whoever was named as its sender.
-    let context = SettleContext { guard: Guard::Free, ..group.context() };
     let results: Vec<RecipientResult> = group.recipients().filter_map(|id| expired(&stored, id)).collect();
-    Some(match settle::durably(&shared, &stored, &context, &results).await {
-        Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => group.back(settled),
-        Err(_) => group.back(AttemptReport::deferred),
+    Some(match settle::durably(&shared, &stored, &group.cause(), &results).await {
+        Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => group.finished(settled),
+        Err(_) => group.finished(AttemptReport::deferred),
     })
 }
 
@@ -101,7 +100,7 @@ fn settled(_: Box<[u32]>) -> AttemptReport {
 async fn end_of_quarantine(
     shared: &OutboundShared,
     stored: &Stored,
-    group: &Group,
+    group: &AgedJobs,
     quarantine: &Quarantine,
 ) -> Finished {
     let mut jobs: Vec<(JobId, AttemptReport)> = Vec::with_capacity(group.jobs.len());
@@ -113,51 +112,45 @@ async fn end_of_quarantine(
 }
 
 fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
-    let pending = settle::pending(stored, recipient)?;
+    let pending = recipient_result::pending(stored, recipient)?;
     Some(RecipientResult {
-        end: Resolution::Expired(ReportPolicy::Due),
         reply: pending.last.clone(),
         speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
         peer: Arc::new(PeerMembers { host: pending.host.clone(), ..PeerMembers::default() }),
         last_attempt: pending.last_attempt,
-        ..RecipientResult::nothing(recipient)
+        ..RecipientResult::without_reply(recipient, Resolution::Expired(ReportPolicy::Due))
     })
 }
 
-/// Tells the sender of a delay, once.
-pub(crate) async fn warn(shared: Arc<OutboundShared>, group: Group) -> Option<Finished> {
-    let finished = Some(group.back(AttemptReport::unchanged));
+/// Warns the sender of a delay, once.
+pub(crate) async fn warn(shared: Arc<OutboundShared>, group: AgedJobs) -> Option<Finished> {
+    let finished = Some(group.finished(AttemptReport::unchanged));
     let stored = match shared.spool.load(group.message).await {
         Ok(stored) if stored.entry.hold.is_none() => stored,
-        // Whoever holds a message decides whether its sender hears of it; the next attempt finds the hold.
+        // While a message is held, its sender gets no warning; the next attempt finds the hold.
         Ok(_) => return finished,
         Err(error) => {
-            tracing::debug!(queue_id = %group.message, %error, "no delay warning");
+            tracing::debug!(queue_id = %group.message, %error, "the delay warning was not written");
             return finished;
         }
     };
     let late: Vec<&Recipient> = group.recipients().filter_map(|id| late(&stored, id)).collect();
-    let children = warning(&shared, &stored, &group, &late).await;
-    let settlement = Settlement {
-        id: stored.id,
-        changes: group.recipients().filter_map(|id| warned(&stored, id)).collect(),
-        children: Vec::new(),
-        guard: Guard::Free,
-    };
-    settle::warned(&shared, &stored, settlement, &children).await;
+    let report = warning(&shared, &stored, &group, &late).await;
+    let changes = group.recipients().filter_map(|id| warned(&stored, id)).collect();
+    settle::warned(&shared, &stored, changes, report.as_slice()).await;
     finished
 }
 
-/// The recipients of whose delay the sender is told.
+/// The recipient, if the sender is to be warned about it.
 fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
-    settle::pending(stored, id).filter(|pending| !pending.warned)?;
-    settle::recipient(stored, id).filter(|recipient| recipient.params.notify().delay)
+    recipient_result::pending(stored, id).filter(|pending| !pending.warned)?;
+    recipient_result::recipient(stored, id).filter(|recipient| recipient.params.notify().delay)
 }
 
-/// The status as it was loaded, and the mark. Nobody else writes it meanwhile: the queue lets no attempt begin before the
+/// The status as it was loaded, and the mark. Nothing else writes it meanwhile: the queue begins no attempt before the
 /// warning has come back, and what an operator has settled stays settled.
 fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
-    let mut pending = settle::pending(stored, recipient)?.clone();
+    let mut pending = recipient_result::pending(stored, recipient)?.clone();
     pending.warned = true;
     Some(Change { recipient, status: Status::Pending(pending) })
 }
@@ -165,26 +158,26 @@ fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
 async fn warning(
     shared: &OutboundShared,
     stored: &Stored,
-    group: &Group,
+    group: &AgedJobs,
     late: &[&Recipient],
-) -> Vec<BornReport> {
+) -> Option<NewReport> {
     let (ReversePath::Address(sender), Some(job)) = (&stored.entry.envelope.sender, group.jobs.first())
     else {
-        return Vec::new();
+        return None;
     };
     if late.is_empty() {
-        return Vec::new();
+        return None;
     }
     let until = shared.ages.timeline().wall(job.accepted.plus(shared.config.load().retry.max_age));
     let statuses: Vec<dsn::RecipientStatus<'_>> =
         late.iter().map(|recipient| delayed(stored, recipient, until)).collect();
-    let letter = DsnBuilder { shared, stored, sender };
+    let builder = DsnBuilder { shared, stored, sender };
     let about = late.iter().map(|recipient| recipient.id).collect();
-    vec![letter.write(ReportKind::Delay, &statuses, about).await]
+    Some(builder.write(ReportKind::Delay, &statuses, about).await)
 }
 
 fn delayed<'a>(stored: &'a Stored, recipient: &'a Recipient, until: UnixTime) -> dsn::RecipientStatus<'a> {
-    let pending = settle::pending(stored, recipient.id);
+    let pending = recipient_result::pending(stored, recipient.id);
     let last = pending.and_then(|pending| pending.last.as_ref());
     let unheard = pending.is_some_and(|pending| pending.unheard);
     dsn::RecipientStatus {

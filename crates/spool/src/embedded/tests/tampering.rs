@@ -1,7 +1,7 @@
-//! What somebody might do who wants mail to be lost: parts that go and come back, copies from another day, octets that
-//! hide others. Whatever it is, what was acknowledged is served or kept.
+//! Tampering with a spool folder: parts that vanish and come back, copies from another day, octets that hide others.
+//! What was acknowledged is served or kept all the same.
 
-use super::lost::remove_index;
+use super::damage::remove_index;
 use super::*;
 use crate::fault::{CrashPoint, InjectedFault};
 use crate::{NewMessage, inspect, repair};
@@ -31,12 +31,14 @@ async fn bring_all(store: &mut FolderStore, samples: &[Sample]) {
     spool.close().await.unwrap();
 }
 
-async fn commit_together(spool: &Embedded, samples: &[Sample]) {
-    let mut messages: Vec<NewMessage> = Vec::new();
+/// Commits a message, and then these children of it in one operation, whose last record defers the parent.
+async fn commit_with_children(spool: &Embedded, parent: Sample, samples: &[Sample]) {
+    parent.commit(spool).await.unwrap();
+    let mut children: Vec<NewMessage> = Vec::new();
     for sample in samples {
-        messages.push(sample.message(spool).await.unwrap());
+        children.push(sample.message(spool).await.unwrap());
     }
-    spool.commit_many(messages).await.unwrap();
+    spool.settle(Settlement { children, ..parent.settlement(1, deferred(1)) }).await.unwrap();
 }
 
 async fn assert_served(store: &mut FolderStore, samples: &[Sample]) {
@@ -49,18 +51,18 @@ async fn assert_served(store: &mut FolderStore, samples: &[Sample]) {
     spool.close().await.unwrap();
 }
 
-/// Where records begin in a segment.
+/// The offsets of the records in a segment.
 fn records(octets: &[u8]) -> Vec<usize> {
     let marks = octets.windows(4).enumerate().filter(|(_, four)| four == b"PNT3");
     marks.map(|(at, _)| at).collect()
 }
 
 #[tokio::test]
-async fn an_index_made_anew_within_a_batch_frees_no_segment_that_is_needed() {
+async fn an_index_rebuilt_within_a_batch_frees_no_segment_that_is_needed() {
     let mut store = FolderStore::new();
     let samples = bring(&mut store, 1..=2).await;
     let spool = store.engine();
-    // The index does not take the batch, and cannot be brought up to the log.
+    // The index fails to store the batch, and cannot be brought up to the log.
     sql(&store, "DELETE FROM log");
     store.faults.arm(CrashPoint::Commit, InjectedFault::Io);
     spool.settle(samples[0].all_done()).await.unwrap();
@@ -73,7 +75,7 @@ async fn an_index_made_anew_within_a_batch_frees_no_segment_that_is_needed() {
 }
 
 #[tokio::test]
-async fn a_mark_of_nobody_makes_the_index_anew_and_nobody_busy() {
+async fn a_stray_mark_rebuilds_the_index_and_keeps_no_thread_busy() {
     let mut store = FolderStore::new();
     let samples = bring(&mut store, 1..=2).await;
     sql(&store, "INSERT INTO mark (segment, message) VALUES (1, x'00112233445566778899aabbccddeeff')");
@@ -87,22 +89,23 @@ async fn one_damaged_header_costs_no_others_of_the_last_batch() {
         let mut store = FolderStore::new();
         let samples: Vec<Sample> = (1..=4).map(Sample::small).collect();
         let spool = store.engine();
-        commit_together(&spool, &samples).await;
+        commit_with_children(&spool, samples[3], &samples[..3]).await;
         spool.close().await.unwrap();
         drop(spool);
         if !with_index {
-            // Whatever comes later says that all was durable.
+            // Later records say that all was durable.
             assert_served(&mut store, &samples).await;
             remove_index(&store);
         }
         let path = store.folder.join(FIRST);
         let mut octets = fs::read(&path).unwrap();
-        let second = records(&octets)[2];
+        // After the start, the parent and the first child.
+        let second = records(&octets)[3];
         octets[second + 41] ^= 4;
         fs::write(&path, octets).unwrap();
         let found = inspect(&store.folder, &mut |_, _| ()).unwrap();
         assert_eq!(found.messages, 3, "{:?}", found.problems);
-        // An index that was there knows the one as well, until it is asked for.
+        // An index that was there has the message, until it is loaded.
         let spool = store.engine();
         assert!(spool.load(samples[1].id()).await.is_err());
         assert!(spool.release(samples[1].id(), LATER, Guard::Any).await.is_err());
@@ -119,25 +122,24 @@ async fn what_was_never_whole_does_not_come_alive_later() {
     let mut store = FolderStore::new();
     let one = Sample::small(9);
     let spool = store.engine();
-    one.commit(&*spool).await.unwrap();
-    commit_together(&spool, &[1, 2, 3].map(Sample::small)).await;
+    commit_with_children(&spool, one, &[1, 2, 3].map(Sample::small)).await;
     spool.close().await.unwrap();
     drop(spool);
-    // The power failed while the three were on their way to the disk: the last of them never got there.
+    // The power failed while the four records of the operation were being written: the last one never reached the disk.
     let path = store.folder.join(FIRST);
     let mut octets = fs::read(&path).unwrap();
-    let last = records(&octets)[4];
+    let last = records(&octets)[5];
     octets[last..].fill(0);
     fs::write(&path, octets).unwrap();
     remove_index(&store);
-    // Its numbers are used again, and those who use them go.
+    // Their sequence numbers are used again, and the messages that use them are removed.
     for _ in 0..4 {
         assert_served(&mut store, &[one]).await;
     }
-    let straggler = Sample::small(10);
-    bring_all(&mut store, &[straggler]).await;
+    let late = Sample::small(10);
+    bring_all(&mut store, &[late]).await;
     remove_index(&store);
-    assert_served(&mut store, &[one, straggler]).await;
+    assert_served(&mut store, &[one, late]).await;
 }
 
 #[tokio::test]
@@ -168,7 +170,7 @@ async fn a_segment_that_comes_back_is_not_thrown_away() {
         }
         store.engine().close().await.unwrap();
         fs::write(&path, &whole).unwrap();
-        // Twice, since by the second time it may have been given back.
+        // Twice, since its segment may have been deleted by the second time.
         for _ in 0..2 {
             store.engine().close().await.unwrap();
         }

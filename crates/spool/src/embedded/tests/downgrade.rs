@@ -1,9 +1,9 @@
-//! Going back by one version: what a later one wrote and this one does not understand holds its message, and is there when
-//! one runs again that does.
+//! A downgrade by one version: a change that a later version wrote and this one does not understand holds its message,
+//! and is still there when a version runs that understands it.
 
 use pintle_mail::Bytes;
 
-use super::lost::remove_index;
+use super::damage::remove_index;
 use super::*;
 use crate::embedded::batch::{copy_record, message_record};
 use crate::embedded::identity::Identity;
@@ -14,20 +14,20 @@ use crate::embedded::scan::{self, Log};
 use crate::embedded::segment_file::{Extent, FORMAT, SegmentFolder};
 use crate::{Disposition, Status};
 
-/// Octets of what a forged record says, so that it can be replaced by something else.
+/// Octets of the metadata of a forged record, so that it can be replaced later.
 const META: usize = 300;
 const UNKNOWN_STATUS: &str = r#"{"done":"teleported"}"#;
 
-/// A record that was forged.
-struct Forged {
+/// A forged record.
+struct ForgedRecord {
     path: PathBuf,
     at: usize,
     record: Record,
     seed: u32,
 }
 
-impl Forged {
-    /// Puts a record behind the last one of a spool that nobody works in.
+impl ForgedRecord {
+    /// Appends a record to the log of a closed spool.
     fn append(store: &FolderStore, kind: RecordKind, id: QueueId, meta: &str) -> Self {
         let found = scan::find(&store.folder.join("segments")).unwrap();
         let seed = Identity::read(&store.folder).unwrap().unwrap().seed();
@@ -51,7 +51,7 @@ impl Forged {
         fs::write(&self.path, file).unwrap();
     }
 
-    /// As if a version ran that understands it: it says this to that one.
+    /// As if a version ran that understands the record: to it, this is what the record says.
     fn understood(&self, kind: RecordKind, id: QueueId, meta: &str) {
         let octets = fs::read(&self.path).unwrap();
         let said = &octets[self.at..];
@@ -70,7 +70,7 @@ impl Forged {
     }
 }
 
-/// Blanks at the end are nothing to JSON.
+/// JSON ignores blanks at the end.
 fn padded_meta(meta: &str) -> Vec<u8> {
     format!("{meta:META$}").into_bytes()
 }
@@ -85,7 +85,7 @@ async fn filled(samples: &[Sample]) -> FolderStore {
     store
 }
 
-/// Delivers everything but this one, and more, so that the mover would like to have its segment.
+/// Delivers all messages but this one, and more, so that the compactor wants its segment.
 async fn thin_out(spool: &Embedded, store: &FolderStore, first: u32) {
     for number in first..first + 120 {
         let sample = Sample::small(number);
@@ -98,7 +98,7 @@ async fn thin_out(spool: &Embedded, store: &FolderStore, first: u32) {
     assert!(store.folder.join("segments/0000000000000001.log").exists(), "what was not understood is gone");
 }
 
-/// What is said of one message that this version does not understand, and the same as one says that does.
+/// A change of one message that this version does not understand, and the change as a later version reads it.
 fn changes() -> [(RecordKind, String, RecordKind, String); 4] {
     let understood = r#"{"reroute":[[1],{"relay":"inside"}]}"#.to_owned();
     let delivered = r#"{"number":2,"status":{"done":"delivered"}}"#;
@@ -131,7 +131,7 @@ async fn a_change_of_a_later_version_holds_its_message_until_one_runs_that_under
     for (kind, unknown, known_kind, known) in changes() {
         let (sample, other) = (Sample::small(1).to(2), Sample::small(2));
         let mut store = filled(&[sample, other]).await;
-        let forged = Forged::append(&store, kind, sample.id(), &unknown);
+        let forged = ForgedRecord::append(&store, kind, sample.id(), &unknown);
         for round in 0..3 {
             let spool = store.engine();
             let stored = spool.load(sample.id()).await.unwrap();
@@ -157,14 +157,14 @@ async fn a_change_of_a_later_version_holds_its_message_until_one_runs_that_under
             assert_eq!(stored.recipients[1].status, second);
             spool.close().await.unwrap();
         }
-        // Nobody reads it all again any more.
+        // The log is not read again from its start any more.
         let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
         let mark: i64 = database.query_row("PRAGMA application_id", [], |row| row.get(0)).unwrap();
         assert_eq!(mark, 0);
     }
 }
 
-/// The index of a later version lies there as well: it has read what this one does not understand.
+/// The index is the later version's as well: it has the change that this version does not understand.
 #[tokio::test]
 async fn a_status_that_a_later_version_put_into_the_index_holds_its_message() {
     let (sample, other) = (Sample::small(1).to(2), Sample::small(2));
@@ -174,7 +174,7 @@ async fn a_status_that_a_later_version_put_into_the_index_holds_its_message() {
     spool.close().await.unwrap();
     drop(spool);
     let marks = format!(r#"{{"changes":[{{"number":1,"status":{UNKNOWN_STATUS}}}]}}"#);
-    Forged::append(&store, RecordKind::Settle, sample.id(), &marks);
+    ForgedRecord::append(&store, RecordKind::Settle, sample.id(), &marks);
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     let sum = recipient_sum(sample.id(), 1, Some(UNKNOWN_STATUS), None);
     let changed =
@@ -190,7 +190,7 @@ async fn a_status_that_a_later_version_put_into_the_index_holds_its_message() {
         assert_eq!(spool.totals().await.unwrap().damaged, 0);
         spool.close().await.unwrap();
     }
-    // An operator may end it; then there is nothing left to be understood.
+    // An operator may end the message. Then nothing is left to be understood.
     let spool = store.engine();
     spool.settle(sample.settlement(1, Status::Done(Disposition::Discarded))).await.unwrap();
     assert!(spool.settle(sample.settlement(2, delivered())).await.unwrap().removed);
@@ -207,7 +207,7 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
     spool.commit(message).await.unwrap();
     spool.close().await.unwrap();
     drop(spool);
-    let forged = Forged::append(&store, RecordKind::Amend, sample.id(), r#"{"let-go":7}"#);
+    let forged = ForgedRecord::append(&store, RecordKind::Amend, sample.id(), r#"{"let-go":7}"#);
     for _ in 0..2 {
         let spool = store.engine();
         assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("spam")));
@@ -221,7 +221,7 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
     spool.close().await.unwrap();
 }
 
-/// A later version may say more of a message than this one knows: moving its record must not cost it.
+/// A later version may have more metadata of a message than this one knows. A copy of the record must keep it.
 #[tokio::test]
 async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     let store = filled(&[]).await;
@@ -256,7 +256,7 @@ async fn a_kind_of_record_or_a_format_of_a_later_version_is_refused_and_left_alo
         let path = store.folder.join("segments/0000000000000001.log");
         let before = fs::read(&path).unwrap();
         let mut octets = if what == "kind" {
-            let forged = Forged::append(&store, RecordKind::Start, samples[0].id(), "{}");
+            let forged = ForgedRecord::append(&store, RecordKind::Start, samples[0].id(), "{}");
             let seed = forged.seed;
             forged.write(|raw| {
                 raw[56] = 99;

@@ -1,5 +1,5 @@
-//! Whom one attempt asks: what is wrong with a session costs its message nothing, a deferral leads to the next exchanger,
-//! and a next hop's weaknesses are remembered.
+//! Failover within an attempt: a fault of a session costs its message nothing, a deferral leads to the next exchanger, and a
+//! host's defects are remembered.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Add;
 use std::time::Duration;
 
-use common::{HOUR, Letter, World, by_mx, letter, to_relay};
+use common::{HOUR, TestMessage, World, by_mx, message_to, to_relay};
 use pintle_outbound::{Config, Route, Transfer};
 use pintle_record::Record;
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver};
@@ -345,9 +345,9 @@ async fn a_living_exchanger_behind_six_dead_ones_is_reached() {
 }
 
 /// A message that only some hosts can carry.
-fn needy() -> Letter {
+fn needy() -> TestMessage {
     let recipients = vec![common::recipient(0, "b\u{f6}b@example.net")];
-    Letter { recipients, ..letter(&[]) }
+    TestMessage { recipients, ..message_to(&[]) }
 }
 
 /// What a host does not offer it was not asked for, and has not refused.
@@ -399,14 +399,14 @@ async fn what_a_stand_in_lacks_the_better_exchanger_is_waited_for() {
     }
 }
 
-/// Whoever has seen enough of a message may say so and read no further.
+/// A next hop may refuse a message before its end and read no further.
 #[tokio::test]
 async fn a_refusal_amid_the_message_is_heard_though_the_rest_is_not_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = to_relay(&[listener.local_addr().unwrap()]);
     config.routes.add("sender.example", Route::Discard);
     let world = World::start(config, StaticResolver::new());
-    let mut large = letter(&["bob@example.net"]);
+    let mut large = message_to(&["bob@example.net"]);
     large.body = "x".repeat(998).add("\r\n").repeat(32_000);
     world.commit(large).await;
     let (stream, _) = listener.accept().await.unwrap();
