@@ -105,7 +105,7 @@ async fn what_fails_is_told_and_subjects_are_shown_as_readers_see_them() {
     let mut client = Client::connect(sandbox.address("SMTP")).await;
     client.hello("client.example").await;
     client.ask("MAIL FROM:<a@x.example> SIZE=99999999999", 552).await;
-    let line = sandbox.line("a client met a limit");
+    let line = sandbox.line("a client exceeded a limit");
     assert!(line.contains("message_too_big"), "{line}");
     let message = b"Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe=1B[2J?=\r\n\r\nhello\r\n";
     client.deliver("a@x.example", &["b@anywhere.example"], message).await;

@@ -172,9 +172,9 @@ async fn whoever_finds_no_session_free_is_named_by_address() {
     let mut second = Client::connect_from(from, gateway.address("mx")).await;
     let reply = second.reply().await;
     assert_eq!(reply.code, 421, "{reply:?}");
-    gateway.wait_for("turned away: too many sessions at once");
+    gateway.wait_for("connection refused: too many sessions");
     let log = gateway.log();
-    let line = log.lines().find(|line| line.contains("turned away")).unwrap();
+    let line = log.lines().find(|line| line.contains("connection refused")).unwrap();
     for part in ["\"client\":\"127.0.0.24\"", "\"listener\":\"mx\"", "\"limit\":\"address\""] {
         assert!(line.contains(part), "{part} is not in {line}");
     }

@@ -1,4 +1,4 @@
-//! The command line's side of the admin socket.
+//! The client of the admin socket, for the subcommands of the command line.
 
 use std::fmt;
 use std::io;
@@ -20,48 +20,48 @@ use tokio::net::UnixStream;
 use crate::quarantine::{Exit, Leave, Left, MessagePart, QuarantinePage, Quarantined, SiftPage};
 use crate::routes::ReloadPlugins;
 use crate::wire::{
-    Affected, CapturedPage, HealthReport, OperatorRefusal, PageQuery, PluginState, Query, QueueAction,
-    QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute, Version,
+    Affected, HealthReport, OperatorRefusal, PluginState, Query, QueueAction, QueueEntry, QueueFilter,
+    QueuePage, Reloaded, Reroute, Version,
 };
 
-/// What drives a connection.
+/// A connection, which must be polled while a request is in progress.
 type Conversation = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
-/// Longer than the server's own limit, so that the server's explanation arrives.
+/// Longer than the server's own timeout, so that the server's error message arrives.
 const TIMEOUT: Duration = Duration::from_secs(40);
-/// The largest answer: a page of a thousand messages with many recipients each.
+/// The largest response in octets: a page of a thousand messages with many recipients each.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// Speaks to the gateway behind one socket. Each call is a connection of its own.
+/// A client for the gateway behind one socket. Each call opens a connection of its own.
 #[derive(Debug, Clone)]
 pub struct AdminClient {
     path: PathBuf,
 }
 
-/// Why a command came to nothing.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody serves the socket.
+    /// No process listens on the socket at this path.
     NotRunning(PathBuf),
-    /// The socket belongs to another user.
+    /// The socket may not be opened by this user.
     Denied(PathBuf),
     /// The connection failed.
     Io {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// The gateway did not answer in time.
+    /// The gateway did not respond in time.
     Timeout(PathBuf),
-    /// What answers is no gateway, or one of another version.
+    /// The response is not one of a gateway, or of another version.
     Protocol {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
-        /// What is wrong with the answer.
+        /// What is wrong with the response.
         cause: String,
     },
-    /// The gateway said no.
+    /// The gateway refused the command.
     Refused(OperatorRefusal),
 }
 
@@ -81,11 +81,11 @@ impl fmt::Display for ClientError {
             Self::Io { path, cause } => write!(f, "the connection to {} failed: {cause}", path.display()),
             Self::Timeout(path) => write!(
                 f,
-                "the gateway at {} did not answer within {TIMEOUT:?}; its log may say what it is busy with",
+                "the gateway at {} did not respond within {TIMEOUT:?}; see its log for what it is doing",
                 path.display()
             ),
             Self::Protocol { path, cause } => {
-                write!(f, "what answers at {} is no gateway of this version: {cause}", path.display())
+                write!(f, "the response at {} is not from a gateway of this version: {cause}", path.display())
             }
             Self::Refused(refusal) => refusal.fmt(f),
         }
@@ -95,68 +95,62 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 impl AdminClient {
-    /// A client for the gateway at this socket, once it is known that one answers there.
+    /// Returns a client for the gateway at this socket, after a connection has succeeded.
     ///
     /// # Errors
-    /// When nobody serves the socket, or it may not be opened.
+    /// Fails if no process listens on the socket, or if it may not be opened.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let client = Self { path: path.to_owned() };
         client.open().await?;
         Ok(client)
     }
 
-    /// Which program answers.
+    /// Returns version, process id and start time of the gateway.
     ///
     /// # Errors
-    /// See [`ClientError`]; so do all that follow.
+    /// See [`ClientError`]; the same holds for all methods below.
     pub async fn version(&self) -> Result<Version, ClientError> {
         self.get("/v1/version").await
     }
 
-    /// How its parts are.
+    /// Returns the health of the gateway and its components.
     pub async fn health(&self) -> Result<HealthReport, ClientError> {
         self.get("/health").await
     }
 
-    /// The counters in Prometheus's text format.
-    pub async fn metrics(&self) -> Result<String, ClientError> {
-        let body = self.exchange(Method::GET, "/metrics", Bytes::new()).await?;
-        String::from_utf8(body.to_vec()).map_err(|error| self.protocol(&error))
-    }
-
-    /// A page of the queue.
+    /// Returns a page of the queue, oldest messages first.
     pub async fn queue(&self, query: &Query) -> Result<QueuePage, ClientError> {
         let (filter, page) = (self.query_text(&query.filter)?, self.query_text(&query.page)?);
         self.get(&format!("/v1/queue?{filter}&{page}")).await
     }
 
-    /// One message of the queue.
+    /// Returns one message of the queue.
     pub async fn message(&self, id: QueueId) -> Result<QueueEntry, ClientError> {
         self.get(&format!("/v1/queue/{id}")).await
     }
 
-    /// Acts on the messages that pass the filter.
+    /// Applies an action to all messages that match the filter.
     pub async fn act(&self, action: QueueAction, filter: &QueueFilter) -> Result<Affected, ClientError> {
         self.post(&format!("/v1/queue/{}", action.name()), filter).await
     }
 
-    /// Sends the messages that pass the filter another way.
+    /// Changes the next hop of all messages that match the filter.
     pub async fn reroute(&self, order: &Reroute) -> Result<Affected, ClientError> {
         self.post("/v1/queue/reroute", order).await
     }
 
-    /// A page of what lies in quarantines.
+    /// Returns a page of the messages in quarantines, oldest first.
     pub async fn quarantine(&self, query: &SiftPage) -> Result<QuarantinePage, ClientError> {
         let (sift, page) = (self.query_text(&query.sift)?, self.query_text(&query.page)?);
         self.get(&format!("/v1/quarantine?{sift}&{page}")).await
     }
 
-    /// One message in a quarantine.
+    /// Returns one message in a quarantine.
     pub async fn quarantined(&self, id: QueueId) -> Result<Quarantined, ClientError> {
         self.get(&format!("/v1/quarantine/{id}")).await
     }
 
-    /// Hands over the octets of a message in a quarantine piece by piece, until there are no more or `take` wants none.
+    /// Reads a message in a quarantine. `take` gets its octets piece by piece, and may stop the transfer.
     pub async fn quarantined_message(
         &self,
         id: QueueId,
@@ -178,7 +172,7 @@ impl AdminClient {
             drop(sender);
             outcome
         };
-        // When nobody wants the rest the connection is given up, and its end is of no interest.
+        // If `take` stops the transfer, the connection is dropped, and how it ends does not matter.
         tokio::pin!(exchange, connection);
         tokio::select! {
             biased;
@@ -203,30 +197,25 @@ impl AdminClient {
         Ok(())
     }
 
-    /// Lets messages leave their quarantines. Ask again with `after` set to the answer's `next` until there is none.
+    /// Releases or deletes messages in quarantines. Repeat the call with `after` set to the response's `next` until
+    /// there is none.
     pub async fn leave(&self, exit: Exit, which: &Leave) -> Result<Left, ClientError> {
         self.post(&format!("/v1/quarantine/{}", exit.name()), which).await
     }
 
-    /// The plugins.
+    /// Returns the state of all plugins.
     pub async fn plugins(&self) -> Result<Vec<PluginState>, ClientError> {
         self.get("/v1/plugins").await
     }
 
-    /// Loads one plugin again, or all.
+    /// Reloads one plugin, or all. Returns the state of the reloaded plugins.
     pub async fn reload_plugins(&self, name: Option<String>) -> Result<Vec<PluginState>, ClientError> {
         self.post("/v1/plugins/reload", &ReloadPlugins { name }).await
     }
 
-    /// Reads configuration and certificates again.
+    /// Reloads configuration and certificates.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.post("/v1/reload", &()).await
-    }
-
-    /// What the sandbox has captured.
-    pub async fn captured(&self, page: &PageQuery) -> Result<CapturedPage, ClientError> {
-        let page = self.query_text(page)?;
-        self.get(&format!("/v1/messages?{page}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
@@ -248,7 +237,7 @@ impl AdminClient {
         let request = self.request(method, target, body)?;
         let answer = tokio::time::timeout(TIMEOUT, self.ask(request)).await;
         let (status, body) = answer.map_err(|_| self.late())??;
-        // A gateway that is not ready says so with 503 and a health report, which is an answer and no refusal.
+        // A gateway that is not ready returns 503 with a health report, which is a result and not a refusal.
         if status.is_success() {
             return Ok(body);
         }
@@ -263,7 +252,7 @@ impl AdminClient {
             drop(sender);
             answer
         };
-        // The connection needs somebody to drive it while the exchange waits; its own end is of no interest.
+        // The connection must be polled while the exchange waits; how it ends does not matter.
         let (answer, _) = tokio::join!(exchange, connection);
         answer
     }

@@ -1,12 +1,12 @@
-//! The way in for the operator: HTTP over a local socket, and the client that the subcommands use.
+//! The admin socket: HTTP over a unix socket for the operator, and the client that the subcommands use.
 //!
-//! Everything is reachable over a unix socket that only its owner may open, which is all the authentication there is: who
-//! may read the spool may also command it. Over TCP, where that does not hold, only health and metrics are served, and
-//! nothing that names a message or changes anything.
+//! Everything is available over a unix socket that only its owner can open. There is no other authentication: a user
+//! who can read the spool can also control it. Over TCP, where the file's mode does not protect it, only health and
+//! metrics are served, and nothing that names a message or changes anything.
 //!
-//! Promised: bodies and times are bounded; a socket file that a dead process left is replaced, one that a living process
-//! serves is not; every refusal is a typed [`Refusal`] with cause and remedy. What the commands do is the affair of the
-//! [`Operator`] that the binary brings.
+//! Guarantees: sizes and times are bounded; the socket file of a process that has ended is replaced, one of a running
+//! process is not; every refusal is a typed [`OperatorRefusal`] with cause and remedy. What the commands do is
+//! implemented by the [`Operator`] that the binary provides.
 
 mod client;
 mod operator;
@@ -32,11 +32,11 @@ pub use wire::{
     Reloaded, Reroute, Spared, Version,
 };
 
-/// Where the gateway listens for its operator.
+/// The addresses that the gateway listens on for its operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
-    /// The unix socket; created with mode 0600.
+    /// The path of the unix socket, which is created with mode 0600.
     pub socket: PathBuf,
-    /// Health and metrics over TCP as well, for probes and Prometheus.
+    /// The TCP address for health and metrics, for probes and Prometheus.
     pub http: Option<SocketAddr>,
 }

@@ -1,4 +1,4 @@
-//! What the admin socket needs of the running gateway; the binary implements it.
+//! What the admin socket needs from the running gateway; the binary implements it.
 
 use futures_util::future::BoxFuture;
 use pintle_mail::QueueId;
@@ -9,56 +9,56 @@ use crate::wire::{
     QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute, Version,
 };
 
-/// What a command comes to, some time later.
+/// The eventual result of a command.
 pub type OperatorFuture<'a, T> = BoxFuture<'a, Result<T, OperatorRefusal>>;
 
 /// The running gateway, as its operator sees it.
 ///
-/// Calls come from many connections at once. Each is dropped after half a minute, so an answer that takes longer has to
-/// be prepared by a task of the implementation's own.
+/// Calls come from many connections concurrently. Each is dropped after 30 seconds, so a task of the implementation
+/// must do what takes longer.
 pub trait Operator: Send + Sync + 'static {
-    /// Which program this is, and since when it runs.
+    /// Returns version, process id and start time.
     fn version(&self) -> Version;
 
-    /// How its parts are.
+    /// Returns the health of the gateway and its components.
     fn health(&self) -> BoxFuture<'_, HealthReport>;
 
-    /// The counters in Prometheus's text format.
+    /// Returns the metrics in Prometheus's text format.
     fn metrics(&self) -> String;
 
-    /// A page of the messages in the spool that pass a filter, oldest first.
+    /// Returns a page of the messages in the spool that match a filter, oldest first.
     fn queue(&self, query: Query) -> OperatorFuture<'_, QueuePage>;
 
-    /// All about one message.
+    /// Returns one message of the spool.
     fn message(&self, id: QueueId) -> OperatorFuture<'_, QueueEntry>;
 
-    /// Acts on every message that passes the filter, which has at least one condition or says `all`.
+    /// Applies an action to every message that matches the filter, which has at least one condition or `all`.
     fn act(&self, action: QueueAction, filter: QueueFilter) -> OperatorFuture<'_, Affected>;
 
-    /// Sends every message that passes the filter another way; of the filter the same holds.
+    /// Changes the next hop of every message that matches the filter, which has at least one condition or `all`.
     fn reroute(&self, order: Reroute) -> OperatorFuture<'_, Affected>;
 
-    /// A page of what lies in quarantines, oldest first, with the reasons.
+    /// Returns a page of the messages in quarantines, oldest first, with the reasons.
     fn quarantine(&self, query: SiftPage) -> OperatorFuture<'_, QuarantinePage>;
 
-    /// One message in a quarantine.
+    /// Returns one message in a quarantine.
     fn quarantined(&self, id: QueueId) -> OperatorFuture<'_, Quarantined>;
 
-    /// Its octets.
+    /// Returns the octets of a message in a quarantine.
     fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, Whole>;
 
-    /// Lets messages leave; says for each what came of it.
+    /// Releases or deletes messages in quarantines. Returns the result for each.
     fn leave(&self, exit: Exit, which: Leave) -> OperatorFuture<'_, Left>;
 
-    /// The plugins and the generations they are in.
+    /// Returns the plugins and their loaded generations.
     fn plugins(&self) -> OperatorFuture<'_, Vec<PluginState>>;
 
-    /// Loads the plugin of this name again, or all of them; what fails leaves the old generation serving.
+    /// Reloads the plugin of this name, or all. If loading fails, the old generation stays in use.
     fn reload_plugins(&self, name: Option<String>) -> OperatorFuture<'_, Vec<PluginState>>;
 
-    /// Reads configuration and certificates again, as SIGHUP does.
+    /// Reloads configuration and certificates, as SIGHUP does.
     fn reload(&self) -> OperatorFuture<'_, Reloaded>;
 
-    /// What the sandbox has captured, newest last.
+    /// Returns a page of the messages that the sandbox has captured, newest last.
     fn captured(&self, page: PageQuery) -> OperatorFuture<'_, CapturedPage>;
 }

@@ -1,5 +1,5 @@
-//! What travels over the admin socket about quarantines: lists with reasons, messages as they lie there, and what is done
-//! to them. Fields are only ever added.
+//! The JSON types of the admin socket about quarantines: lists with reasons, the messages, and actions on them. Fields
+//! are only ever added.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,115 +11,115 @@ use serde::{Deserialize, Serialize};
 
 use crate::PageQuery;
 
-/// Which messages in quarantines are meant: those that meet every condition given.
+/// A filter for messages in quarantines: those that meet every condition given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sift {
-    /// In the quarantine of this name.
+    /// The message is in the quarantine of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The reverse-path contains this, in any case; the empty text means the null reverse-path.
+    /// The reverse-path contains this text, in any case; the empty text means the null reverse-path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// A recipient's address contains this, in any case.
+    /// A recipient's address contains this text, in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
-    /// In quarantine for longer than this.
+    /// The message has been in quarantine for longer than this, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub older_than_ms: Option<u64>,
 }
 
-/// Conditions, and a page of what meets them.
+/// A filter, and the page of its matches to return.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SiftPage {
-    /// Which messages.
+    /// The filter.
     pub sift: Sift,
-    /// Which of them now.
+    /// The page.
     pub page: PageQuery,
 }
 
-/// Some messages in quarantines.
+/// A page of messages in quarantines.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct QuarantinePage {
-    /// Oldest first.
+    /// The messages, oldest first.
     pub messages: Vec<Quarantined>,
-    /// The `after` of the page that follows; none at the end.
+    /// The `after` of the next page; `None` at the end.
     pub next: Option<QueueId>,
 }
 
-/// A message in a quarantine, and why it is there.
+/// A message in a quarantine, and the reasons for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quarantined {
-    /// Its id, as in every log line.
+    /// The queue id.
     pub id: QueueId,
     /// The quarantine's name.
     pub quarantine: String,
-    /// Since when it is there.
+    /// When it was put there.
     pub since_ms: UnixTime,
-    /// When it is dropped, unless somebody acts.
+    /// When it will be dropped.
     pub expires_ms: UnixTime,
-    /// When it was taken.
+    /// When it was received.
     pub received_ms: UnixTime,
-    /// The plugin or built-in check that decided.
+    /// The plugin or built-in check that quarantined it.
     pub by: Option<String>,
-    /// At which stage.
+    /// The stage at which it was quarantined.
     pub stage: Option<String>,
     /// The sum of all points.
     pub score: f64,
-    /// The points one by one.
+    /// The points with their reasons.
     pub rules: Vec<Points>,
-    /// What plugins found out, by name.
+    /// The facts that plugins recorded, by name.
     pub facts: BTreeMap<String, String>,
     /// Results of sender authentication, as `spf=fail (reason)`.
     pub results: Vec<String>,
-    /// Who brought it; none for a message of our own.
+    /// The client that sent it; `None` for a message that the gateway generated.
     pub client: Option<SocketAddr>,
-    /// What the client called itself.
+    /// The name that the client gave in EHLO or HELO.
     pub hello: Option<String>,
     /// The reverse-path; empty for a bounce.
     pub sender: ReversePath,
-    /// Everybody who would get it.
+    /// All recipients.
     pub recipients: Vec<Address>,
-    /// The subject, as it stands in the header.
+    /// The Subject field, as it is in the header.
     pub subject: Option<String>,
-    /// Header block and body, in octets.
+    /// The size in octets, header and body.
     pub size: u64,
 }
 
 /// Points that a judge gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Points {
-    /// Who gave them.
+    /// The judge: a plugin or a built-in check.
     pub judge: String,
-    /// For what.
+    /// The judge's rule that matched.
     pub rule: String,
-    /// How many.
+    /// The number of points; negative ones lower the score.
     pub points: f64,
 }
 
 /// The octets of a message, as it would be delivered.
 pub struct Whole {
-    /// The header block with the empty line that ends it.
+    /// The header block, with the empty line that ends it.
     pub head: Bytes,
-    /// Everything after it.
+    /// The body, after the empty line.
     pub body: Arc<dyn Body>,
 }
 
-/// Which octets of a message are asked for.
+/// Which part of a message to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MessagePart {
-    /// All of them.
+    /// Header and body.
     #[default]
     Whole,
-    /// The header block with the empty line that ends it.
+    /// The header block, with the empty line that ends it.
     Header,
-    /// Everything after it.
+    /// The body, after the empty line.
     Body,
 }
 
 impl MessagePart {
-    /// The word in a query string.
+    /// Returns the value of `part` in a query string.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -130,18 +130,18 @@ impl MessagePart {
     }
 }
 
-/// How messages leave a quarantine by an operator's hand.
+/// What an operator does with messages in a quarantine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
-    /// Delivered by the normal path, their age counting from now.
+    /// Deliver them by the normal path; their age counts from now.
     Release,
-    /// Dropped; nobody hears of it but the log.
+    /// Drop them without a bounce; only the log records it.
     Delete,
 }
 
 impl Exit {
-    /// The word in paths and on the command line.
+    /// Returns the word used in paths and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -151,47 +151,47 @@ impl Exit {
     }
 }
 
-/// Which messages are to leave. Ids are taken as they are; without any, those in quarantines that meet the conditions.
+/// The messages to release or delete: the ids if there are any, else the messages in quarantines that match the filter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Leave {
-    /// These.
+    /// The ids of the messages.
     pub ids: Vec<QueueId>,
-    /// Those that meet these conditions.
+    /// The filter, if there are no ids.
     pub sift: Sift,
-    /// All that lies in quarantines, when neither ids nor conditions are given.
+    /// All messages in quarantines, if there are neither ids nor conditions.
     pub all: bool,
-    /// Only ids after this one, which an answer before gave as its `next`.
+    /// Only ids after this one, which is the `next` of the response before.
     pub after: Option<QueueId>,
-    /// The name of whoever asks, for the event log.
+    /// The name of the user, for the event log.
     pub user: Option<String>,
 }
 
 impl Leave {
-    /// Whether it says which messages are meant.
+    /// Whether it says which messages to release or delete.
     #[must_use]
     pub fn is_specific(&self) -> bool {
         self.all || !self.ids.is_empty() || self.sift != Sift::default()
     }
 }
 
-/// What was done. Many messages leave a part at a time, so that each answer comes soon.
+/// The results of a release or delete. Many messages are handled in several calls, so that each responds soon.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Left {
-    /// One for each message that was meant.
+    /// One result for each message.
     pub messages: Vec<Leaver>,
-    /// The `after` with which to ask for the rest; none at the end.
+    /// The `after` of the next call; `None` at the end.
     pub next: Option<QueueId>,
 }
 
-/// What came of one message. What is said to be done is durable.
+/// The result for one message. If it is done, it is durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaver {
-    /// Which.
+    /// The queue id.
     pub id: QueueId,
-    /// Whether it was done as asked.
+    /// Whether the message was released or deleted.
     pub done: bool,
-    /// Why not.
+    /// The reason if it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }

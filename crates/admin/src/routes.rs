@@ -1,4 +1,4 @@
-//! Which path does what. Paths under `/v1` are for the command line; health and metrics are for machines.
+//! The HTTP routes. Paths under `/v1` are for the command line; health and metrics are for monitoring.
 
 use std::io;
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use crate::wire::{
     Affected, HealthReport, MAX_LIMIT, OperatorRefusal, PageQuery, Query, QueueAction, QueueFilter, Reroute,
 };
 
-/// The largest request: a filter with a thousand ids.
+/// The largest request body in octets: a filter with a thousand ids.
 const MAX_BODY: usize = 64 * 1024;
-/// How long a request may take, its body included.
+/// The timeout of a request, including its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a message is read at a time.
+/// How much of a message is read at a time, in octets.
 const PIECE: usize = 256 * 1024;
 
 type Gateway = State<Arc<dyn Operator>>;
 
-/// Everything, for the socket that only its owner can open.
+/// All routes, for the socket that only its owner can open.
 pub(crate) fn all(operator: Arc<dyn Operator>) -> Router {
     let commands = Router::new()
         .route("/v1/version", get(version))
         .route("/v1/queue", get(queue))
         .route("/v1/queue/reroute", post(reroute))
-        // One pattern, since the router wants one name for this place: an id to read, an action to do.
+        // One pattern, because the router requires one name for this segment: an id for GET, an action for POST.
         .route("/v1/queue/{what}", get(message).post(act))
         .route("/v1/quarantine", get(quarantine))
         .route("/v1/quarantine/{what}", get(quarantined).post(leave))
@@ -49,16 +49,16 @@ pub(crate) fn all(operator: Arc<dyn Operator>) -> Router {
     finish(commands.merge(machine_routes()), operator)
 }
 
-/// What strangers may see.
+/// The routes that need no authentication.
 pub(crate) fn public(operator: Arc<dyn Operator>) -> Router {
     finish(machine_routes(), operator)
 }
 
-/// What a request to reload plugins says.
+/// The body of a request to reload plugins.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReloadPlugins {
-    /// One of them, or all.
+    /// The plugin to reload; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
 }
@@ -78,7 +78,7 @@ fn finish(router: Router<Arc<dyn Operator>>, operator: Arc<dyn Operator>) -> Rou
 async fn bounded(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     answer.unwrap_or_else(|_| {
-        let text = format!("no answer within {REQUEST_TIMEOUT:?}; it may still be carried out");
+        let text = format!("no response within {REQUEST_TIMEOUT:?}; the command may still be carried out");
         OperatorRefusal::Unavailable(text).into_response()
     })
 }
@@ -87,12 +87,12 @@ async fn no_such_path() -> OperatorRefusal {
     OperatorRefusal::NotFound("there is no such path on this socket".into())
 }
 
-/// Alive: the process answers. Probes that restart should ask this one.
+/// Liveness: the process responds. For probes that restart it.
 async fn health(State(operator): Gateway) -> Json<HealthReport> {
     Json(operator.health().await)
 }
 
-/// Ready: it takes mail. Probes that direct traffic should ask this one.
+/// Readiness: the gateway accepts mail. For probes that direct traffic to it.
 async fn ready(State(operator): Gateway) -> (StatusCode, Json<HealthReport>) {
     let health = operator.health().await;
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -146,9 +146,7 @@ fn specific(filter: &QueueFilter, act: &str) -> Result<(), OperatorRefusal> {
     if filter.is_specific() {
         return Ok(());
     }
-    Err(OperatorRefusal::Invalid(format!(
-        "{act} needs to know which messages: give ids or a filter, or say that all are meant"
-    )))
+    Err(OperatorRefusal::Invalid(format!("{act} needs to know which messages: give ids, a filter, or `all`")))
 }
 
 async fn quarantine(
@@ -174,14 +172,14 @@ async fn leave(
     let (exit, which) = (exit?.0, which?.0);
     if !which.is_specific() {
         return Err(OperatorRefusal::Invalid(format!(
-            "{} needs to know which messages: give ids or conditions, or say that all are meant",
+            "{} needs to know which messages: give ids, conditions, or `all`",
             exit.name()
         )));
     }
     Ok(Json(operator.leave(exit, which).await?))
 }
 
-/// What part of a message is wanted.
+/// The query string of a request for a message.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WhichPart {
@@ -189,7 +187,7 @@ struct WhichPart {
     part: MessagePart,
 }
 
-/// The octets as they are. They are read as the client takes them, so that no size is too large.
+/// Returns the octets of a message. They are streamed, so the size is not limited.
 async fn quarantined_message(
     State(operator): Gateway,
     id: Result<Path<QueueId>, PathRejection>,
@@ -209,8 +207,8 @@ async fn quarantined_message(
     Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_LENGTH, length.to_string())], octets).into_response())
 }
 
-/// A header block, then a body piece by piece. One that cannot be read breaks the connection, and the client sees by the
-/// announced length that something is missing.
+/// Streams a header block, then a body piece by piece. A read error breaks the connection; the client detects that by
+/// the Content-Length.
 fn octets(head: Bytes, body: Option<Arc<dyn Body>>) -> impl Stream<Item = io::Result<Bytes>> {
     let rest = futures_util::stream::try_unfold(0, move |offset: u64| {
         let body = body.clone();
@@ -251,8 +249,8 @@ async fn captured(
     Ok(Json(operator.captured(query.page).await?))
 }
 
-/// A page and a filter stand side by side in one query string. `serde(flatten)` would join them in one type, but it reads
-/// every value of a query string as text and then refuses it as a number or a flag; so the pairs are dealt out first.
+/// Splits a query string into filter and page, which are given side by side. `serde(flatten)` could parse both as one
+/// type, but it reads every value of a query string as text and then refuses it as a number or a boolean.
 fn read_query(text: &str) -> Result<Query, OperatorRefusal> {
     let (filter, page) = read_filtered(text)?;
     Ok(Query { filter, page })

@@ -1,4 +1,4 @@
-//! Listening: accepts connections, bounds their number and their time, and ends them when told.
+//! The HTTP server: accepts connections, applies connection limits and timeouts, and shuts down.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,16 +19,16 @@ use tokio::task::JoinSet;
 use crate::socket::{BindError, ListeningSocket};
 use crate::{Config, Operator, routes};
 
-/// More connections than this wait in the kernel. An operator, a probe and a scraper need three.
+/// The connection limit; further connections wait in the kernel. An operator, a probe and a scraper need three.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to send its request's head.
+/// How long a client may take to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// What an accept that failed (no more descriptors) waits for before the next.
+/// The pause after a failed accept (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// How long requests in progress may go on after the end was announced.
+/// How long requests in progress may continue after shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The admin socket, and the TCP port for health and metrics where there is one; both are open once this exists.
+/// The admin socket, and the TCP port for health and metrics if configured. Both are listening once this exists.
 pub struct Server {
     socket: ListeningSocket,
     tcp: Option<TcpListener>,
@@ -36,10 +36,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens what the configuration names.
+    /// Opens the configured sockets.
     ///
     /// # Errors
-    /// When a living gateway has the socket, or the system refuses.
+    /// Fails if a running gateway serves the socket, or if the operating system refuses.
     pub async fn bind(config: &Config, operator: Arc<dyn Operator>) -> Result<Self, BindError> {
         let tcp = match config.http {
             Some(address) => {
@@ -51,14 +51,14 @@ impl Server {
         Ok(Self { socket: ListeningSocket::claim(&config.socket)?, tcp, operator })
     }
 
-    /// Where health and metrics are served over TCP, with the port that the system chose.
+    /// Returns the TCP address of health and metrics, with the port that the system chose.
     #[must_use]
     pub fn http_address(&self) -> Option<std::net::SocketAddr> {
         self.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Serves until `shutdown` is done, then lets requests in progress end, for five seconds at most. Nothing of it is
-    /// left when this returns.
+    /// Serves until `shutdown` completes, then lets requests in progress end, for at most five seconds. All its tasks
+    /// have ended when this returns.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let (stop, stopped) = watch::channel(());
         let all = routes::all(Arc::clone(&self.operator));
@@ -76,12 +76,12 @@ impl Server {
             () = shutdown => drop(stop),
         }
         if tokio::time::timeout(DRAIN, serving).await.is_err() {
-            tracing::warn!("admin requests were still running after {DRAIN:?} and have been cut off");
+            tracing::warn!("admin requests were still running after {DRAIN:?} and were aborted");
         }
     }
 }
 
-/// Accepts until the other half of `stopped` is gone, then waits for the connections.
+/// Accepts until the sender of `stopped` is dropped, then waits for the connections to end.
 async fn accept<S, F>(mut next: impl FnMut() -> F, router: Router, mut stopped: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -122,7 +122,7 @@ where
         }
     };
     if let Err(cause) = ended {
-        tracing::debug!(%cause, "an admin connection broke");
+        tracing::debug!(%cause, "an admin connection failed");
     }
     Ok(())
 }
@@ -142,7 +142,7 @@ mod tests {
     use crate::wire::*;
     use crate::{OperatorFuture, routes};
 
-    /// A gateway that answers nothing.
+    /// An operator that never responds.
     struct Stuck;
 
     impl Operator for Stuck {
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// A conversation over memory, in paused time: nothing here waits for a clock. The sender stops it when dropped.
+    /// A connection in memory, with paused time, so that no test waits for a clock. Dropping the sender stops it.
     fn conversation() -> (DuplexStream, watch::Sender<()>) {
         let (ours, theirs) = tokio::io::duplex(4096);
         let (stop, stopped) = watch::channel(());
@@ -229,7 +229,7 @@ mod tests {
         let request = b"GET /v1/queue HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let (answer, took) = exchange(request).await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("no answer within 30s"), "{answer}");
+        assert!(answer.contains("no response within 30s"), "{answer}");
         assert_eq!(took.as_secs(), 30);
     }
 

@@ -1,4 +1,4 @@
-//! The unix socket: taken over from the dead, never from the living, and open to its owner alone.
+//! The unix socket file: created for its owner only; replaced if its process has ended, never if it is running.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -10,34 +10,34 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-/// A socket that is listened on; its file goes when this does.
+/// A listening socket; dropping it removes its file.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
-    /// The file's identity: another process may have put its own in this place since.
+    /// The inode of the file, to detect that another process has replaced it.
     inode: u64,
 }
 
-/// Why the gateway cannot listen for its operator.
+/// Why the admin socket or its TCP port cannot be opened.
 #[derive(Debug)]
 pub enum BindError {
-    /// A living process serves this socket.
+    /// A running process serves this socket.
     InUse(PathBuf),
-    /// Something that is not a socket has this name.
+    /// A file that is not a socket has this path.
     NotASocket(PathBuf),
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     Socket {
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         cause: io::Error,
     },
     /// The TCP address cannot be listened on.
     Tcp {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         cause: io::Error,
     },
 }
@@ -58,7 +58,7 @@ impl fmt::Display for BindError {
             ),
             Self::Socket { path, cause } => write!(
                 f,
-                "cannot make the admin socket {}: {cause}; its folder must exist and be writable for this user",
+                "cannot create the admin socket {}: {cause}; its directory must exist and be writable for this user",
                 path.display()
             ),
             Self::Tcp { address, cause } => {
@@ -71,7 +71,7 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl ListeningSocket {
-    /// Must be called inside a tokio runtime.
+    /// Opens the socket at `path`, replacing a stale one. Must be called inside a tokio runtime.
     pub(crate) fn claim(path: &Path) -> Result<Self, BindError> {
         refuse_the_living(path)?;
         let failed = |cause| BindError::Socket { path: path.to_owned(), cause };
@@ -93,13 +93,13 @@ fn refuse_the_living(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => Err(BindError::NotASocket(path.to_owned())),
         Ok(_) if UnixStream::connect(path).is_ok() => Err(BindError::InUse(path.to_owned())),
-        // A socket that nobody answers, or nothing at all.
+        // No process listens on the socket, or there is none.
         _ => Ok(()),
     }
 }
 
-/// Made under another name, closed to others, and only then moved into place: so there is no moment at which the socket
-/// can be opened by others, nor one at which a client finds no socket while a stale one is being replaced.
+/// Creates the socket under a temporary name, with its final mode, and then renames it: so other users can never open
+/// it, and a client always finds a socket while a stale one is being replaced.
 fn place(path: &Path) -> io::Result<UnixListener> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));

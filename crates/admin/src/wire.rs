@@ -1,6 +1,6 @@
-//! What travels over the admin socket, as JSON; shared by the gateway and the command line.
+//! The JSON types of the admin socket, shared by the gateway and the command line.
 //!
-//! Fields are only ever added. Times are milliseconds since 1970 in UTC, and their names say so.
+//! Fields are only ever added. Times are milliseconds since 1970-01-01 UTC, and their names end in `_ms`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,43 +8,44 @@ use std::path::PathBuf;
 use pintle_mail::{Address, Disposition, QueueId, ReversePath, UnixTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How many entries a page has when nobody says.
+/// The number of entries of a page if none is requested.
 pub const DEFAULT_LIMIT: usize = 100;
-/// The most entries that a page can have.
+/// The largest number of entries of a page.
 pub const MAX_LIMIT: usize = 1_000;
 
-/// Which messages are meant: those that meet every condition given.
+/// A filter for messages: those that meet every condition given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueFilter {
-    /// Only these; a list parted by commas on the wire.
+    /// The message has one of these ids; in JSON and query strings, one text with commas.
     #[serde(with = "ids", skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<QueueId>,
-    /// The reverse-path contains this, in any case; the empty text means the null reverse-path.
+    /// The reverse-path contains this text, in any case; the empty text means the null reverse-path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// A recipient's domain is this one, in any case.
+    /// A recipient has this domain, in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// A pending recipient goes to this next hop, as lists show it: `mx:example.org`, `relay:NAME`.
+    /// A pending recipient has this next hop, in the form of the lists: `mx:example.org`, `relay:NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<String>,
-    /// Only held ones, or only those that are not.
+    /// The message is held, or is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<bool>,
-    /// Every message is meant. Commands want this in place of a condition, so that a forgotten one harms nobody.
+    /// All messages match. Commands require it if there is no other condition, so that a forgotten condition does no
+    /// harm.
     #[serde(skip_serializing_if = "is_false")]
     pub all: bool,
 }
 
 impl QueueFilter {
-    /// One message.
+    /// Returns a filter for a single message.
     #[must_use]
     pub fn id(id: QueueId) -> Self {
         Self { ids: vec![id], ..Self::default() }
     }
 
-    /// Whether it says anything about which messages are meant.
+    /// Whether it has a condition or `all`.
     #[must_use]
     pub fn is_specific(&self) -> bool {
         self.all || *self != Self::default()
@@ -79,14 +80,14 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// Where in a list, and how much of it.
+/// A position in a list, and how much to return from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PageQuery {
-    /// Only entries after this one, which a page before gave as its `next`.
+    /// Only entries after this one, which is the `next` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<QueueId>,
-    /// At most so many; [`MAX_LIMIT`] at most.
+    /// The most entries to return, at most [`MAX_LIMIT`].
     pub limit: usize,
 }
 
@@ -96,31 +97,31 @@ impl Default for PageQuery {
     }
 }
 
-/// A filter and a page of what passes it.
+/// A filter, and the page of its matches to return.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Query {
-    /// Which messages.
+    /// The filter.
     pub filter: QueueFilter,
-    /// Which of them now.
+    /// The page.
     pub page: PageQuery,
 }
 
-/// What an operator can do to messages.
+/// What an operator can do to messages in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueAction {
-    /// Deliver now, whatever the schedule says.
+    /// Deliver now, whatever the schedule.
     Retry,
     /// Do not deliver until released; a held message still expires.
     Hold,
-    /// Deliver again what was held or quarantined.
+    /// Deliver messages that were held or quarantined.
     Release,
-    /// Give up: the sender gets a bounce for what is still pending.
+    /// Give up: the sender gets a bounce for the recipients that are still pending.
     Bounce,
 }
 
 impl QueueAction {
-    /// The word in paths and on the command line.
+    /// Returns the word used in paths and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -132,44 +133,44 @@ impl QueueAction {
     }
 }
 
-/// Which messages are to go another way, and which.
+/// An order to change the next hop of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reroute {
-    /// These.
+    /// The messages to change.
     pub filter: QueueFilter,
-    /// This one: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME`. The routes decide, where none is given.
+    /// The new next hop: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME`. If `None`, the routes decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
 }
 
-/// Some messages of the queue.
+/// A page of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QueuePage {
-    /// Oldest first.
+    /// The messages, oldest first.
     pub messages: Vec<QueueEntry>,
-    /// The `after` of the page that follows; none at the end.
+    /// The `after` of the next page; `None` at the end.
     pub next: Option<QueueId>,
 }
 
 /// A message in the spool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueEntry {
-    /// Its id, as in every log line.
+    /// The queue id.
     pub id: QueueId,
-    /// When it was taken.
+    /// When it was received.
     pub received_ms: UnixTime,
-    /// When it will be given up.
+    /// When delivery will be given up.
     pub expires_ms: Option<UnixTime>,
-    /// Header block and body, in octets.
+    /// The size in octets, header and body.
     pub size: u64,
     /// The reverse-path; empty for a bounce.
     pub sender: ReversePath,
-    /// Why it is not delivered for now, if so.
+    /// Why it is held, if it is.
     pub hold: Option<String>,
-    /// The message whose fate this one reports.
+    /// For a bounce or report, the message that it is about.
     pub parent: Option<QueueId>,
-    /// Every recipient, done or pending.
+    /// All recipients, pending or not.
     pub recipients: Vec<QueueRecipient>,
 }
 
@@ -178,81 +179,82 @@ pub struct QueueEntry {
 pub struct QueueRecipient {
     /// The address.
     pub address: Address,
-    /// Where the queue sends it: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME` or `discard`. None for one that is done.
+    /// The next hop: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME` or `discard`. `None` if the recipient is no longer pending.
     pub next_hop: Option<String>,
-    /// Its final fate; none while pending.
+    /// The final disposition; `None` while pending.
     pub disposition: Option<Disposition>,
-    /// Delivery attempts made.
+    /// The number of delivery attempts so far.
     pub attempts: u32,
-    /// When it is tried again; none while it is held, or being tried.
+    /// When the next attempt is due; `None` while the message is held or an attempt is in progress.
     pub next_attempt_ms: Option<UnixTime>,
-    /// It is being tried now.
+    /// Whether an attempt is in progress.
     #[serde(default, skip_serializing_if = "is_false")]
     pub under_way: bool,
-    /// The reply of the last attempt, as one text.
+    /// The reply to the last attempt, as one text.
     pub last_reply: Option<String>,
 }
 
-/// The messages that a command changed.
+/// The result of a command on messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Affected {
-    /// Their ids.
+    /// The messages that were changed.
     pub ids: Vec<QueueId>,
-    /// Those that were meant as well and left as they were.
+    /// The messages that match but were not changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spared: Vec<Spared>,
 }
 
-/// A message that a command left as it was.
+/// A message that a command did not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spared {
-    /// Its id.
+    /// The queue id.
     pub id: QueueId,
-    /// Why.
+    /// Why it was not changed.
     pub why: String,
 }
 
-/// Whether the gateway can do its work.
+/// The health of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HealthReport {
-    /// It takes mail: listeners are open, the spool accepts, no drain has begun.
+    /// Whether it accepts mail: listeners are open, the spool accepts, no drain has begun.
     pub ready: bool,
-    /// Some part does not work as it should. What can be done without it is done, so this alone keeps no traffic away.
+    /// Whether a component has a problem. The gateway still works as far as it can, so this alone does not make it
+    /// unready.
     #[serde(default)]
     pub degraded: bool,
-    /// Its parts, for whoever wants to know which one is ill.
+    /// The components with their health.
     pub components: Vec<Component>,
 }
 
-/// A part of the gateway: the spool, a listener, a plugin.
+/// A component of the gateway: the spool, a listener, a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// Such as `spool`, `listener mx`.
+    /// Its name, such as `spool` or `listener mx`.
     pub name: String,
-    /// Whether it works.
+    /// Whether it works normally.
     pub ok: bool,
-    /// Why not, and what to do.
+    /// What is wrong, and what to do.
     pub detail: Option<String>,
 }
 
-/// A plugin, and the generation that serves.
+/// A plugin, and the generation in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginState {
     /// Its name in the configuration.
     pub name: String,
-    /// What it says of itself.
+    /// The version that the plugin reports.
     pub version: Option<String>,
-    /// The file, or `stock:NAME`.
+    /// The component file, or `stock:NAME`.
     pub component: String,
-    /// The SHA-256 of the component that serves, in lower-case hexadecimal; none while nothing serves.
+    /// The SHA-256 of the component in use, in lower-case hexadecimal; `None` if none is.
     pub digest: Option<String>,
-    /// Counts the versions loaded since the start; none while nothing serves.
+    /// The number of the generation in use, counted from the start of the gateway; `None` if none is.
     pub generation: Option<u64>,
     /// The hooks it exports.
     pub hooks: Vec<String>,
-    /// Why the last load failed, when it did. The generation before it goes on serving.
+    /// Why the last load failed, if it did. The generation before it stays in use.
     pub last_error: Option<String>,
-    /// Calls, faults and instances.
+    /// Usage counters.
     pub counts: PluginCounts,
 }
 
@@ -263,7 +265,7 @@ pub struct PluginCounts {
     pub calls: u64,
     /// Faults since the start.
     pub faults: u64,
-    /// Instances alive.
+    /// Instances that exist now.
     pub instances: u64,
     /// The most instances allowed.
     pub max_instances: u64,
@@ -275,56 +277,56 @@ pub struct PluginCounts {
     pub crowded_out: u64,
 }
 
-/// What a reload of the configuration did.
+/// The result of a reload of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What differs from before and is in force now: `certificates`, `rules`, `delivery`, `plugin NAME (added)` and the
-    /// like. Empty where nothing has changed.
+    /// What has changed and is in effect now: `certificates`, `rules`, `delivery`, `plugin NAME (added)` and the like.
+    /// Empty if nothing has changed.
     pub applied: Vec<String>,
-    /// What changed but needs a restart.
+    /// What has changed but takes effect only after a restart.
     pub needs_restart: Vec<String>,
-    /// What `pintle check` would warn of.
+    /// The warnings that `pintle check` would print.
     pub warnings: Vec<String>,
 }
 
-/// Which program answers.
+/// Which gateway responds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Of the program.
+    /// The version of Pintle.
     pub version: String,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// When it began.
+    /// When the process started.
     pub started_ms: UnixTime,
-    /// The host's name as the configuration has it.
+    /// The configured host name.
     pub hostname: String,
 }
 
-/// Some of what the sandbox has captured.
+/// A page of the messages that the sandbox has captured.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CapturedPage {
-    /// Oldest first.
+    /// The messages, oldest first.
     pub messages: Vec<CapturedMessage>,
-    /// The `after` of the page that follows; none at the end.
+    /// The `after` of the next page; `None` at the end.
     pub next: Option<QueueId>,
 }
 
-/// A message that the sandbox kept in place of delivering it.
+/// A message that the sandbox has stored instead of delivering it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapturedMessage {
-    /// Its id.
+    /// The queue id.
     pub id: QueueId,
-    /// When it was taken.
+    /// When it was received.
     pub received_ms: UnixTime,
     /// The reverse-path.
     pub sender: ReversePath,
-    /// Who would have got it.
+    /// The recipients that it was not delivered to.
     pub recipients: Vec<Address>,
-    /// Its subject, decoded.
+    /// The Subject field, decoded.
     pub subject: Option<String>,
-    /// Header block and body, in octets.
+    /// The size in octets, header and body.
     pub size: u64,
-    /// The .eml file.
+    /// The path of the .eml file.
     pub file: PathBuf,
 }
 
@@ -334,13 +336,13 @@ pub struct CapturedMessage {
 pub enum OperatorRefusal {
     /// There is no such message, plugin or path.
     NotFound(String),
-    /// The request makes no sense.
+    /// The request is malformed or meaningless.
     Invalid(String),
-    /// Not in this state of the gateway or of the message.
+    /// The state of the gateway or of the message does not allow it.
     Conflict(String),
-    /// Not now; later may help.
+    /// It is not possible now, but may be later.
     Unavailable(String),
-    /// It was tried and went wrong: the operator has to act.
+    /// It was tried and failed; the operator must act.
     Failed(String),
 }
 
@@ -358,7 +360,7 @@ impl fmt::Display for OperatorRefusal {
 
 impl std::error::Error for OperatorRefusal {}
 
-/// Ids as one text, the same in a query string and in JSON, since a query string has no lists.
+/// Serializes ids as one text, in query strings and in JSON alike, because a query string has no lists.
 mod ids {
     use super::{Deserialize, Deserializer, QueueId, Serializer};
 
@@ -371,7 +373,7 @@ mod ids {
         let text = String::deserialize(deserializer)?;
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let parse = |part: &str| {
-            let error = |error| serde::de::Error::custom(format!("{part:?} is no queue id: {error}"));
+            let error = |error| serde::de::Error::custom(format!("{part:?} is not a queue id: {error}"));
             part.parse().map_err(error)
         };
         parts.map(parse).collect()

@@ -1,5 +1,5 @@
-//! Lines of the log about clients that did not get what they wanted. Each begins with the client's address, as the lines
-//! about logins do, and ends with what the client had a hand in, quoted: no name can make a line look like another.
+//! Log lines about clients that were not served. As in the login lines, the client's address comes first; text that the
+//! client controls comes last and is quoted, so that it cannot imitate another line.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use pintle_mail::Reply;
 use pintle_policy::Session;
 use pintle_smtp::server::{FaultLevel, FaultOwner, SessionFault};
 
-/// A TLS handshake came to nothing.
+/// Logs a failed TLS handshake.
 pub(crate) fn handshake_failed(session: &Session, error: &impl Display) {
     metrics::counter!("pintle_session_faults_total", "fault" => SessionFault::TlsFailed.counter())
         .increment(1);
@@ -16,7 +16,7 @@ pub(crate) fn handshake_failed(session: &Session, error: &impl Display) {
     tracing::info!(%client, listener, session = %id, why, "TLS handshake failed");
 }
 
-/// A client broke the protocol, or met a limit.
+/// Logs that a client broke the protocol or exceeded a limit.
 pub(crate) fn fault(session: &Session, fault: &SessionFault) {
     metrics::counter!("pintle_session_faults_total", "fault" => fault.counter()).increment(1);
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
@@ -37,15 +37,15 @@ pub(crate) fn fault(session: &Session, fault: &SessionFault) {
 fn what(owner: FaultOwner) -> &'static str {
     match owner {
         FaultOwner::PeerMisbehaved => "a client broke the protocol",
-        FaultOwner::PeerIncompatible => "a client wants what is not done here",
-        FaultOwner::LimitExceeded => "a client met a limit",
-        FaultOwner::Us => "a session was misused by the gateway itself: please report it",
+        FaultOwner::PeerIncompatible => "a client asked for something that is not offered",
+        FaultOwner::LimitExceeded => "a client exceeded a limit",
+        FaultOwner::Us => "internal error in an SMTP session: please report it",
     }
 }
 
-/// A session ends since a stranger has had its share.
+/// Logs that an untrusted client's session is closed because it has reached its limits.
 pub(crate) fn dismissed(session: &Session, reply: &Reply) {
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
     let reply = reply.to_string();
-    tracing::info!(%client, listener, session = %id, reply, "a client is sent away");
+    tracing::info!(%client, listener, session = %id, reply, "session limit reached, closing the session");
 }

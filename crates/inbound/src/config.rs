@@ -1,4 +1,5 @@
-//! What the receiving side needs to know: plain data, checked and lowered elsewhere.
+//! Configuration of the receiving side: listeners, rules, limits. Plain data; another crate checks the configuration
+//! file and translates it to these types.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,37 +12,38 @@ use pintle_smtp::server;
 
 use crate::{LoginLimits, SessionLimits, StrangerLimits, Users};
 
-/// Everything that the listeners share, and the listeners.
+/// The configuration of the receiving side: listeners, and what they share.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Our name: in the greeting, in trace fields.
+    /// This gateway's host name, for the greeting and for trace fields.
     pub hostname: String,
-    /// Where we listen.
+    /// The listeners to start.
     pub listeners: Vec<ListenerConfig>,
-    /// What may change while sessions run.
+    /// The rules that a reload can change while sessions run.
     pub rules: Rules,
 }
 
-/// What a reload replaces for the sessions that begin after it.
+/// Rules that a reload replaces. Sessions use the new ones for their next decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
-    /// The domains whose mail we take from anybody.
+    /// The domains that mail is accepted for from any client.
     pub domains: Domains,
-    /// Who may authenticate, when no plugin knows better.
+    /// The users who may authenticate if no plugin decides.
     pub users: Users,
-    /// How often a network may fail to log in.
+    /// The rate limit on failed logins of a network.
     pub logins: LoginLimits,
-    /// Where the bare `<postmaster>` goes; left as it is when none is named.
+    /// The address that replaces the bare `<postmaster>`; if `None`, it is left as it is.
     pub postmaster: Option<Address>,
-    /// A message with this many Received fields is taken to loop (RFC 5321 section 6.3).
+    /// A message with this many Received fields is considered to loop (RFC 5321 section 6.3).
     pub max_hops: usize,
-    /// So many refused senders and recipients end the session of a client that is neither trusted nor authenticated.
+    /// The number of refused senders and recipients that closes the session of a client that is neither trusted nor
+    /// authenticated.
     pub max_refusals: u32,
-    /// What messages are signed with when a plugin asks for it.
+    /// The keys to sign messages with when a plugin requests it.
     pub keys: Arc<Keyring>,
-    /// A score from which a message is refused.
+    /// The score from which a message is refused.
     pub reject_score: Option<f64>,
-    /// A score from which a message is held in the quarantine `score`.
+    /// The score from which a message is held in the quarantine `score`.
     pub quarantine_score: Option<f64>,
 }
 
@@ -61,12 +63,12 @@ impl Default for Rules {
     }
 }
 
-/// One listener.
+/// The configuration of one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// In logs, metrics and conditions.
+    /// Its name in logs, metrics and conditions.
     pub name: String,
-    /// Where it listens.
+    /// The addresses to listen on.
     pub addresses: Vec<SocketAddr>,
     /// How TLS begins.
     pub tls: TlsMode,
@@ -74,15 +76,15 @@ pub struct ListenerConfig {
     pub auth: AuthOffer,
     /// Networks whose clients may relay and are spared the checks meant for strangers.
     pub trusted: Vec<IpNet>,
-    /// How many sessions it holds.
+    /// Connection limits: how many sessions it holds, in total and per client network.
     pub limits: SessionLimits,
-    /// What a stranger's session may take.
+    /// The limits of one session of an untrusted client: time, transactions, octets.
     pub strangers: StrangerLimits,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
-    /// The protocol's own settings.
+    /// Settings of the SMTP protocol, shared by all sessions.
     pub smtp: Arc<server::Config>,
-    /// What clients that are trusted or have authenticated send is a submission: its header is completed (RFC 6409
+    /// Whether mail of trusted or authenticated clients is treated as a submission: its header is completed (RFC 6409
     /// section 8).
     pub completes_header: bool,
 }
@@ -90,11 +92,11 @@ pub struct ListenerConfig {
 /// How TLS begins on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
-    /// Never.
+    /// No TLS.
     None,
-    /// When the client says STARTTLS (RFC 3207).
+    /// After STARTTLS (RFC 3207).
     StartTls,
-    /// With the first octet (RFC 8314).
+    /// From the first octet (RFC 8314).
     Implicit,
 }
 
@@ -110,7 +112,7 @@ pub enum AuthOffer {
 }
 
 impl ListenerConfig {
-    /// Whether this client belongs to a trusted network.
+    /// Whether this client's address is in a trusted network.
     #[must_use]
     pub fn trusts(&self, client: std::net::IpAddr) -> bool {
         let client = client.to_canonical();

@@ -1,7 +1,8 @@
-//! One connection: bytes between the socket and the SMTP machine, and the machine's events to the pipeline.
+//! One connection: moves bytes between the socket and the SMTP session, and passes the session's events to the
+//! pipeline.
 //!
-//! The loop is always the same: work on events, send what is to be sent, wait for bytes, the deadline or the end. An idle
-//! session owns no buffer: reads go into one that belongs to the thread, and the machine keeps only what it needs.
+//! The loop is always the same: process events, send output, wait for input, the deadline or a drain. An idle session
+//! owns no buffer: reads use a buffer that belongs to the thread, and the session keeps only what it needs.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -28,7 +29,7 @@ use crate::services::Services;
 use crate::strangers::{Lifetime, SessionEnd};
 use crate::stream::ClientStream;
 
-/// The largest read.
+/// The largest read, in octets.
 const READ: usize = 64 * 1024;
 /// How long a client may leave our replies unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -37,19 +38,19 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
 }
 
-/// What connections are served with.
+/// What a listener serves its connections with.
 #[derive(Clone)]
 pub(crate) struct Serving {
     pub(crate) services: Arc<Services>,
     pub(crate) listener: Arc<ListenerConfig>,
-    /// Certificates, where the listener offers TLS.
+    /// The certificates, if the listener offers TLS.
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) phase: watch::Receiver<ServerPhase>,
 }
 
-/// Serves one client to the end.
+/// Serves one client until the connection ends.
 pub(crate) async fn serve(serving: Serving, stream: TcpStream, client: SocketAddr) {
-    // Replies are small and each is waited for: Nagle's algorithm would hold every second one back.
+    // Replies are small and the client waits for each: Nagle's algorithm would delay every second one.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let pipeline = Pipeline::new(Arc::clone(&serving.services), &serving.listener, client, local);
@@ -76,7 +77,7 @@ struct Connection {
     timer: Timer,
 }
 
-/// What a wait ended with.
+/// Why a wait ended.
 enum Woken {
     Read(usize),
     Timer,
@@ -118,7 +119,7 @@ impl Connection {
         }
     }
 
-    /// Works on all events; gives how the session ended, once it has.
+    /// Processes all events. Returns why the session ended, once it has.
     async fn work(&mut self) -> io::Result<Option<Closed>> {
         while let Some(event) = self.session.poll_event() {
             match event {
@@ -137,7 +138,7 @@ impl Connection {
         Ok(None)
     }
 
-    /// A deadline has passed: the protocol's, or the one of a stranger's session.
+    /// Handles a deadline that has passed: of the protocol, or of an untrusted client's session.
     fn tick(&mut self, now: Instant) {
         self.session.handle_timeout(now);
         if !self.pipeline.is_stranger() {
@@ -158,8 +159,8 @@ impl Connection {
 
     async fn wait(&mut self) -> io::Result<Woken> {
         let Self { session, stream, serving: Serving { phase, .. }, timer, pipeline, lifetime } = self;
-        // A client that sends without a pause would otherwise keep the clock and the drain from ever being looked at:
-        // its reads are always ready, and they come first since they nearly always are what there is.
+        // The reads of a client that sends without a pause are always ready, and they come first because they nearly
+        // always are what happens next. Without this check the clock and a drain would never get a turn.
         if phase.has_changed().unwrap_or(true) {
             return Ok(Woken::Phase(latest(phase)));
         }
@@ -181,7 +182,7 @@ impl Connection {
         self.flush().await?;
         let plain = match std::mem::replace(&mut self.stream, ClientStream::Closed) {
             ClientStream::Plain(plain) => plain,
-            // The machine offers STARTTLS on plain sessions alone.
+            // The session offers STARTTLS only without TLS.
             ClientStream::Tls(_) | ClientStream::Closed => {
                 return Err(io::Error::other("STARTTLS on a session with TLS"));
             }
@@ -200,23 +201,23 @@ impl Connection {
         }
     }
 
-    /// Sends the end of the stream too, so that the last reply is not lost to a reset.
+    /// Shuts down the sending direction too, so that the last reply is not lost to a TCP reset.
     async fn close(&mut self) -> io::Result<()> {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.stream.shutdown()).await;
         Ok(())
     }
 }
 
-/// The phase now. A sender that is gone means that the gateway is going.
+/// Returns the current phase. A dropped sender means that the gateway is shutting down.
 fn latest(phase: &mut watch::Receiver<ServerPhase>) -> ServerPhase {
     if phase.has_changed().is_ok() { *phase.borrow_and_update() } else { ServerPhase::Aborting }
 }
 
-/// Waits for the host's answer; replies that are ready go out meanwhile if it takes more than a moment.
+/// Waits for the pipeline's answer. If it takes more than a moment, replies that are ready are sent meanwhile.
 ///
-/// Both go on side by side: a client that does not read its replies must not keep a plugin's instance, or a message on its
-/// way to the disk, half done. And a decision that was begun is carried to its end even when nobody is left to hear it,
-/// so that whatever became durable is recorded.
+/// Both run concurrently: a client that does not read its replies must not block a plugin instance, or a message on its
+/// way to the disk. A decision that was begun is completed even if the client is gone, so that whatever became durable
+/// is recorded.
 async fn answer(
     session: &mut Session<Receipt>,
     stream: &mut ClientStream,
@@ -246,8 +247,8 @@ async fn flush(session: &mut Session<Receipt>, stream: &mut ClientStream) -> io:
     Ok(())
 }
 
-/// Reads into the thread's buffer and feeds the machine; gives how many octets came. While the machine wants none it
-/// does not end.
+/// Reads into the thread's buffer and passes the bytes to the session. Returns how many octets were read. Stays pending
+/// while the session wants none.
 async fn read(session: &mut Session<Receipt>, stream: &mut ClientStream) -> io::Result<usize> {
     poll_fn(|cx| {
         if !session.wants_read() {
@@ -281,7 +282,8 @@ async fn handshake(
         accepted = accept => accepted.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, "the client did not get on with it in time")
         })?,
-        // No message is under way in a handshake, so a drain need not wait for a client that does not get on with it.
+        // No message is being received during a handshake, so a drain does not wait for a client that makes no
+        // progress.
         _ = serving.phase.wait_for(|phase| *phase != ServerPhase::Running) => {
             return Err(io::Error::other("the gateway is going down"));
         }
@@ -291,8 +293,8 @@ async fn handshake(
     Ok(ClientStream::Tls(Box::new(stream)))
 }
 
-/// A deadline that mostly moves away: the timer is set anew only when it has fired or must fire earlier, since setting
-/// one takes a lock that all sessions share.
+/// A deadline that mostly moves into the future. The timer is reset only when it has fired or must fire earlier,
+/// because setting one takes a lock that all sessions share.
 #[derive(Default)]
 struct Timer {
     deadline: Option<Instant>,
@@ -329,13 +331,13 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::oneshot;
 
-    /// Our end of a connection that takes no more octets, and the other end, which reads none.
+    /// Returns our end of a connection that accepts no more octets, and the other end, which reads none.
     async fn stuffed() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (ours, (theirs, _)) = (ours.unwrap(), theirs.unwrap());
-        // The kernel makes room for a while, in its buffers on either side.
+        // For a while, the kernel accepts octets into its buffers on either side.
         while tokio::time::timeout(Duration::from_millis(100), ours.writable()).await.is_ok() {
             while ours.try_write(&[b'x'; 64 * 1024]).is_ok() {}
         }
@@ -356,7 +358,7 @@ mod tests {
             done.send(()).unwrap();
             HostAnswer::Accept(None)
         };
-        // The other end begins to read only once the decision is made, and the greeting waits for that.
+        // The other end begins to read only after the decision, which the greeting waits for.
         let reads = async {
             decided.await.unwrap();
             tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await

@@ -1,8 +1,9 @@
-//! A dry run: one message from one client through the SMTP machine and the pipeline, in memory, without a socket.
+//! A dry run: passes one message from one client through the SMTP session and the pipeline, in memory, without a
+//! socket.
 //!
-//! What is said is what a client of a listener would hear, since both ends are the listener's own. What a client would do
-//! next is played here: it takes an answer for an answer, sends its message to the recipients that were taken, and goes
-//! when there is none.
+//! The replies are those that a client of the listener would get, because session and pipeline are the listener's own.
+//! The client's part is played here: it accepts every reply, sends its message to the accepted recipients, and quits if
+//! there is none.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,72 +18,72 @@ use crate::config::{ListenerConfig, TlsMode};
 use crate::pipeline::{Observer, Pipeline};
 use crate::services::Services;
 
-/// The client's port: any will do, as long as it is one.
+/// The client's port; its value has no effect.
 const PORT: u16 = 50_000;
-/// Octets of the message that the machine gets at a time.
+/// How many octets of the message the session gets at a time.
 const PIECE: usize = 64 * 1024;
 
-/// Whom a dry run takes the client for.
+/// The client that a dry run simulates.
 #[derive(Debug, Clone)]
 pub struct DryRunClient {
-    /// Where it comes from.
+    /// The IP address it connects from.
     pub address: IpAddr,
-    /// What it says in EHLO.
+    /// The name it sends in EHLO.
     pub hello: String,
-    /// The session is encrypted.
+    /// Whether the session uses TLS.
     pub tls: bool,
-    /// It has authenticated so.
+    /// The identity it has authenticated as.
     pub identity: Option<String>,
-    /// It is in a trusted network, whatever the listener's configuration says.
+    /// Whether it is in a trusted network, whatever the listener's configuration says.
     pub trusted: bool,
 }
 
-/// What it sends.
+/// The message that the client sends.
 #[derive(Debug, Clone, Copy)]
 pub struct DryRunMail<'a> {
     /// The reverse-path.
     pub sender: &'a ReversePath,
-    /// The recipients, in order.
+    /// The recipients, in the order of RCPT.
     pub recipients: &'a [Address],
-    /// Header and body, with lines that end in CRLF.
+    /// Header and body, with CRLF line ends.
     pub octets: &'a [u8],
 }
 
-/// One command, and what came of it.
+/// One SMTP command with its reply, and what the chain was asked about it.
 pub struct DryRunExchange {
-    /// The stage that it belongs to; of DATA, the message as a whole.
+    /// The stage that the command belongs to. For DATA it is the message stage.
     pub stage: Hook,
-    /// The recipient, where it is one's.
+    /// The recipient of RCPT.
     pub recipient: Option<Address>,
-    /// What the chain was asked about it, in order: of DATA, the header and then the message.
+    /// The questions to the chain about this command, in order; for DATA, about the header and then about the message.
     pub asked: Vec<AskedQuestion>,
-    /// The reply as the client hears it.
+    /// The reply as the client receives it.
     pub reply: HeardReply,
-    /// It ends the session.
+    /// Whether the reply ends the session.
     pub closes: bool,
 }
 
-/// A question to the chain.
+/// A question to the chain, with its decision.
 pub struct AskedQuestion {
-    /// Where.
+    /// The hook that was called.
     pub hook: Hook,
-    /// What the chain made of all answers. The core's own laws come after it.
+    /// What the chain decided from all verdicts. The core's own rules are applied after it.
     pub decision: Decision,
-    /// Session, transaction and message as plugins have left them.
+    /// Session, transaction and message as the plugins left them.
     pub view: View,
 }
 
-/// A reply as it came.
+/// A reply as the client receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeardReply {
-    /// The three digits; 0 where nothing was said.
+    /// The three-digit reply code; 0 if there was no reply.
     pub code: u16,
-    /// Its lines without the digits.
+    /// The lines of its text, without the codes.
     pub text: String,
 }
 
 impl HeardReply {
-    /// Whether it refuses, for now or for good.
+    /// Whether it refuses, temporarily (4xx) or permanently (5xx).
     #[must_use]
     pub fn refuses(&self) -> bool {
         !(200..400).contains(&self.code)
@@ -96,10 +97,11 @@ impl HeardReply {
     }
 }
 
-/// Sends a message through a listener's machine and pipeline; gives what was asked and said, in order.
+/// Sends a message through a listener's SMTP session and pipeline. Returns the commands, questions and replies, in
+/// order.
 ///
-/// What the pipeline keeps goes where `services` say: a dry run is given a spool in memory, and reads there what would
-/// have been stored. Delays that plugins ask for are kept to.
+/// What the pipeline stores goes to the spool of `services`: a dry run passes a spool in memory, and reads from it what
+/// would have been stored. Delays that plugins request are observed.
 pub async fn run(
     services: Arc<Services>,
     listener: &ListenerConfig,
@@ -173,7 +175,7 @@ impl DryRun {
         self.note(Hook::Message, None, reply);
     }
 
-    /// Says a command and notes what came of it; the greeting is the answer to nothing.
+    /// Sends a command and records its reply; for the greeting, there is no command.
     async fn say(&mut self, stage: Hook, recipient: Option<&Address>, command: &str) -> HeardReply {
         let reply = self.command(command.as_bytes()).await;
         self.note(stage, recipient.cloned(), reply.clone());
@@ -202,7 +204,7 @@ impl DryRun {
         HeardReply::of(&heard)
     }
 
-    /// Works on all events, as a connection does; gives what the client hears.
+    /// Processes all events, as a connection does. Returns what the client receives.
     async fn work(&mut self) -> Vec<u8> {
         while let Some(event) = self.machine.poll_event() {
             match event {
@@ -212,7 +214,7 @@ impl DryRun {
                 }
                 Event::Body(chunk) => self.pipeline.body(chunk).await,
                 Event::Reset => self.pipeline.reset(),
-                // Its client never says STARTTLS, and hears of a fault in the reply.
+                // This client never sends STARTTLS, and sees a fault in its reply.
                 Event::StartTls | Event::Fault(_) => {}
                 Event::Closed(_) => self.over = true,
             }
@@ -221,7 +223,7 @@ impl DryRun {
     }
 }
 
-/// What was asked since the last command.
+/// The questions to the chain since the last command.
 #[derive(Default)]
 struct QuestionLog(Mutex<Vec<AskedQuestion>>);
 
@@ -249,7 +251,7 @@ fn assumed_tls() -> TlsFacts {
     }
 }
 
-/// What a client says of the message in MAIL, as far as it was offered that.
+/// The parameters of MAIL for this message, if their extensions are offered.
 fn parameters(offered: &HeardReply, mail: DryRunMail<'_>) -> String {
     let has = |keyword: &str| {
         let mut lines = offered.text.lines().skip(1);
@@ -272,7 +274,7 @@ fn parameters(offered: &HeardReply, mail: DryRunMail<'_>) -> String {
     parameters
 }
 
-/// The message as DATA sends it (RFC 5321 section 4.5.2), with the dot at its end.
+/// The message as DATA sends it, with dot stuffing (RFC 5321 section 4.5.2) and the final dot.
 fn stuffed(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len() + octets.len() / 64 + 5);
     for line in octets.split_inclusive(|octet| *octet == b'\n') {
@@ -288,7 +290,7 @@ fn stuffed(octets: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A name given by hand must not become a command of its own.
+/// Removes line breaks from an EHLO name, so that it cannot become a command.
 fn in_one_line(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).collect()
 }

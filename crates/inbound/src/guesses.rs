@@ -1,9 +1,11 @@
-//! Who guesses passwords: failed logins of each client network, over all of its sessions.
+//! Rate limit on failed logins, against password guessing: counts them for each client network, over all of its sessions,
+//! and delays the replies to them (tarpit).
 //!
-//! A session ends after a few failures and another one costs nothing, so the count must outlive it. Every login is
-//! charged when it begins and given back when it succeeds: logins that run side by side are counted before any of them has
-//! failed, and a client that hangs up early has still guessed. A charge wears off evenly, `max_failures` of them in one
-//! `window`. The table is bounded: when it is full of networks that still owe, the one that owes least is forgotten.
+//! A session ends after a few failures, but opening another one costs nothing, so the count must outlive the session.
+//! Every login is charged when it begins, and the charge is cancelled if it succeeds: so concurrent logins are counted
+//! before any of them has failed, and a client that disconnects early is charged too. Charges expire evenly,
+//! `max_failures` of them in one `window` (a leaky bucket). The table is bounded: when it is full, the network with the
+//! smallest debt is removed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,24 +17,26 @@ use parking_lot::Mutex;
 
 use crate::networks::networks;
 
-/// How many networks are remembered. One entry takes less than 100 octets.
+/// How many networks are tracked. One entry takes less than 100 octets.
 const MAX_NETWORKS: usize = 20_000;
-/// A site of 256 hosts (or 65,536 networks of IPv6) gets so many times the failures of one of them.
+/// A site of 256 hosts (or 65,536 networks of IPv6) gets this many times the failures of one of its hosts.
 const SITE: u32 = 5;
-/// Failures add up to a delay of at most this: the reply is still waited for.
+/// The longest delay of the reply to a failed login: clients still wait that long.
 const MAX_DELAY: Duration = Duration::from_secs(10);
 
-/// How much may be guessed.
+/// The rate limit on failed logins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginLimits {
-    /// Failed logins from one address (one /64 of IPv6) within the window, before further ones are refused unheard. Its
-    /// /24 (/48) gets five times as many.
+    /// Failed logins from one address (one /64 of IPv6) within the window, before further ones are refused without a
+    /// check. Its /24 (/48) gets five times as many.
     pub max_failures: u32,
-    /// In which so many wear off.
+    /// The time in which that many failures expire.
     pub window: Duration,
-    /// The reply to a failed login waits this long, times the failures that are remembered of its network.
+    /// The reply to a failed login is delayed by this time, multiplied by the failures that are tracked for its
+    /// network.
     pub delay: Duration,
-    /// Networks whose failures are not counted, besides the trusted ones: an office behind one address.
+    /// Networks whose failures are not counted, in addition to the trusted ones; for example an office behind one
+    /// address.
     pub exempt: Vec<IpNet>,
 }
 
@@ -47,11 +51,11 @@ impl Default for LoginLimits {
     }
 }
 
-/// The failures of all networks.
+/// The charges of all networks: for each, when its debt will have expired.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Guesses(Arc<Mutex<HashMap<IpNet, Instant>>>);
 
-/// A login that was let through, charged as if it failed.
+/// A login in progress, charged as if it failed.
 #[derive(Debug)]
 pub(crate) struct Guess {
     guesses: Guesses,
@@ -62,7 +66,7 @@ impl Guesses {
     /// Charges one login to the networks of this client.
     ///
     /// # Errors
-    /// So long it has to wait before another login is heard; nothing was charged then.
+    /// Returns how long the client must wait before another login is checked; nothing was charged then.
     pub(crate) fn begin(
         &self,
         client: IpAddr,
@@ -91,14 +95,14 @@ impl Guesses {
         Ok(Guess { guesses: self.clone(), charges })
     }
 
-    /// Networks that are remembered.
+    /// The number of networks that are tracked.
     #[must_use]
     #[cfg(test)]
     fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// Whether no network is remembered.
+    /// Whether no network is tracked.
     #[must_use]
     #[cfg(test)]
     fn is_empty(&self) -> bool {
@@ -107,7 +111,7 @@ impl Guesses {
 }
 
 impl Guess {
-    /// It was no guess: the login succeeded, or nobody could tell.
+    /// Cancels the charge: the login succeeded, or could not be checked.
     pub(crate) fn give_back(self, now: Instant) {
         let mut owed = self.guesses.0.lock();
         for (network, charge) in self.charges {
@@ -120,7 +124,7 @@ impl Guess {
         }
     }
 
-    /// How long the reply to this failure waits.
+    /// Returns how long to delay the reply to this failure.
     #[must_use]
     pub(crate) fn delay(&self, limits: &LoginLimits, now: Instant) -> Duration {
         let (network, charge) = self.charges[0];
@@ -134,7 +138,7 @@ fn debt(owed: &HashMap<IpNet, Instant>, network: IpNet, now: Instant) -> Duratio
     owed.get(&network).map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
 }
 
-/// Forgets those who owe nothing any more, and if there is none, who owes least.
+/// Removes the networks whose debt has expired; if there is none, the one with the smallest debt.
 fn make_room(owed: &mut HashMap<IpNet, Instant>, now: Instant) {
     owed.retain(|_, until| *until > now);
     if owed.len() >= MAX_NETWORKS

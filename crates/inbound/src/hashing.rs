@@ -1,35 +1,35 @@
-//! The turns in which password hashes are computed.
+//! Limits how many password hashes are computed at once.
 //!
-//! A hash takes tens of milliseconds and megabytes on purpose. Without a bound, whoever guesses in forty sessions at once
-//! has forty of them computed side by side, on the threads that also write mail to the disk. So few run at once, some
-//! wait, and the rest is told to come back.
+//! A hash deliberately takes tens of milliseconds and megabytes of memory. Without a limit, an attacker that guesses
+//! passwords in forty sessions has forty hashes computed concurrently, on the threads that also write mail to the disk.
+//! So a few run at once, some wait, and all further logins get a temporary failure.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use tokio::sync::Semaphore;
 
-/// Hashes at once at most, whatever the machine has: they share the memory's bandwidth.
+/// The most hashes to compute at once, however many cores there are: they share the memory bandwidth.
 const MOST: usize = 4;
-/// Logins that may wait for a turn. At 50 ms each and two turns this is about 2 seconds.
+/// How many logins may wait. At 50 ms each and two at a time, this is about 2 seconds.
 const WAITING: usize = 64;
-/// Of these, so many are left to clients that are trusted.
+/// How many of these places are reserved for trusted clients.
 const KEPT: usize = 16;
 
-/// Hands out turns.
+/// Admits password hashes to a bounded number of places.
 #[derive(Debug, Clone)]
 pub(crate) struct Hashing {
     turns: Arc<Semaphore>,
-    /// Who has a place, waits or has a turn.
+    /// The logins that wait or are being computed.
     places: Arc<Semaphore>,
 }
 
-/// All places are taken.
+/// No place is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Busy;
 
 impl Default for Hashing {
-    /// Half of the machine's cores, since the other half has mail to carry.
+    /// Uses half of the machine's cores, because mail delivery needs the others.
     fn default() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
         let turns = (cores / 2).clamp(1, MOST);
@@ -42,10 +42,10 @@ impl Hashing {
         Self { turns: Arc::new(Semaphore::new(turns)), places: Arc::new(Semaphore::new(turns + waiting)) }
     }
 
-    /// Runs this on a thread of its own, when its turn has come; none when it panicked.
+    /// Runs `work` on a blocking thread once it is admitted. Returns `None` if it panicked.
     ///
     /// # Errors
-    /// Too many wait already.
+    /// Too many logins are waiting already.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         trusted: bool,
@@ -56,7 +56,7 @@ impl Hashing {
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Busy)?;
-        // The turn goes with the work: a session that ends does not end it.
+        // The permit moves with the work: if the session ends, the hash is still being computed.
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop((turn, place));
@@ -97,7 +97,7 @@ mod tests {
                 ended
             })
         };
-        // The gate is shut, so that none of those with a place can end: two turns, and eight places to wait.
+        // The gate is shut, so no login that was admitted can end: two are running, and eight may wait.
         let strangers: Vec<_> = (0..38).map(|_| login(false)).collect();
         while refused.load(Ordering::SeqCst) < 28 {
             tokio::task::yield_now().await;
@@ -117,7 +117,7 @@ mod tests {
     async fn a_hash_that_panics_gives_its_turn_back() {
         let hashing = Hashing::new(1, KEPT + 1);
         for _ in 0..100 {
-            assert_eq!(hashing.run(false, || panic!("as told")).await, Ok(None::<()>));
+            assert_eq!(hashing.run(false, || panic!("on purpose")).await, Ok(None::<()>));
         }
         assert_eq!(hashing.run(false, || 7).await, Ok(Some(7)));
     }

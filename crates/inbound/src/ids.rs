@@ -1,10 +1,10 @@
-//! Fresh ids: the clock and the dice that `pintle-mail` does not have.
+//! Generates ids from the clock and random numbers, which `pintle-mail` does not access.
 
 use std::time::SystemTime;
 
 use pintle_mail::{QueueId, SessionId, UnixTime};
 
-/// The time of day.
+/// Returns the current time.
 pub(crate) fn now() -> UnixTime {
     SystemTime::now().into()
 }
@@ -17,7 +17,8 @@ pub(crate) fn queue_id() -> QueueId {
     QueueId::new(now(), random())
 }
 
-/// Ids need to be unique, and no secret hangs on them: where the kernel's dice fail, the clock and an address serve.
+/// Returns a random number. Ids must be unique but need not be secret: if the kernel's random number generator fails,
+/// clock and an address are used.
 fn random() -> u128 {
     let mut bytes = [0_u8; 16];
     if getrandom::fill(&mut bytes).is_err() {

@@ -1,9 +1,9 @@
-//! From the accepted socket to the durable message.
+//! The receiving side: from the accepted socket to the durable message.
 //!
-//! Read one line of calls to follow a message: `listener` accepts a socket and takes a permit, `connection` moves
-//! bytes between the socket and the SMTP machine, `pipeline` puts the machine's questions to the policy chain and to the
-//! core's own laws, `receive` turns an accepted message into a commit. It never sees the queue: the spool tells the
-//! relay side what has arrived.
+//! To follow a message through the code: `listener` accepts a socket and takes a permit, `connection` moves bytes
+//! between the socket and the SMTP session, `pipeline` asks the policy chain, applies the core's own rules and answers
+//! the session, `receive` commits an accepted message to the spool. This crate never accesses the queue: the spool
+//! reports what has arrived.
 
 mod client_log;
 pub mod config;

@@ -1,7 +1,8 @@
-//! Listening: sockets, permits, the tasks that own sessions, and the drain at the end.
+//! Listeners: accept connections, apply connection limits, own the session tasks, and drain them at shutdown.
 //!
-//! One task per address accepts; it owns the sessions it has begun and ends only when they have (law 8). A drain first
-//! stops accepting and tells every session to finish its transaction, then, when the time of grace is over, to stop.
+//! One task per address accepts connections. It owns the sessions it has begun and ends only when they have ended (law
+//! 8). A drain first stops accepting and tells every session to finish its transaction; after the grace period it tells
+//! them to stop.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -28,12 +29,12 @@ use crate::services::Services;
 use crate::sockets::Sockets;
 use crate::start_error::StartError;
 
-/// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
+/// How long a listener pauses when accept fails, most likely because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a session may take to end once it has been told to.
+/// How long a session may take to end once it has been told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// The receiving side, running.
+/// The running listeners.
 pub struct Inbound {
     services: Arc<Services>,
     addresses: Vec<(String, SocketAddr)>,
@@ -41,38 +42,38 @@ pub struct Inbound {
     acceptors: Vec<JoinHandle<()>>,
 }
 
-/// What the receiving side works with.
+/// What the receiving side needs from other parts of the gateway.
 pub struct InboundParts {
-    /// Sockets that are bound already; without them they are bound at the start.
+    /// Sockets that are already bound; if `None`, they are bound at the start.
     pub sockets: Option<Sockets>,
-    /// Where messages become durable.
+    /// The spool to commit messages to.
     pub spool: Arc<dyn Spool>,
-    /// Who is asked; a reload puts another chain here.
+    /// The policy chain; a reload replaces it here.
     pub chain: Arc<ArcSwap<Chain>>,
-    /// Who keeps the event log.
+    /// The event log.
     pub records: Arc<dyn RecordSink>,
-    /// Who says whether a quarantine takes more.
+    /// Decides whether a quarantine accepts another message.
     pub quarantines: Arc<dyn Quarantines>,
-    /// Certificates, where some listener offers TLS.
+    /// The certificates, if some listener offers TLS.
     pub tls: Option<Arc<ServerTls>>,
 }
 
-/// Changes what can be changed while sessions run.
+/// Replaces the rules while sessions run.
 #[derive(Clone)]
 pub struct RulesHandle(Arc<Services>);
 
 impl RulesHandle {
-    /// Replaces the rules for every decision from now on.
+    /// Replaces the rules; every decision from now on uses them.
     pub fn replace(&self, rules: Rules) {
         self.0.rules.store(Arc::new(rules));
     }
 }
 
 impl Inbound {
-    /// Binds every address and begins to accept.
+    /// Binds every address and starts accepting connections.
     ///
     /// # Errors
-    /// The first listener that cannot be started; none is left running then.
+    /// Returns the first listener that cannot be started; no listener is left running then.
     pub fn start(config: Config, parts: InboundParts) -> Result<Self, StartError> {
         let InboundParts { sockets, spool, chain, records, quarantines, tls } = parts;
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listeners), Ok)?;
@@ -91,7 +92,7 @@ impl Inbound {
                 phase: watching.clone(),
             };
             let listener = &serving.listener;
-            // A listener's limits count over all its addresses.
+            // The limits of a listener are counted over all its addresses.
             let permits = Permits::default();
             for (address, socket) in listener.addresses.iter().zip(&mut sockets) {
                 let failed =
@@ -107,19 +108,19 @@ impl Inbound {
         Ok(inbound)
     }
 
-    /// The listeners' names and the addresses they really have.
+    /// Returns the listeners' names and their actual addresses.
     #[must_use]
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
     }
 
-    /// For whoever reads the configuration again.
+    /// Returns a handle for a reload of the configuration.
     #[must_use]
     pub fn reload(&self) -> RulesHandle {
         RulesHandle(Arc::clone(&self.services))
     }
 
-    /// Ends when a listener has, which none must do before a drain; says how.
+    /// Completes when a listener task has ended, which none may do before a drain. Returns why it ended.
     pub async fn ended(&mut self) -> String {
         std::future::poll_fn(|cx| {
             for at in 0..self.acceptors.len() {
@@ -165,7 +166,7 @@ impl Inbound {
     }
 }
 
-/// Accepts on one address and owns the sessions that came of it.
+/// Accepts connections on one address and owns their sessions.
 struct Acceptor {
     serving: Serving,
     permits: Permits,
@@ -183,7 +184,8 @@ impl Acceptor {
                         self.begin(stream, client, &mut sessions);
                     }
                     Err(error) => {
-                        // Once for all that fail in a row: this goes on until somebody leaves, ten times a second.
+                        // Logged once for consecutive failures: accept is retried ten times a second until a session
+                        // ends.
                         if !std::mem::replace(&mut failing, true) {
                             tracing::warn!(listener = self.serving.listener.name, %error, "cannot accept connections");
                         }
@@ -203,7 +205,7 @@ impl Acceptor {
             tracing::warn!(
                 listener = self.serving.listener.name,
                 sessions = sessions.len(),
-                "sessions cut off"
+                "sessions did not end in time and were closed"
             );
             sessions.shutdown().await;
         }
@@ -225,7 +227,7 @@ impl Acceptor {
         }
     }
 
-    /// 421 with one write that does not wait: a flood must not cost more than that.
+    /// Sends 421 in a single write that does not block: refusing a flood must not cost more than that.
     fn turn_away(&self, stream: &TcpStream, client: IpAddr, crowded: SessionLimit) {
         let why: &[u8] = match crowded {
             SessionLimit::Total => b"421 4.3.2 Too many sessions now; try again later\r\n",
@@ -234,17 +236,18 @@ impl Acceptor {
         };
         let (listener, limit) = (self.serving.listener.name.clone(), crowded.name());
         let client = client.to_canonical();
-        tracing::info!(%client, listener, limit, "turned away: too many sessions at once");
+        tracing::info!(%client, listener, limit, "connection refused: too many sessions");
         metrics::counter!("pintle_sessions_refused_total", "listener" => listener, "limit" => limit)
             .increment(1);
         let _ = stream.try_write(why);
     }
 }
 
-/// Ends when sessions have been told to go and have had the time to say so. One that waits for its client to read, or for
-/// a slow judge, must not keep the gateway from ending; what it has committed is safe, and nothing else was promised.
+/// Completes when sessions have been told to stop and have had time to send their last reply. A session that waits for
+/// its client to read, or for a slow judge, must not delay shutdown; what it has committed is safe, and nothing else
+/// was acknowledged.
 async fn overdue(phase: &mut watch::Receiver<ServerPhase>) {
-    // An error means that nobody is left to tell them.
+    // An error means that the sender is gone.
     let _ = phase.wait_for(|phase| *phase == ServerPhase::Aborting).await;
     tokio::time::sleep(LAST_WORDS).await;
 }

@@ -1,20 +1,21 @@
-//! By which networks a client is counted: whoever may choose the last part of an address must not be a thousand clients.
+//! The networks by which a client is counted for rate limits and connection limits. A client that can choose the last
+//! part of its address must not count as thousands of clients.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Lengths of the prefixes that stand for one host and for one site: an IPv6 host has a whole /64 to choose from, and a
-/// site, which may be one machine, a /48.
+/// Prefix lengths that stand for one host and for one site: an IPv6 host can choose from a whole /64; a site, which may
+/// be a single machine, from a /48.
 const V4: [u8; 2] = [32, 24];
 const V6: [u8; 2] = [64, 48];
 
-/// The networks of a client, the narrow one (one host) first and the wide one (one site) second.
+/// Returns the networks of a client: first the narrow one (a host), then the wide one (a site).
 #[must_use]
 pub(crate) fn networks(client: IpAddr) -> [IpNet; 2] {
     let client = client.to_canonical();
     let lengths = if client.is_ipv4() { V4 } else { V6 };
-    // No length is longer than its address.
+    // No prefix length exceeds that of its address.
     lengths.map(|length| IpNet::new(client, length).map_or_else(|_| client.into(), |net| net.trunc()))
 }
 

@@ -1,8 +1,8 @@
-//! How many sessions there may be at once: in all, from one host, and from one site.
+//! Connection limits: how many sessions there may be at once, in total, from one host, and from one site.
 //!
-//! A permit is taken before the greeting and given back when it is dropped, so that no path out of a session can forget
-//! it. Strangers are counted by host and by site, see [`crate::networks`], and never get the last sessions of a listener
-//! that has trusted clients.
+//! A permit is taken before the greeting and released when it is dropped, so that every way out of a session releases
+//! it. Untrusted clients are counted by host and by site, see [`crate::networks`], and cannot take the last sessions of
+//! a listener that has trusted clients.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,20 +13,21 @@ use parking_lot::Mutex;
 
 use crate::networks::networks;
 
-/// The limits of one listener.
+/// The connection limits of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Sessions at once.
+    /// The most sessions at once.
     pub total: usize,
-    /// Nobody has chosen `total`: there may be fewer, if there are too few open files for so many.
+    /// Whether `total` is a default, which may be lowered if the limit on open files is too low for it.
     pub total_fits: bool,
-    /// Of these, so many that only trusted clients get.
+    /// How many of these are reserved for trusted clients.
     pub kept_for_trusted: usize,
-    /// Sessions at once from one address (one /64 of IPv6).
+    /// The most sessions at once from one address (one /64 of IPv6).
     pub per_address: usize,
-    /// Sessions at once from one /24 (one /48 of IPv6).
+    /// The most sessions at once from one /24 (one /48 of IPv6).
     pub per_network: usize,
-    /// Sessions at once from one address of a trusted network. Several Exchange servers behind one address open 20 each.
+    /// The most sessions at once from one address of a trusted network. Several Exchange servers behind one address
+    /// open 20 each.
     pub per_trusted_address: usize,
 }
 
@@ -43,19 +44,19 @@ impl Default for SessionLimits {
     }
 }
 
-/// Which limit a client has met.
+/// The limit that a client has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionLimit {
-    /// All sessions of the listener that it could have are in use.
+    /// All sessions of the listener that the client could get are in use.
     Total,
-    /// All sessions that its address may have are in use.
+    /// All sessions of its address are in use.
     Address,
-    /// All sessions that the addresses around it may have are in use.
+    /// All sessions of its network are in use.
     Network,
 }
 
 impl SessionLimit {
-    /// In metrics.
+    /// Returns its name in metrics.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -66,7 +67,7 @@ impl SessionLimit {
     }
 }
 
-/// Hands out permits.
+/// Counts sessions and issues permits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Permits(Arc<Mutex<PermitCounts>>);
 
@@ -76,10 +77,10 @@ struct PermitCounts {
     by_network: HashMap<Key, usize>,
 }
 
-/// Trusted clients and strangers do not use up each other's sessions.
+/// Whether the client is trusted, and its network. Trusted and untrusted clients are counted separately.
 type Key = (bool, IpNet);
 
-/// Leave to hold one session; give it back by dropping it.
+/// Permission to hold one session; dropping it releases the session.
 #[derive(Debug)]
 pub(crate) struct Permit {
     permits: Permits,
@@ -90,7 +91,7 @@ impl Permits {
     /// Takes a permit for a client at this address.
     ///
     /// # Errors
-    /// Says which limit is reached.
+    /// Returns which limit is reached.
     pub(crate) fn take(
         &self,
         client: IpAddr,
@@ -123,7 +124,7 @@ impl Permits {
         Ok(Permit { permits: self.clone(), keys })
     }
 
-    /// Sessions that hold a permit now.
+    /// The number of sessions that hold a permit now.
     #[must_use]
     #[cfg(test)]
     fn in_use(&self) -> usize {
@@ -195,7 +196,7 @@ mod tests {
         let held = strangers.map(|client| take(&permits, client, false));
         assert_eq!(held.iter().filter(|permit| permit.is_ok()).count(), 3);
         assert!(matches!(held[3], Err(SessionLimit::Total)));
-        // One whose address was a stranger's a moment ago is counted apart from it.
+        // A trusted client is counted separately from an untrusted one at the same address.
         let _trusted =
             [take(&permits, "192.0.2.1", true).unwrap(), take(&permits, "192.0.2.1", true).unwrap()];
         assert_eq!(take(&permits, "192.0.2.1", true).unwrap_err(), SessionLimit::Total);

@@ -1,12 +1,12 @@
-//! How the receiving side is doing, for every session to see.
+//! The phase of the server (running, draining, aborting), which every session watches.
 
-/// Running, or on its way to the end.
+/// Whether sessions may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerPhase {
-    /// As usual.
+    /// Normal operation.
     Running,
-    /// Finish the transaction, then go.
+    /// Sessions finish their transaction and then end.
     Draining,
-    /// Go.
+    /// Sessions end at once.
     Aborting,
 }

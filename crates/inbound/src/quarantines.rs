@@ -1,23 +1,25 @@
-//! Whoever keeps the quarantines' quotas. The receiving side asks before it holds a message, and knows no quota itself.
+//! The interface to the quotas of the quarantines. The receiving side asks for space before it holds a message; it does
+//! not know the quotas itself.
 
 use std::any::Any;
 use std::pin::Pin;
 
 use pintle_mail::Reply;
 
-/// A place in a quarantine: to be kept until the message is stored there, or has come to nothing.
+/// Reserved space in a quarantine. It is held until the message is stored there or dropped, and released on drop.
 pub type Reservation = Box<dyn Any + Send>;
 
-/// A place, or what the client is told in place of it: 4xx.
+/// Completes with the reserved space, or with the 4xx reply to send if there is none.
 pub type ReservationFuture<'a> = Pin<Box<dyn Future<Output = Result<Reservation, Reply>> + Send + 'a>>;
 
-/// Says whether a quarantine takes one more message.
+/// Decides whether a quarantine accepts another message.
 pub trait Quarantines: Send + Sync + 'static {
-    /// Asks for a place for a message of this size, in octets. Where there is none, the operator has been told why.
+    /// Reserves space in the quarantine `name` for a message of `size` octets. If there is none, the implementation has
+    /// logged why.
     fn room<'a>(&'a self, name: &'a str, size: u64) -> ReservationFuture<'a>;
 }
 
-/// Quarantines without an end, for those who keep none.
+/// Quarantines without quotas.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Boundless;
 

@@ -1,4 +1,5 @@
-//! From the header to the commit point: the draft that a body flows into, and the message that is made of it.
+//! Receives a message, from the header to the commit point: the draft that the body is written to, trace fields, and
+//! the commit.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,19 +17,20 @@ use crate::sign::method_result;
 /// How much of an edited body is copied at a time, in octets.
 const COPY: usize = 256 * 1024;
 
-/// A message on its way in: the draft that its body flows into, or why there is none any more.
+/// The draft that a message body is written to, or the error after which it was abandoned.
 pub(crate) struct IncomingDraft {
     draft: Result<Draft, SpoolError>,
     separated: bool,
 }
 
 impl IncomingDraft {
-    /// Opens a draft. `separated` says whether an empty line stood between header and body.
+    /// Opens a draft. `separated` says whether an empty line followed the header.
     pub(crate) fn begin(spool: &dyn Spool, separated: bool) -> Result<Self, SpoolError> {
         Ok(Self { draft: Ok(spool.begin()?), separated })
     }
 
-    /// Takes the next piece of the body. Trouble is remembered and told at the end, since nothing can be said before.
+    /// Writes the next piece of the body. An error is kept and returned by [`Self::finish`], because no reply can be
+    /// sent before the end of data.
     pub(crate) async fn append(&mut self, chunk: Bytes) {
         if let Ok(draft) = &mut self.draft
             && let Err(error) = draft.append(chunk).await
@@ -43,14 +45,14 @@ impl IncomingDraft {
     }
 }
 
-/// A message that is here as a whole, and not yet durable.
+/// A message that has been received completely and is not yet durable.
 pub(crate) struct CompleteMessage {
     content: Content,
     separated: bool,
 }
 
 impl CompleteMessage {
-    /// The body, for reading.
+    /// Returns the body for reading.
     pub(crate) fn body(&self) -> Arc<dyn Body> {
         Arc::new(self.content.clone())
     }
@@ -80,21 +82,21 @@ impl CompleteMessage {
     }
 }
 
-/// A message that nobody objects to.
+/// A message that has passed every stage.
 pub(crate) struct Accepted<'a> {
     pub(crate) session: &'a Session,
     pub(crate) transaction: &'a Transaction,
     pub(crate) message: &'a Message,
-    /// The message's header as it will be stored, below what we write ourselves.
+    /// The header block to store, below the fields that the gateway adds.
     pub(crate) header: &'a HeaderBlock,
     pub(crate) hostname: &'a str,
     pub(crate) hold: Option<Hold>,
-    /// Signatures and seal, to stand above the header.
+    /// Signatures and seal, to be placed above the header.
     pub(crate) signatures: Vec<u8>,
 }
 
 impl Accepted<'_> {
-    /// What we found out, our Received field, the header block as edited, and the empty line.
+    /// Returns the fields that the gateway adds, the header block as edited, and the empty line.
     fn head(&self, separator: bool) -> Bytes {
         let mut head = self.authentication_results();
         head.extend_from_slice(&self.received());
@@ -104,15 +106,15 @@ impl Accepted<'_> {
         if !head.ends_with(b"\n") {
             head.extend_from_slice(b"\r\n");
         }
-        // A body whose first line follows the header without an empty line would be read as a broken header once ours
-        // stands above it.
+        // Without an empty line, the first line of such a body would be read as a malformed header field once the
+        // gateway's fields precede it.
         if separator {
             head.extend_from_slice(b"\r\n");
         }
         head.into()
     }
 
-    /// The one Authentication-Results field; nothing where no plugin has a result.
+    /// Returns the Authentication-Results field; empty if no plugin has a result.
     fn authentication_results(&self) -> Vec<u8> {
         let results = &self.transaction.auth_results;
         if results.is_empty() {
@@ -140,8 +142,8 @@ impl Accepted<'_> {
     }
 }
 
-/// Leaves one of several recipients who are the same mailbox, whether the client named them so or plugins made them so: nobody
-/// wants two copies. What any of them was to be told is kept.
+/// Merges recipients with the same mailbox, named twice by the client or created by plugins, so that no one gets two
+/// copies. What was requested for any of them is kept.
 pub(crate) fn unite(recipients: &mut Vec<Recipient>) {
     if recipients.len() < 2 {
         return;
@@ -164,8 +166,8 @@ pub(crate) fn unite(recipients: &mut Vec<Recipient>) {
     *recipients = united;
 }
 
-/// RFC 8601 section 5: a field in our name that came from outside is a lie, whatever it says. What our own network sends
-/// may have been here before.
+/// RFC 8601 section 5: removes Authentication-Results fields in our name, which are forged if they come from outside.
+/// Those from our own network may be genuine.
 pub(crate) fn without_forgeries<'h>(
     header: &'h HeaderBlock,
     session: &Session,
@@ -179,12 +181,12 @@ pub(crate) fn without_forgeries<'h>(
         return Cow::Borrowed(header);
     }
     let edits: Vec<_> = forged.into_iter().map(HeaderEdit::Remove).collect();
-    // Fields that are there can be removed.
+    // These edits only remove existing fields, so they cannot fail.
     let clean = header.edited(&edits);
     clean.map_or(Cow::Borrowed(header), Cow::Owned)
 }
 
-/// The protocol's name in a trace field (RFC 3848; RFC 6531 section 4.3).
+/// Returns the protocol's name in the Received field (RFC 3848; RFC 6531 section 4.3).
 fn protocol(session: &Session, smtputf8: bool) -> &'static str {
     match (session.esmtp, smtputf8, session.tls.is_some(), session.identity.is_some()) {
         (false, ..) => "SMTP",
@@ -199,7 +201,8 @@ fn protocol(session: &Session, smtputf8: bool) -> &'static str {
     }
 }
 
-/// Whether the message needs SMTPUTF8 at the next hop, beyond the client's having asked for it (RFC 6531 section 3.6).
+/// Whether the message needs SMTPUTF8 at the next hop, as opposed to the client having requested it (RFC 6531 section
+/// 3.6).
 fn needs_smtputf8(transaction: &Transaction, header: &HeaderBlock) -> bool {
     let envelope = &transaction.envelope;
     envelope.sender.address().is_some_and(Address::needs_smtputf8)
@@ -207,7 +210,7 @@ fn needs_smtputf8(transaction: &Transaction, header: &HeaderBlock) -> bool {
         || !header.as_bytes().is_ascii()
 }
 
-/// Whether this message has been through too many hands (RFC 5321 section 6.3).
+/// Whether the message has passed too many hops (RFC 5321 section 6.3).
 pub(crate) fn loops(header: &HeaderBlock, max_hops: usize) -> bool {
     trace::hops(header) >= max_hops
 }

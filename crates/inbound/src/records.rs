@@ -1,4 +1,4 @@
-//! What the receiving side tells the event log, made from a session's view.
+//! Writes the receiving side's records to the event log, from a session's view.
 
 use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
@@ -10,7 +10,7 @@ use pintle_sender_auth::{DkimResult, Findings, PublishedPolicy, SpfIdentity, Spf
 
 use crate::ids;
 
-/// A message was committed, and perhaps put into a quarantine.
+/// Records that a message was committed, and perhaps put into a quarantine.
 pub(crate) fn reception(
     sink: &dyn RecordSink,
     view: &View,
@@ -46,14 +46,14 @@ pub(crate) fn reception(
     }
 }
 
-/// The first field of this name as the record tells it: a stranger's words, so cut and cleaned.
+/// Returns the first field of this name for the record, truncated and sanitized, because it is untrusted text.
 fn field(view: &View, name: &str) -> Option<String> {
     let header = &view.message.as_deref()?.header;
     let value = header.named(name).next()?.value();
     Some(pintle_mail::shown(&value, MAX_SHOWN)).filter(|shown| !shown.is_empty())
 }
 
-/// A client was told no.
+/// Records that a client was refused.
 pub(crate) fn rejection(
     sink: &dyn RecordSink,
     view: &View,
@@ -79,7 +79,7 @@ pub(crate) fn rejection(
     }));
 }
 
-/// Recipients were accepted and dropped.
+/// Records that recipients were accepted and dropped.
 pub(crate) fn discard(
     sink: &dyn RecordSink,
     transaction: &Transaction,
@@ -100,7 +100,7 @@ pub(crate) fn discard(
     }));
 }
 
-/// What each judge said at a stage.
+/// Records the verdict of each judge at a stage.
 pub(crate) fn verdicts(sink: &dyn RecordSink, view: &View, hook: Hook, decision: &Decision) {
     for step in &decision.steps {
         let told = PluginStep {
@@ -115,8 +115,8 @@ pub(crate) fn verdicts(sink: &dyn RecordSink, view: &View, hook: Hook, decision:
     }
 }
 
-/// A stranger's message was held against the policy of its author's domain. What was made of that a plugin has said by
-/// facts which not every plugin may write; where none has, nothing was done.
+/// Records the DMARC result of a message from an untrusted client. What was done about it is taken from facts that only
+/// authorized plugins may write; without them, nothing was done.
 pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
     let Some(transaction) = view.transaction.as_deref().filter(|_| sink.wanted()) else {
         return;

@@ -1,18 +1,18 @@
-//! Law 7, closed by default: which recipients may pass, and who may send mail elsewhere.
+//! Relay control (law 7, closed by default): which recipients are accepted, and who may send mail to other domains.
 //!
-//! The core decides this itself, after the plugins of the stage, from what they granted. So no plugin that is missing,
-//! broken or slow can open the relay.
+//! The core decides this itself, after the plugins of the stage, from the permissions they granted. So a missing,
+//! broken or slow plugin cannot make an open relay.
 
 use pintle_mail::normal::{is_normal, normal};
 use pintle_mail::{Domains, EnhancedCode, Recipient, Reply};
 use pintle_policy::Session;
 
-/// Judges one recipient once the plugins have had their say.
+/// Checks one recipient after the plugins have decided.
 ///
 /// # Errors
-/// The refusal.
+/// Returns the refusal.
 pub(crate) fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Result<(), Reply> {
-    // RFC 5321 section 4.5.1: <postmaster> is always for us.
+    // RFC 5321 section 4.5.1: <postmaster> is always accepted.
     let known = !session.is_stranger() || recipient.relay;
     if known || recipient.address.is_bare_postmaster() {
         return Ok(());
@@ -32,7 +32,8 @@ pub(crate) fn check(session: &Session, recipient: &Recipient, domains: &Domains)
             "Relaying denied: the local part may name another host (%, !, @, :, an IMCEA capsule or an encoded word)",
         ));
     }
-    // What passes is handed on as it is, and the next hop may normalise: it must see the address that was judged here.
+    // An accepted address is relayed unchanged, and the next hop may normalise it: the result must be the address that
+    // was checked here.
     if routes_onward(&normal(&local)) {
         return Err(Reply::new(
             553,
@@ -50,16 +51,17 @@ pub(crate) fn check(session: &Session, recipient: &Recipient, domains: &Domains)
     Ok(())
 }
 
-/// Whether a next hop might read another address out of this local part: `user%host`, `host!user`, `user@host`, DECnet's
-/// `host::user` and other prefixes with a colon, Exchange's capsules like `IMCEASMTP-user+40host`, and any of them in an
-/// encoded word, which some programs decode before they look for the `@`. A stranger who gets such a form past us relays
-/// through the server behind us.
+/// Whether a next hop might read another address from this local part: `user%host`, `host!user`, `user@host`, DECnet's
+/// `host::user` and other prefixes with a colon, Exchange's encapsulated addresses such as `IMCEASMTP-user+40host`, and
+/// any of them in an encoded word, which some programs decode before they look for the `@`. An untrusted client that
+/// gets such an address past this check relays through the server behind us.
 fn routes_onward(local: &str) -> bool {
     local.contains(['%', '!', '@', ':']) || local.contains("=?") || holds_capsule(local)
 }
 
-/// `IMCEA`, a type, `-`, and an address of that type: for SMTP, fax, X.400. `IMCEAEX-` is Exchange's own, in answers to old
-/// mail within it, and names nobody elsewhere. Exchange looks at the beginning; anywhere is on the safe side.
+/// Whether the local part contains `IMCEA`, a type, `-`, and an address of that type (SMTP, fax, X.400). `IMCEAEX-` is
+/// Exchange's own, used in replies to old internal mail, and does not name another host. Exchange only looks at the
+/// beginning; matching anywhere is the safe choice.
 fn holds_capsule(local: &str) -> bool {
     let upper = local.to_uppercase();
     upper.match_indices("IMCEA").any(|(at, word)| {
@@ -103,7 +105,7 @@ mod tests {
             "a@x.sub.example.org",
             "a@y.x.sub.example.org",
             "postmaster",
-            // To whom answers to old mail within Exchange go: no host is in it.
+            // The form of replies to old internal mail of Exchange: it contains no host.
             "IMCEAEX-_O=A_CN=b@example.org",
         ] {
             assert!(passes(ours, &stranger, false), "{ours}");
@@ -137,7 +139,7 @@ mod tests {
         assert!(passes("a@example.net", &session(None, false), true));
     }
 
-    /// The enhanced code of the refusal, with whether its text speaks of normalising.
+    /// Returns the enhanced code of the refusal, and whether its text mentions normalisation.
     fn refused(address: &str) -> Option<(EnhancedCode, bool)> {
         let address = Address::parse(address, Charset::Utf8).unwrap();
         let recipient =

@@ -1,17 +1,18 @@
-//! What the points of plugins add up to: the operator's thresholds.
+//! Score thresholds: refuses or quarantines a message according to the sum of the plugins' points.
 
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{Decision, Verdict};
 
 use crate::Rules;
 
-/// Who decides, and which quarantine it is, when the points reach a threshold.
+/// The name of the deciding judge, and of the quarantine, when a threshold is reached.
 const SCORE: &str = "score";
 
-/// Lets the operator's thresholds act on what judges have decided of a message.
+/// Applies the operator's score thresholds to the chain's decision about a message.
 ///
-/// As among judges the strictest word counts: from the one threshold on a message is refused, also where a judge would
-/// only have held or dropped it; from the other on it is held where no judge had an opinion. An acceptance spares it both.
+/// As among judges, the strictest verdict wins. From `reject_score` on, a message is refused, even if a judge would
+/// only have quarantined or discarded it; from `quarantine_score` on, it is held if no judge had an opinion. An accept
+/// verdict overrides both.
 pub(crate) fn weigh(rules: &Rules, points: f64, decision: &mut Decision) {
     if decision.verdict == Verdict::Accept || decision.verdict.refuses() {
         return;

@@ -1,4 +1,4 @@
-//! What the pipeline of every session works with: the rules, the plugins, the spool and the event log.
+//! What the pipelines of all sessions share: the rules, the policy chain, the spool and the event log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::guesses::Guesses;
 use crate::hashing::Hashing;
 use crate::quarantines::Quarantines;
 
-/// Shared by all sessions.
+/// The services that all sessions share.
 pub struct Services {
     pub(crate) hostname: String,
     pub(crate) rules: ArcSwap<Rules>,
@@ -23,13 +23,13 @@ pub struct Services {
     pub(crate) quarantines: Arc<dyn Quarantines>,
     pub(crate) guesses: Guesses,
     pub(crate) hashing: Hashing,
-    /// Whether the operator has been told that the spool takes no mail now.
+    /// Whether it has been logged that the spool accepts no mail.
     closed: AtomicBool,
 }
 
 impl Services {
-    /// Services under this hostname and these rules: mail goes into `spool`, `chain` is asked (a reload puts another one
-    /// there), `records` gets the event log, and `quarantines` say whether they take more.
+    /// Returns services for this hostname and these rules. Mail goes to `spool`, `chain` decides (a reload replaces
+    /// it), `records` is the event log, and `quarantines` reserve space.
     #[must_use]
     pub fn new(
         hostname: String,
@@ -52,19 +52,19 @@ impl Services {
         }
     }
 
-    /// Whether the spool takes mail. The operator hears when that changes, not with each client that is turned away.
+    /// Whether the spool accepts mail. A change is logged once, not for each client that is refused.
     ///
     /// # Errors
-    /// Why it takes none.
+    /// Returns why it accepts none.
     pub(crate) fn spool_accepts(&self) -> Result<(), SpoolError> {
         let accepts = self.spool.health().accepting();
-        // Looking comes first, since writing would make every core fetch it anew with each message.
+        // Read first: an unconditional write would move the cache line between cores with every message.
         if self.closed.load(Ordering::Relaxed) != accepts.is_err()
             && self.closed.swap(accepts.is_err(), Ordering::Relaxed) != accepts.is_err()
         {
             match &accepts {
-                Ok(()) => tracing::info!("mail is taken again"),
-                Err(trouble) => tracing::error!(%trouble, "no mail is taken"),
+                Ok(()) => tracing::info!("accepting mail again"),
+                Err(trouble) => tracing::error!(%trouble, "refusing all mail: the spool accepts none"),
             }
         }
         accepts

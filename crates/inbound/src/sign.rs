@@ -1,7 +1,8 @@
-//! Signatures and seals that plugins have asked for, made when all of them have had their say.
+//! DKIM signatures and ARC seals that plugins have requested, made after all of them have run.
 //!
-//! A message that a plugin wants signed must not go on without its signature, so a key that fails defers the message. Where
-//! no retry can help, it goes on: a message without an author cannot be signed, and a broken chain cannot be sealed.
+//! A message whose signature was requested must not be sent without it, so a key that fails defers the message. If
+//! signing is impossible by nature, the message passes unsigned: without an author it cannot be signed, and with a
+//! broken ARC chain it cannot be sealed.
 
 use pintle_mail::auth_results::MethodResult;
 use pintle_mail::{Body, Bytes, EnhancedCode, HeaderBlock, Reply, UnixTime};
@@ -12,7 +13,7 @@ use pintle_sender_auth::sign::{
 };
 use pintle_sender_auth::{ArcResult, Findings};
 
-/// What is signed, and with what.
+/// The inputs of a signature.
 pub(crate) struct Signing<'a> {
     pub(crate) keys: &'a Keyring,
     pub(crate) hostname: &'a str,
@@ -22,10 +23,11 @@ pub(crate) struct Signing<'a> {
 }
 
 impl Signing<'_> {
-    /// The fields to put above `header`, which is the message's as it will be stored: none where no plugin asked.
+    /// Returns the fields to add above `header`, which is the header as it will be stored; empty if no plugin requested
+    /// any.
     ///
     /// # Errors
-    /// The reply to a message that cannot be signed now.
+    /// Returns the reply to a message that cannot be signed now.
     pub(crate) async fn fields(&self, header: &HeaderBlock) -> Result<Vec<u8>, Reply> {
         let nothing: &dyn Body = &Bytes::new();
         let body = self.message.body.as_deref().unwrap_or(nothing);
@@ -68,7 +70,7 @@ impl Signing<'_> {
     }
 }
 
-/// How a plugin's result stands in a field.
+/// Converts a plugin's result to its form in an Authentication-Results field.
 pub(crate) fn method_result(result: &pintle_policy::AuthResult) -> MethodResult<'_> {
     MethodResult {
         method: &result.method,

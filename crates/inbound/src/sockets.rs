@@ -1,4 +1,5 @@
-//! The listeners' sockets, bound before anything else is started: ports below 1024 may need rights that are given up next.
+//! The sockets of the listeners. They are bound before anything else starts: ports below 1024 may need privileges that
+//! are dropped next.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,10 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::ListenerConfig;
 use crate::start_error::StartError;
 
-/// How many connections the kernel queues for us while we are busy.
+/// The listen backlog: how many connections the kernel queues until they are accepted.
 const BACKLOG: i32 = 1_024;
 
-/// Sockets that listen, and that nobody accepts on yet.
+/// Bound sockets that do not accept connections yet.
 #[derive(Debug)]
 pub struct Sockets(Vec<TcpListener>);
 
@@ -19,7 +20,7 @@ impl Sockets {
     /// Binds every address of these listeners.
     ///
     /// # Errors
-    /// The first that cannot be bound; none stays bound then.
+    /// Returns the first that cannot be bound; none stays bound then.
     pub fn bind(listeners: &[ListenerConfig]) -> Result<Self, StartError> {
         let all =
             listeners.iter().flat_map(|listener| listener.addresses.iter().map(move |at| (listener, at)));
@@ -31,7 +32,7 @@ impl Sockets {
         bound.collect::<Result<_, _>>().map(Self)
     }
 
-    /// In the order of the listeners and their addresses.
+    /// Iterates in the order of the listeners and their addresses.
     pub(crate) fn into_iter(self) -> impl Iterator<Item = TcpListener> {
         self.0.into_iter()
     }
@@ -40,7 +41,8 @@ impl Sockets {
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // Each family gets an address of its own in the configuration, so that neither depends on a kernel setting.
+        // The configuration has separate addresses for IPv4 and IPv6, so that the result does not depend on a kernel
+        // setting.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;

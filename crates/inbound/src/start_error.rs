@@ -3,19 +3,19 @@
 use std::net::SocketAddr;
 use std::{fmt, io};
 
-/// A listener cannot be started. The operator must act.
+/// Why a listener cannot be started. The operator must act.
 #[derive(Debug)]
 pub enum StartError {
     /// The address cannot be bound.
     Bind {
         /// The listener's name.
         listener: String,
-        /// Its address.
+        /// The address that cannot be bound.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The listener wants TLS, and there is no certificate.
+    /// The listener offers TLS, and no certificate is configured.
     NoCertificate {
         /// The listener's name.
         listener: String,

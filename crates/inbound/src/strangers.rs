@@ -1,22 +1,22 @@
-//! How much one session of a stranger may take: time, transactions, octets.
+//! Limits on one session of an untrusted client: time, transactions, octets.
 //!
-//! The protocol's timeouts (RFC 5321 section 4.5.3.2) bound each step and no session: a client that says something every
-//! four minutes stays for ever, and so do as many of them as there are sessions. When it has had its share it hears 421 and
-//! may come again; a transaction under way is finished first, within the time that one message may take. Clients that are
-//! trusted or have authenticated are no strangers.
+//! The protocol's timeouts (RFC 5321 section 4.5.3.2) bound each step but not the session: a client that sends
+//! something every four minutes stays connected forever, and could do so in every session that is available. When a
+//! session has reached its limits, it is closed with 421, and the client may reconnect. An open transaction is finished
+//! first, within the time that one message may take. Clients that are trusted or authenticated are not limited.
 
 use std::time::{Duration, Instant};
 
 use pintle_mail::{EnhancedCode, Reply};
 
-/// What a stranger's session may take.
+/// The limits of one session of an untrusted client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StrangerLimits {
-    /// How long it may last.
+    /// How long the session may last.
     pub time: Duration,
-    /// Transactions in it, accepted or not.
+    /// The most transactions in it, accepted or not.
     pub transactions: u32,
-    /// Octets of messages in it, accepted or not.
+    /// The most octets of messages in it, accepted or not.
     pub octets: u64,
 }
 
@@ -26,7 +26,7 @@ impl Default for StrangerLimits {
     }
 }
 
-/// What a session has taken of messages.
+/// What a session has used so far.
 #[derive(Debug, Default)]
 pub(crate) struct MessagesTaken {
     transactions: u32,
@@ -34,48 +34,51 @@ pub(crate) struct MessagesTaken {
 }
 
 impl MessagesTaken {
-    /// Counts what came of a message.
+    /// Adds the octets of a piece of a message.
     pub(crate) fn octets(&mut self, count: usize) {
         self.octets = self.octets.saturating_add(count as u64);
     }
 
-    /// Counts another transaction; for strangers, gives the 421 when it is one too many.
+    /// Counts another transaction. If `limits` apply and are exceeded, returns the 421 reply.
     pub(crate) fn transaction(&mut self, limits: Option<&StrangerLimits>) -> Option<Reply> {
         self.transactions = self.transactions.saturating_add(1);
         let limits = limits?;
         if self.transactions > limits.transactions {
-            return Some(enough("transactions", "Enough transactions for one session; go on in another"));
+            return Some(enough(
+                "transactions",
+                "Too many transactions in one session; reconnect to send more",
+            ));
         }
         if self.octets >= limits.octets {
-            return Some(enough("octets", "Enough mail for one session; go on in another"));
+            return Some(enough("octets", "Too much mail in one session; reconnect to send more"));
         }
         None
     }
 }
 
-/// When a stranger's session ends, whatever it does.
+/// When the session of an untrusted client ends.
 #[derive(Debug)]
 pub(crate) struct Lifetime {
-    /// From then on once no transaction is open.
+    /// From this time on, the session ends once no transaction is open.
     retire: Instant,
-    /// Then in any case.
+    /// At this time, the session ends in any case.
     dismiss: Instant,
     retired: bool,
 }
 
-/// What is to be done with a session.
+/// How to end a session.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SessionEnd {
-    /// When no transaction is open.
+    /// When no transaction is open, with this reply.
     Soon(Reply),
-    /// Now.
+    /// Immediately, with this reply.
     Now(Reply),
 }
 
 impl Lifetime {
-    /// Of a session that began now; one message may take so long.
+    /// Starts with a session that begins at `now`; `message` is the time that one message may take.
     pub(crate) fn new(limits: &StrangerLimits, message: Duration, now: Instant) -> Self {
-        // Nobody waits for what no clock can tell.
+        // A time that the clock cannot represent is as good as never.
         let later = |time| now.checked_add(time).unwrap_or(now + Duration::from_secs(u32::MAX.into()));
         Self {
             retire: later(limits.time),
@@ -84,14 +87,14 @@ impl Lifetime {
         }
     }
 
-    /// When to look again.
+    /// Returns when to call [`Self::due`] again.
     pub(crate) fn next(&self) -> Instant {
         if self.retired { self.dismiss } else { self.retire }
     }
 
-    /// What is due.
+    /// Returns what is due at this time.
     pub(crate) fn due(&mut self, now: Instant) -> Option<SessionEnd> {
-        let text = "This session has lasted long enough; go on in another";
+        let text = "Session time limit reached; reconnect to send more";
         if now >= self.dismiss {
             return Some(SessionEnd::Now(enough("time", text)));
         }
@@ -121,7 +124,7 @@ mod tests {
         taken.octets(99);
         assert_eq!(taken.transaction(Some(&limits)), None);
         taken.octets(1);
-        assert!(taken.transaction(Some(&limits)).unwrap().text.contains("Enough mail"));
+        assert!(taken.transaction(Some(&limits)).unwrap().text.contains("Too much mail"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A socket that may turn into a TLS stream.
+//! A TCP stream that can be upgraded to TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Plain or encrypted.
+/// A client's stream, plain or encrypted.
 pub(crate) enum ClientStream {
-    /// As the socket came.
+    /// Without TLS.
     Plain(TcpStream),
-    /// After a handshake. Boxed, since most idle sessions are plain and should stay small.
+    /// After a TLS handshake. Boxed, because most idle sessions are plain and should stay small.
     Tls(Box<TlsStream<TcpStream>>),
-    /// Between the two, while a handshake has the socket, and after one that failed.
+    /// While a handshake owns the socket, and after a failed one.
     Closed,
 }
 

@@ -1,14 +1,14 @@
-//! What a message gets that enters the mail system here (RFC 6409 section 8): the fields that every message must have, and
-//! none of those that no recipient may see.
+//! Completes the header of a submitted message (RFC 6409 section 8): adds the fields that every message must have, and
+//! removes those that no recipient may see.
 
 use pintle_mail::{FieldPosition, HeaderBlock, HeaderEdit, QueueId, UnixTime};
 
-/// Fields that are its author's alone (RFC 5322 section 3.6.3), and one that only the last server writes (RFC 5321 section
-/// 4.4).
+/// Fields that only the author may see (RFC 5322 section 3.6.3), and one that only the last server writes (RFC 5321
+/// section 4.4).
 const PRIVATE: [&str; 3] = ["Bcc", "Resent-Bcc", "Return-Path"];
 
-/// The header with Date and Message-ID, where it lacks them, and without the fields that do not leave with a submission.
-/// A field that is there stays as it is, whatever it says.
+/// Adds Date and Message-ID if they are missing, and removes the private fields. Existing fields stay unchanged,
+/// whatever their value.
 pub(crate) fn completed(header: HeaderBlock, id: QueueId, hostname: &str, now: UnixTime) -> HeaderBlock {
     let is_there = |name: &&str| header.named(name).next().is_some();
     let mut edits: Vec<_> = PRIVATE
@@ -21,7 +21,7 @@ pub(crate) fn completed(header: HeaderBlock, id: QueueId, hostname: &str, now: U
             edits.push(HeaderEdit::Add { at: FieldPosition::Bottom, name: name.to_owned(), value });
         }
     }
-    // None of these edits can be refused.
+    // None of these edits can fail.
     header.edited(&edits).unwrap_or(header)
 }
 

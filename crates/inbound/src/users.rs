@@ -1,7 +1,8 @@
-//! The users that the configuration names: a judge of credentials for gateways that have no directory to ask.
+//! Authentication against the users in the configuration, for gateways without a directory; passwords in plaintext or
+//! as Argon2 hashes.
 //!
-//! Whether a name is one of them must not be told by the time that a refusal takes: a password for a name that nobody has
-//! is compared with the secret of some user, always the same one for the name, and refused whatever comes of it.
+//! The time that a refusal takes must not reveal whether a user exists: the password for an unknown name is compared
+//! with the secret of some user, always the same one for that name, and refused whatever the result.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -17,57 +18,57 @@ use subtle::ConstantTimeEq;
 
 use crate::hashing::{Busy, Hashing};
 
-/// The memory that one hash may take, in KiB.
+/// The most memory that one hash may take, in KiB.
 const MAX_MEMORY: u32 = 128 << 10;
-/// Memory times passes: what decides how long a hash takes.
+/// The largest product of memory in KiB and passes, which determines how long a hash takes.
 const MAX_WORK: u64 = 512 << 10;
-/// Lanes. They are computed one after the other.
+/// The most lanes. They are computed one after the other.
 const MAX_LANES: u32 = 16;
 
-/// The key by which names are given secrets that they do not have. It stays for the life of the process: a name that
-/// changed its secret at each reload would tell that it has none.
+/// The hash key that assigns a secret to an unknown name. It stays the same for the life of the process: a name whose
+/// secret changed with each reload would be recognized as unknown.
 static STAND_INS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Users and their secrets, by name.
+/// The users and their secrets, by name. A clone shares them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Users(Arc<UserTable>);
 
 #[derive(Debug, Default, PartialEq)]
 struct UserTable {
     secrets: HashMap<String, StoredPassword>,
-    /// In the order of their names, to be picked from.
+    /// Sorted, so that a name selects the same user every time.
     names: Vec<String>,
 }
 
-/// What a password is compared with.
+/// A user's secret, which a password is compared with.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoredPassword {
     /// The password itself.
     Plain(String),
-    /// Its Argon2 hash in the PHC string form (`$argon2id$…`).
+    /// The Argon2 hash in PHC string format (`$argon2id$…`).
     Argon2(String),
 }
 
-/// Why a text cannot be the hash of a password. The operator must act.
+/// Why a text is not an acceptable password hash. The operator must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashFault {
-    /// It is none, or cut short.
+    /// It is not an Argon2 hash, or truncated.
     NoHash,
-    /// Its parameters are not Argon2's.
+    /// Its parameters are not valid for Argon2.
     Parameters,
-    /// A login would take this much memory, in KiB.
+    /// A login would take too much memory: this many KiB.
     Memory(u32),
-    /// A login would take too long: memory in KiB times passes.
+    /// A login would take too long: this product of memory in KiB and passes.
     Work(u64),
-    /// So many lanes.
+    /// It has this many lanes, which is too many.
     Lanes(u32),
 }
 
 impl fmt::Display for HashFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHash => f.write_str("this is no Argon2 hash"),
-            Self::Parameters => f.write_str("these are no parameters of Argon2"),
+            Self::NoHash => f.write_str("this is not an Argon2 hash"),
+            Self::Parameters => f.write_str("its parameters are not valid for Argon2"),
             Self::Memory(m) => write!(
                 f,
                 "each login would take {} MiB of memory (m={m}); at most {} are allowed",
@@ -75,7 +76,10 @@ impl fmt::Display for HashFault {
                 MAX_MEMORY >> 10
             ),
             Self::Work(work) => {
-                write!(f, "each login would take too long: m times t is {work}, and {MAX_WORK} is allowed")
+                write!(
+                    f,
+                    "each login would take too long: m times t is {work}; at most {MAX_WORK} is allowed"
+                )
             }
             Self::Lanes(p) => write!(f, "p={p} lanes; at most {MAX_LANES} are allowed"),
         }
@@ -86,12 +90,12 @@ impl std::error::Error for HashFault {}
 
 impl fmt::Debug for StoredPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
+        f.write_str("StoredPassword(..)")
     }
 }
 
 impl Users {
-    /// These users.
+    /// Returns a table of these users, by name.
     #[must_use]
     pub fn new(secrets: HashMap<String, StoredPassword>) -> Self {
         let mut names: Vec<String> = secrets.keys().cloned().collect();
@@ -99,13 +103,13 @@ impl Users {
         Self(Arc::new(UserTable { secrets, names }))
     }
 
-    /// Whether there is none.
+    /// Whether there are no users.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.names.is_empty()
     }
 
-    /// Judges a name and password.
+    /// Checks a user name and password.
     pub(crate) async fn judge(
         &self,
         credentials: &Credentials,
@@ -130,8 +134,8 @@ impl Users {
         }
     }
 
-    /// What the password for this name is compared with, and whether it is the secret of somebody of this name. So the
-    /// times of names that nobody has are distributed as those of the users, whatever mixture of secrets these have.
+    /// Returns the secret to compare the password for this name with, and whether it belongs to a user of this name. So
+    /// the times for unknown names are distributed like those of the users, whatever mixture of secrets they have.
     fn secret_for(&self, name: &str) -> Option<(&StoredPassword, bool)> {
         let UserTable { secrets, names } = &*self.0;
         if let Some(secret) = secrets.get(name) {
@@ -144,10 +148,10 @@ impl Users {
 }
 
 impl StoredPassword {
-    /// A hash that this program can compare passwords with, at a price that it can pay.
+    /// Parses an Argon2 hash in PHC string format, and checks that its cost is acceptable.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn argon2(text: &str) -> Result<Self, HashFault> {
         let hash = PasswordHash::new(text).map_err(|_| HashFault::NoHash)?;
         let is_argon2 = matches!(hash.algorithm.as_str(), "argon2id" | "argon2i" | "argon2d");
@@ -177,10 +181,11 @@ impl StoredPassword {
     }
 }
 
-/// A hash of a password with a salt of its own, as [`Secret::argon2`] takes it, at the price that OWASP advises.
+/// Hashes a password with a random salt and the cost that OWASP recommends, in the format of
+/// [`StoredPassword::argon2`].
 ///
 /// # Errors
-/// The system gives no random numbers, or the password is longer than Argon2 can take.
+/// The system gives no random numbers, or the password is longer than Argon2 accepts.
 pub fn hash_password(password: &str) -> Result<String, HashError> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|error| HashError(error.to_string()))?;
@@ -189,7 +194,7 @@ pub fn hash_password(password: &str) -> Result<String, HashError> {
     hash.map(|hash| hash.to_string()).map_err(|error| HashError(error.to_string()))
 }
 
-/// Why there is no hash.
+/// Why a password could not be hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashError(String);
 
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_has_costs_what_a_users_name_costs() {
+    fn an_unknown_name_takes_as_long_as_a_users_name() {
         let secret = |n: usize| {
             if n < 50 { StoredPassword::Plain(n.to_string()) } else { StoredPassword::Argon2(n.to_string()) }
         };
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_nobody_has_is_denied_with_any_password() {
+    async fn an_unknown_name_is_denied_with_any_password() {
         let users = Users::new(HashMap::from([("ann".to_owned(), StoredPassword::Plain("open".to_owned()))]));
         let verdict = users.judge(&credentials("nobody", "open", None), &Hashing::default(), false).await;
         assert!(matches!(verdict, AuthVerdict::Denied(None)), "{verdict:?}");

@@ -251,9 +251,7 @@ fn is_worth_a_new_session(delivery: &Delivery, age: SessionAge) -> bool {
         _ if refuses_chunks(delivery) => true,
         _ if age == SessionAge::New => false,
         // A session whose state a router has lost is silent from the first command on. Later silence is the next hop's.
-        (Closed::TimedOut(_), step) => {
-            matches!(step, DialogueStep::Idle | DialogueStep::Mail | DialogueStep::Probe)
-        }
+        (Closed::TimedOut(_), step) => matches!(step, DialogueStep::Idle | DialogueStep::Mail),
         _ => true,
     }
 }

@@ -1,9 +1,9 @@
-//! ESMTP extensions (RFC 5321 section 2.2): which there are, and each as a value with its parameter.
+//! ESMTP extensions (RFC 5321 section 2.2): the EHLO keywords that Pintle knows, and their parameters.
 //!
-//! Both machines use this: the server for what it offers, the client for what a next hop offers. A new extension is a
-//! variant with a row in [`Extension::row`]; a new kind of parameter is a variant of [`Parameter`].
+//! The server uses this for what it offers, the client for what a next hop offers. A new extension is a variant with a
+//! row in `Extension::row`; a new kind of parameter is a variant of [`Parameter`].
 
-/// An extension that one of the machines serves or uses.
+/// An ESMTP extension that the server offers or the client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extension {
     /// Command pipelining (RFC 2920).
@@ -14,12 +14,12 @@ pub enum Extension {
     EightBitMime,
     /// Addresses and headers in UTF-8 (RFC 6531).
     SmtpUtf8,
-    /// BDAT (RFC 3030).
+    /// BDAT, a message in chunks of known length (RFC 3030).
     Chunking,
     /// Bodies that are not made of lines (RFC 3030 section 3). Only the client uses it.
     BinaryMime,
-    /// Replies with enhanced status codes (RFC 2034). Replies bear the codes even where this is withheld: a client that
-    /// does not know them takes them for text.
+    /// Replies with enhanced status codes (RFC 2034). Replies carry the codes even where this is not offered: a client
+    /// that does not know them reads them as text.
     EnhancedStatusCodes,
     /// Delivery status notifications (RFC 3461).
     Dsn,
@@ -27,11 +27,11 @@ pub enum Extension {
     StartTls,
     /// Authentication (RFC 4954). Its parameter is the list of SASL mechanisms.
     Auth,
-    /// TLS all the way (RFC 8689). Only for a host whose delivery obeys it.
+    /// TLS on every hop (RFC 8689). Offered only by a host whose delivery obeys it.
     RequireTls,
 }
 
-/// What may stand behind an extension's keyword.
+/// What may follow an extension's keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grammar {
     Nothing,
@@ -40,7 +40,7 @@ enum Grammar {
 }
 
 impl Extension {
-    /// In the order in which the server offers them.
+    /// Every extension, in the order in which the server offers them.
     pub const ALL: [Self; 11] = [
         Self::Pipelining,
         Self::Size,
@@ -71,13 +71,13 @@ impl Extension {
         }
     }
 
-    /// Its EHLO keyword.
+    /// Returns the EHLO keyword, in upper case.
     #[must_use]
     pub const fn keyword(self) -> &'static str {
         self.row().0
     }
 
-    /// The extension with this keyword, in any case.
+    /// Finds the extension with this EHLO keyword, in any case.
     #[must_use]
     pub fn named(keyword: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
@@ -88,19 +88,19 @@ impl Extension {
     }
 }
 
-/// What stands behind an extension's keyword in the reply to EHLO.
+/// What follows an extension's keyword in the reply to EHLO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parameter {
     /// The extension takes none.
     None,
-    /// A number of octets; 0 where none is given.
+    /// A number of octets; 0 if the keyword has no number.
     Octets(u64),
-    /// Words, such as the mechanisms of AUTH.
+    /// Words separated by spaces, such as the mechanisms of AUTH.
     Words(Vec<String>),
 }
 
 impl Parameter {
-    /// Reads the text behind the keyword; none where the extension does not take such text.
+    /// Parses the text after the keyword. Returns `None` if the extension does not take such text.
     #[must_use]
     pub fn parse(extension: Extension, text: Option<&str>) -> Option<Self> {
         let text = text.map(str::trim).filter(|text| !text.is_empty());
@@ -115,13 +115,12 @@ impl Parameter {
         }
     }
 
-    /// Whether the keyword means nothing with it: AUTH without a mechanism.
-    #[must_use]
-    pub fn is_useless(&self) -> bool {
+    /// Whether the keyword is meaningless with this parameter: AUTH without a mechanism.
+    fn is_useless(&self) -> bool {
         matches!(self, Self::Words(words) if words.is_empty())
     }
 
-    /// The text behind the keyword, if there is any.
+    /// Returns the text to write after the keyword, if there is any.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
@@ -132,8 +131,8 @@ impl Parameter {
     }
 }
 
-/// A set of extensions. The default is what the server can serve of itself: all but STARTTLS, AUTH and REQUIRETLS, which
-/// need a host that can serve them, and BINARYMIME.
+/// A set of extensions. The default is what the server can offer without help of its host: all but STARTTLS, AUTH and
+/// REQUIRETLS, which need a host that can serve them, and BINARYMIME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extensions(u16);
 
@@ -141,19 +140,19 @@ impl Extensions {
     /// The empty set, as after HELO.
     pub const NONE: Self = Self(0);
 
-    /// The set with this extension.
+    /// Returns the set with this extension added.
     #[must_use]
     pub const fn with(self, extension: Extension) -> Self {
         Self(self.0 | extension.bit())
     }
 
-    /// The set without it.
+    /// Returns the set with this extension removed.
     #[must_use]
     pub const fn without(self, extension: Extension) -> Self {
         Self(self.0 & !extension.bit())
     }
 
-    /// Whether it is in the set.
+    /// Whether the set contains this extension.
     #[must_use]
     pub const fn has(self, extension: Extension) -> bool {
         self.0 & extension.bit() != 0
@@ -172,7 +171,7 @@ impl Default for Extensions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
     set: Extensions,
-    /// Those that take a parameter.
+    /// The parameters of those that take one.
     parameters: Vec<(Extension, Parameter)>,
 }
 
@@ -183,8 +182,8 @@ impl Default for Offered {
 }
 
 impl Offered {
-    /// Reads the text of a reply to EHLO or LHLO, as a client does: its first line names the server, and what is not known
-    /// or senseless is passed over.
+    /// Parses the text of a reply to EHLO or LHLO as a client does. The first line is the server's name; unknown
+    /// keywords and malformed parameters are ignored.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut offered = Self::default();
@@ -203,7 +202,7 @@ impl Offered {
         }
         match Extension::named(keyword.trim_end()) {
             Some(Extension::Auth) => self.add_mechanisms(text.unwrap_or_default()),
-            // RFC 1870 section 4: a missing or senseless number means that no limit is known.
+            // RFC 1870 section 4: a missing or malformed number means that no limit is known.
             Some(Extension::Size) => {
                 let first = text.and_then(|text| text.split_ascii_whitespace().next());
                 let limit = Parameter::parse(Extension::Size, first).unwrap_or(Parameter::Octets(0));
@@ -224,7 +223,7 @@ impl Offered {
         self.insert(Extension::Auth, Parameter::Words(all));
     }
 
-    /// Adds an extension, or changes its parameter.
+    /// Adds an extension, or replaces its parameter.
     pub fn insert(&mut self, extension: Extension, parameter: Parameter) {
         self.remove(extension);
         self.set = self.set.with(extension);
@@ -233,26 +232,26 @@ impl Offered {
         }
     }
 
-    /// Takes an extension out; one that is not there is no mistake.
+    /// Removes an extension; does nothing if it is not offered.
     pub fn remove(&mut self, extension: Extension) {
         self.set = self.set.without(extension);
         self.parameters.retain(|(other, _)| *other != extension);
     }
 
-    /// Whether the extension is on offer.
+    /// Whether the extension is offered.
     #[must_use]
     pub fn has(&self, extension: Extension) -> bool {
         self.set.has(extension)
     }
 
-    /// The parameter of an extension; [`Parameter::None`] where it is not on offer.
+    /// Returns the parameter of an extension; [`Parameter::None`] if it is not offered.
     #[must_use]
     pub fn parameter(&self, extension: Extension) -> &Parameter {
         let found = self.parameters.iter().find(|(other, _)| *other == extension);
         found.map_or(&Parameter::None, |(_, parameter)| parameter)
     }
 
-    /// The largest message in octets, where SIZE is on offer; 0 is no limit.
+    /// Returns the largest message in octets if SIZE is offered; 0 is no limit.
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         match self.parameter(Extension::Size) {
@@ -261,7 +260,7 @@ impl Offered {
         }
     }
 
-    /// The names of the SASL mechanisms, in upper case.
+    /// Returns the names of the SASL mechanisms, in upper case.
     #[must_use]
     pub fn mechanisms(&self) -> &[String] {
         self.words(Extension::Auth)
@@ -274,7 +273,8 @@ impl Offered {
         }
     }
 
-    /// Those on offer, in the order of a reply, without those that mean nothing as they are.
+    /// Iterates over the offered extensions in the order of an EHLO reply, without those whose parameter makes them
+    /// meaningless.
     pub fn iter(&self) -> impl Iterator<Item = (Extension, &Parameter)> {
         let all = Extension::ALL.into_iter().filter(|extension| self.has(*extension));
         all.map(|extension| (extension, self.parameter(extension)))
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_are_read_in_any_case_and_unknown_ones_passed_over() {
+    fn keywords_are_read_in_any_case_and_unknown_ones_ignored() {
         let offered = Offered::parse(
             "mx.example\nPipelining\nSIZE 1000\nX-ODD 1\nauth PLAIN login\nAUTH=LOGIN xoauth2",
         );

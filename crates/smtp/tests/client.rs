@@ -1,11 +1,15 @@
-//! Plays `transcripts/client/*.smtp` against the client machine: `S:` bytes go in, `C:` bytes must come out.
+//! Plays the transcripts of `transcripts/client` against the client session: `S:` bytes go in, `C:` bytes must come
+//! out. The format is described in `transcript/mod.rs`.
 //!
 //! Settings: `hello`, `protocol`, `tls`, `channel plain|tls|verified`, `login USER PASSWORD`, `login-over` a channel,
-//! `transfer`, `strict`, `pipeline N`, `transmit N`. Acts: `send KEY=VALUE …` (`from`, `to` repeated with `,notify=`/`,orcpt=` behind it, `size`, `content`,
-//! `smtputf8`, `binary`, `require-tls`, `ret`, `envid`), `body TEXT`, `end`, `tls` or `tls verified`, `probe`, `quit`, `abandon`, `lost`,
-//! `refused-send` (a `send` that must be given back).
-//! Events: `ready`, `start-tls`, `need-body`, `done handed-on|not-offered` followed by one
-//! `rcpt ID delivered|deferred|failed next-hop|us STEP REPLY` for each recipient, `closed OWNER TEXT`.
+//! `transfer`, `strict`, `pipeline N`, `transmit N`.
+//!
+//! Actions: `send KEY=VALUE …` (`from`, `to` repeated and followed by `,notify=`/`,orcpt=`, `size`, `content`,
+//! `smtputf8`, `binary`, `require-tls`, `ret`, `envid`), `body TEXT`, `end`, `tls` or `tls verified`, `quit`,
+//! `abandon`, `lost`, `refused-send` (a `send` that must be returned).
+//!
+//! Events: `ready`, `start-tls`, `need-body`, `done handed-on|not-offered` followed by one `rcpt ID
+//! delivered|deferred|failed next-hop|us STEP REPLY` for each recipient, `closed OWNER TEXT`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -20,13 +24,13 @@ use pintle_mail::{
     TlsPolicy,
 };
 use pintle_smtp::client::{
-    Channel, Config, Content, Credentials, Delivery, DsnRelay, EightBit, Event, Protocol, ReplyOutcome,
-    Session, Speaker, Transaction, Transfer,
+    Channel, Config, Content, Credentials, Delivery, DsnRelay, EightBit, Event, Protocol, RecipientOutcome,
+    ReplyOutcome, Session, Speaker, Transaction, Transfer, is_hop_trouble,
 };
 use transcript::{Cut, Kind, Script, unescape};
 
 #[test]
-fn transcripts_come_true_however_the_bytes_are_cut() {
+fn transcripts_hold_however_the_bytes_are_split() {
     for script in transcript::scripts("client") {
         for cut in Cut::all() {
             Player::new(&script, cut).play();
@@ -133,11 +137,10 @@ impl<'a> Player<'a> {
             "body" => self.session.body(Bytes::from(unescape(rest)), self.now),
             "end" => self.session.end_of_body(self.now),
             "tls" => self.session.tls_started(channel(rest), self.now),
-            "probe" => self.session.probe(self.now),
             "quit" => self.session.quit(self.now),
             "abandon" => self.session.abandon(),
             "lost" => self.session.connection_lost(),
-            _ => panic!("{}: what is the act {verb:?}?", self.place),
+            _ => panic!("{}: unknown action {verb:?}?", self.place),
         }
     }
 }
@@ -240,11 +243,17 @@ fn describe(event: &Event, lines: &mut VecDeque<String>) {
     }
 }
 
+/// Whether the next hop itself gave a reply that concerns it as a whole.
+fn is_about_hop(recipient: &RecipientOutcome) -> bool {
+    matches!(&recipient.outcome, ReplyOutcome::Deferred(reply)
+        if recipient.speaker == Speaker::NextHop && is_hop_trouble(reply))
+}
+
 fn describe_delivery(delivery: &Delivery, lines: &mut VecDeque<String>) {
     let hints = [
         (delivery.dsn == DsnRelay::HandedOn, " handed-on"),
         (delivery.dsn == DsnRelay::NotOffered, " not-offered"),
-        (delivery.hop_trouble().is_some(), " hop-trouble"),
+        (delivery.recipients.iter().any(is_about_hop), " hop-trouble"),
         (delivery.has_overflow(), " overflow"),
     ];
     let hints: String = hints.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();

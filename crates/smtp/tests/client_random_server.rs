@@ -1,8 +1,8 @@
-//! The client machine against servers that answer at random: some plausible, some with noise.
+//! The client session against servers that answer at random: plausible replies, or noise.
 //!
-//! Against a plausible server, which keeps its own book, what the client calls delivered is what the server took, and the
-//! bytes are those that were given. Against noise: no panic, exactly one outcome for each recipient, one end, and no more
-//! waiting to be written than was allowed.
+//! Against a plausible server, which records what it accepts: what the client reports as delivered is what the server
+//! accepted, and the bytes are those that were passed. Against noise: no panic, exactly one outcome for each recipient,
+//! one end, and no more bytes waiting to be written than allowed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -16,7 +16,7 @@ use pintle_smtp::client::{
 };
 use proptest::prelude::*;
 
-/// A server that knows SMTP and answers as the dice say.
+/// A server that implements SMTP and answers at random.
 struct Server {
     lmtp: bool,
     offers: &'static str,
@@ -26,7 +26,7 @@ struct Server {
     accepted: Vec<String>,
     mail: bool,
     message: Vec<u8>,
-    /// What was taken: recipient and message.
+    /// What was accepted: recipient and message.
     taken: Vec<(String, Vec<u8>)>,
     out: Vec<u8>,
 }
@@ -59,7 +59,7 @@ impl Server {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Says yes, mostly, and whether it did.
+    /// Accepts, usually, or refuses. Returns whether it accepted.
     fn verdict(&mut self) -> bool {
         let reply = match self.dice.pop_front().unwrap_or(0) {
             0..=3 => "250-yes\r\n250 2.0.0 really",
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    /// A line without its CRLF.
+    /// Takes a line, without its CRLF.
     fn line(&mut self) -> Option<Vec<u8>> {
         let end = self.input.windows(2).position(|pair| pair == b"\r\n")?;
         let mut line: Vec<u8> = self.input.drain(..end + 2).collect();
@@ -135,7 +135,7 @@ impl Server {
     }
 
     fn data(&mut self) {
-        // A server that is not strict says 354 even to nobody, unless it speaks LMTP.
+        // A lenient server sends 354 even without recipients, unless it speaks LMTP.
         let lenient = !self.lmtp && self.mail && self.dice.pop_front().unwrap_or(0) > 3;
         if self.accepted.is_empty() && !lenient {
             return self.say("503 RCPT first");
@@ -215,7 +215,7 @@ fn transaction(count: u32, round: usize) -> Transaction {
     }
 }
 
-/// What a host does: gives the pieces when asked, collects deliveries, writes and reads until nothing moves.
+/// A host: passes the pieces when asked, collects deliveries, writes and reads until nothing moves.
 struct Host {
     session: Session,
     now: Instant,
@@ -369,7 +369,6 @@ enum Noise {
     Body(usize),
     End,
     Tls,
-    Probe,
     Quit,
     Pass(u64),
     Lost,
@@ -386,7 +385,6 @@ fn noise() -> impl Strategy<Value = Noise> {
         5 => (0..70_000_usize).prop_map(Noise::Body),
         3 => Just(Noise::End),
         3 => Just(Noise::Tls),
-        1 => Just(Noise::Probe),
         1 => Just(Noise::Quit),
         1 => (0..400_u64).prop_map(Noise::Pass),
         1 => Just(Noise::Lost),
@@ -406,7 +404,6 @@ fn make_noise(session: &mut Session, now: &mut Instant, noise: &Noise) -> Option
         Noise::Body(len) => session.body(Bytes::from(vec![b'.'; *len]), *now),
         Noise::End => session.end_of_body(*now),
         Noise::Tls => session.tls_started(Channel::Tls, *now),
-        Noise::Probe => session.probe(*now),
         Noise::Quit => session.quit(*now),
         Noise::Pass(seconds) => {
             *now += Duration::from_secs(*seconds);
@@ -423,9 +420,9 @@ proptest! {
         let mut now = Instant::now();
         let mut session = Session::new(config(false, chunking, 5), now);
         let (mut owed, mut asked, mut closed) = (VecDeque::new(), 0, 0);
-        // A session that is left over must end as well.
+        // The session must end as well if the acts leave it open.
         for act in acts.iter().chain([&Noise::Lost]) {
-            // This host keeps to the contract: it gives a piece when it is asked for one.
+            // This host keeps to the contract: it passes a piece when it is asked for one.
             if matches!(act, Noise::Body(_) | Noise::End) {
                 if asked == 0 {
                     continue;
@@ -441,7 +438,7 @@ proptest! {
                     Event::NeedBody => asked += 1,
                     Event::Closed(_) => closed += 1,
                     Event::Done(delivery) => {
-                        let count: u32 = owed.pop_front().expect("a Done that nobody waits for");
+                        let count: u32 = owed.pop_front().expect("a Done without a send");
                         let ids: Vec<u32> = delivery.recipients.iter().map(|one| one.id).collect();
                         prop_assert_eq!(ids, (0..count).collect::<Vec<_>>());
                         asked = 0;

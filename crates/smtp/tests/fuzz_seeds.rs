@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets through their plays: what was found once stays found.
+//! Replays the seeds of the fuzz targets, so that faults found by fuzzing do not return.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 

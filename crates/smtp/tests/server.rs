@@ -1,4 +1,5 @@
-//! What a host relies on beside the dialogue itself: how replies and bodies are handed out, and what a session costs.
+//! What a host relies on apart from the dialogue: how replies and bodies are returned, and how much memory a session
+//! holds.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use pintle_smtp::Extension;
 use pintle_smtp::server::{Config, Event, HostAnswer, Question, Session, Start};
 
-/// A session that has said hello, and whose host says yes to everything.
+/// A session after EHLO, whose host accepts everything.
 struct Yes {
     session: Session<&'static str>,
     now: Instant,
@@ -79,7 +80,7 @@ fn a_session_does_not_show_passwords() {
     let mut config = Config::default().with(Extension::Auth);
     config.auth.without_tls = true;
     let mut yes = Yes::new(config);
-    // Once still unread, once read and asked about.
+    // The credentials must not be printed, neither while they are unread input nor while they are an open question.
     for piece in [&b"AUTH PLAIN AGFsaWNlAGh1bnRlcjI="[..], b"\r\n"] {
         yes.session.receive(piece, yes.now);
         let shown = format!("{:?}", yes.session);

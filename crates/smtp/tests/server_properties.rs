@@ -1,5 +1,5 @@
-//! What must hold for the server machine whatever peer and host do: the promises that `server_play` watches, one final
-//! reply to each command, and the same outcome however the input is cut.
+//! Properties of the server session that hold whatever client and host do: the guarantees that `server_play` checks,
+//! one final reply to each command, and the same outcome however the input is split.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
@@ -22,7 +22,7 @@ proptest! {
 
     #[test]
     fn no_likely_plan_breaks_a_promise(setting: u8, steps in vec((0..LINES.len(), 6_u8..24), 0..60)) {
-        // Lines in any order, nearly all questions answered well: such plans reach messages.
+        // Lines in any order, with nearly all questions answered well: such plans reach messages.
         let mut plan = vec![setting, 9, 23];
         for (line, whim) in steps {
             plan.extend([0, u8::try_from(line).unwrap(), 9, whim, 15, 1]);
@@ -57,7 +57,7 @@ proptest! {
         lines.extend(steps.iter().map(|step| LINES[*step].as_bytes()));
         lines.insert(at.index(lines.len() + 1), &noise);
         let stream = lines.concat();
-        // STARTTLS is left out: what stands behind it in one read is thrown away, and rightly so.
+        // STARTTLS is omitted: what follows it in the same read is discarded, as it must be.
         let outcome = |pieces: Vec<&[u8]>| {
             let mut host = Host::new(setting & !1);
             decide(&mut host, whim);
@@ -73,7 +73,7 @@ proptest! {
     }
 }
 
-/// Whole commands, a chunk with its octets among them.
+/// Complete commands, including a chunk with its octets.
 const COMMANDS: [&str; 19] = [
     "EHLO client.example\r\n",
     "EHLO client.example\r\n",
@@ -96,7 +96,7 @@ const COMMANDS: [&str; 19] = [
     "GET / HTTP/1.1\r\n",
 ];
 
-/// Says one command, with all that belongs to it, and counts the replies.
+/// Sends one command with all that belongs to it, and counts the replies.
 fn converse(host: &mut Host, command: &str, whims: &mut impl Iterator<Item = u8>) {
     let mut codes = exchange(host, command, whims);
     for continuation in ["YQ==\r\n", "Yg==\r\n"] {
@@ -117,15 +117,15 @@ fn exchange(host: &mut Host, text: &str, whims: &mut impl Iterator<Item = u8>) -
     said(host)
 }
 
-/// Answers all that is asked.
+/// Answers all open questions.
 fn settle(host: &mut Host, whims: &mut impl Iterator<Item = u8>) {
     while host.question.is_some() {
         host.answer(whims.next().unwrap());
     }
 }
 
-/// Answers all that is asked, the same question always in the same way, and headers with yes: whether a header is asked
-/// about before its message turns out to be unacceptable depends on the cut.
+/// Answers all open questions, the same question always in the same way, and headers with yes: whether the host is
+/// asked about a header before its message turns out to be unacceptable depends on how the input is split.
 fn decide(host: &mut Host, whim: u64) {
     while let Some(question) = &host.question {
         let mut hasher = DefaultHasher::new();
@@ -136,7 +136,7 @@ fn decide(host: &mut Host, whim: u64) {
     }
 }
 
-/// The codes of what was said since the last call.
+/// Returns the codes of the replies since the last call.
 fn said(host: &mut Host) -> Vec<u16> {
     replies(&String::from_utf8(std::mem::take(&mut host.sent)).unwrap())
 }

@@ -1,14 +1,15 @@
-//! Plays the transcripts of `transcripts/server` against the server machine; the format is told in `transcript/mod.rs`.
+//! Plays the transcripts of `transcripts/server` against the server session; the format is described in
+//! `transcript/mod.rs`.
 //!
 //! Settings: `tls`, `session ID`, `offer EXTENSION`, `without EXTENSION`, `limit NAME N`, `bare-lf refuse`,
-//! `text-line N`, `brackets strict`, `early-talk refuse`, `auth-in-clear`, `mechanisms NAMES`, `require-tls`, `require-auth`,
-//! `cuts whole` (for what depends on where a read ends). Without any, all extensions but STARTTLS and AUTH are on offer.
+//! `early-talk refuse`, `auth-in-clear`, `mechanisms NAMES`, `require-tls`, `require-auth`, `cuts whole` (if the outcome
+//! depends on where a read ends). Without any, all extensions but STARTTLS and AUTH are offered.
 //!
-//! Acts: `accept [REPLY]`, `refuse REPLY`, `close REPLY`, `accepted RECEIPT [REPLY]`, `discard`, `granted NAME`, `denied
-//! [REPLY]`, `unavailable`, `offer KEYWORD [VALUE]` and `withhold KEYWORD` (edit the offers before) `offers`, `early BYTES` (fed
-//! although nothing is wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`,
-//! `retire` and `dismiss` with a reply. `begin` stands for the connection accepted,
-//! the greeting seen and EHLO answered; `transaction` for MAIL and one RCPT accepted, and their replies seen.
+//! Actions: `accept [REPLY]`, `refuse REPLY`, `close REPLY`, `accepted RECEIPT [REPLY]`, `discard`, `granted NAME`,
+//! `denied [REPLY]`, `unavailable`, `offer KEYWORD [VALUE]` and `withhold KEYWORD` (which edit the offers before
+//! `offers`), `early BYTES` (passed although none are wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`,
+//! `retire` and `dismiss` with a reply. `begin` stands for an accepted connection, the greeting and an answered EHLO;
+//! `transaction` for an accepted MAIL and an accepted RCPT, with their replies.
 
 #![allow(clippy::unwrap_used, reason = "a transcript that cannot be read is a failed test")]
 
@@ -30,7 +31,7 @@ use transcript::{Cut, Kind, Script, Step, duration, quoted, scripts, unescape};
 
 #[test]
 fn every_transcript_holds_however_it_is_cut() {
-    // Each file fails for itself, so that one run shows all that a change broke.
+    // Each file fails on its own, so that one run shows everything that a change broke.
     let failed: Vec<_> = scripts("server")
         .into_iter()
         .filter(|script| std::panic::catch_unwind(|| play_every_cut(script)).is_err())
@@ -46,17 +47,17 @@ fn play_every_cut(script: &Script) {
     }
 }
 
-/// One transcript with one cut.
+/// A run of one transcript with one cut.
 struct Run<'a> {
     script: &'a Script,
     cut: Cut,
     session: Session<String>,
     now: Instant,
-    /// Cut, and not fed yet: a real host leaves it in the socket.
+    /// Split and not yet passed in: a real host leaves it in the socket.
     pending: VecDeque<Vec<u8>>,
     sent: Vec<u8>,
     events: VecDeque<Event>,
-    /// The offers of the open hello.
+    /// The offers of the open EHLO question.
     offers: Option<Offers>,
     place: String,
 }
@@ -110,7 +111,7 @@ impl<'a> Run<'a> {
         self.pump();
     }
 
-    /// Feeds what the session wants, and takes what it gives.
+    /// Passes in what the session wants, and takes what it returns.
     fn pump(&mut self) {
         self.collect();
         while self.session.wants_read()
@@ -127,7 +128,7 @@ impl<'a> Run<'a> {
         }
         while let Some(event) = self.session.poll_event() {
             match (self.events.back_mut(), event) {
-                // How a body is cut depends on how the input was: only the sum counts.
+                // How a body is split depends on how the input was split: only the concatenation counts.
                 (Some(Event::Body(before)), Event::Body(more)) => {
                     *before = [&before[..], &more[..]].concat().into();
                 }
@@ -261,8 +262,6 @@ fn configure(config: &mut Config, name: &str, value: &str) -> Option<()> {
         }
         "bare-lf" => config.leniency.bare_lf = BareLf::Refuse,
         "bare-cr" => config.leniency.bare_cr = BareCr::Normalise,
-        "text-line" => config.leniency.text_line = value.parse().ok(),
-        "brackets" => config.leniency.missing_brackets = false,
         "early-talk" => config.leniency.early_talk = EarlyTalk::Refuse,
         "auth-in-clear" => config.auth.without_tls = true,
         "mechanisms" => {
@@ -295,7 +294,7 @@ fn limit(config: &mut Config, text: &str) -> Option<()> {
     Some(())
 }
 
-/// `550 5.1.1 text` or `550 text`.
+/// Parses `550 5.1.1 text` or `550 text`.
 fn reply(text: &str) -> Option<Reply> {
     let (code, text) = text.split_once(' ')?;
     let code = code.parse().unwrap();
@@ -407,9 +406,6 @@ fn counted(message: &MessageCounts) -> String {
     let mut text = format!("message {}+{}", message.header_size, message.body_size);
     if message.has_8bit {
         text.push_str(" 8bit");
-    }
-    if message.had_bare_lf {
-        text.push_str(" bare-lf");
     }
     text
 }

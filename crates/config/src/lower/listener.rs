@@ -202,6 +202,5 @@ fn leniency(section: &Section<'_>, kind: ListenerKind) -> Leniency {
         bare_lf: section.optional("bare_lf").unwrap_or(default.bare_lf),
         bare_cr: section.optional("bare_cr").unwrap_or(bare_cr),
         early_talk: section.optional("early_talk").unwrap_or(default.early_talk),
-        ..default
     }
 }

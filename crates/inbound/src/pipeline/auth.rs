@@ -1,7 +1,8 @@
-//! AUTH, which is logins: who is asked, what a failure costs its network, and the line of the log that others read.
+//! AUTH: asks the plugins and the configured users, rate-limits failed logins of a network, and logs logins.
 //!
-//! The lines `login failed` and `login refused` have a form that operations.md promises: programs that shut out who
-//! guesses read them, so that the client's address comes first and what a client wrote comes last, in quotes.
+//! The lines `login failed` and `login refused` have a format that operations.md guarantees, because programs that
+//! block password guessers (fail2ban) parse them: the client's address comes first, and text from the client comes
+//! last, in quotes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +16,9 @@ use crate::config::Rules;
 use crate::guesses::Guess;
 use crate::services::Services;
 
-/// The target of these lines: operations.md promises it, wherever this code stands.
+/// The target of these log lines, which operations.md guarantees, independent of where this code is.
 const LOG: &str = "pintle_inbound::login";
-/// Of a name that a client made up, the log wants so many characters.
+/// How many characters of a client's user name are logged.
 const SHOWN: usize = 128;
 
 /// Decides on a client's credentials.
@@ -56,7 +57,7 @@ pub(super) async fn answer(
     }
 }
 
-/// Charges the client's networks, unless nothing that comes from there is a guess.
+/// Charges a login to the client's networks, unless its failures are not counted.
 fn begin(services: &Services, session: &Session, rules: &Rules) -> Result<Option<Guess>, Duration> {
     let client = session.client.ip().to_canonical();
     if session.trusted || rules.logins.exempt.iter().any(|network| network.contains(&client)) {
@@ -65,7 +66,7 @@ fn begin(services: &Services, session: &Session, rules: &Rules) -> Result<Option
     services.guesses.begin(client, &rules.logins, Instant::now()).map(Some)
 }
 
-/// The plugins first, then the users of the configuration.
+/// Asks the plugins first, then the users of the configuration.
 async fn ask(
     services: &Services,
     view: &mut View,
@@ -86,7 +87,7 @@ async fn slow_down(guess: Option<Guess>, rules: &Rules) {
     }
 }
 
-/// A login that is not heard: its network has guessed too often.
+/// Refuses a login without checking it, because its network has failed too often.
 fn refuse(session: &Session, username: &str, wait: Duration) -> StageAnswer {
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
     tracing::info!(target: LOG, %client, listener, session = %id, username = shown(username), "login refused");
@@ -108,7 +109,7 @@ fn tell(session: &Session, username: &str, verdict: &AuthVerdict) {
             tracing::info!(target: LOG, %client, listener, session = %id, username, "login failed");
         }
         AuthVerdict::Unavailable(_) => {
-            tracing::warn!(target: LOG, %client, listener, session = %id, username, "login not decided");
+            tracing::warn!(target: LOG, %client, listener, session = %id, username, "login could not be checked");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! DATA and BDAT: the header, then the whole message, up to the commit.
+//! DATA and BDAT: the header, then the complete message, up to the commit.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::receive::{self, Accepted, CompleteMessage, IncomingDraft};
 use crate::sign::Signing;
 use crate::{ids, records, relay, score, submission};
 
-/// Who decides when a quarantine is full.
+/// The name of the deciding judge when a quarantine is full.
 const QUOTA: &str = "quota";
 
 impl Pipeline {
@@ -77,7 +77,7 @@ impl Pipeline {
         self.keep(received, counted).await
     }
 
-    /// Nobody objects: commits the message, or drops it where nobody is left to get it.
+    /// Commits an accepted message, or drops it if no recipients are left.
     async fn keep(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
         self.with_recipients(receive::unite);
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
@@ -94,7 +94,7 @@ impl Pipeline {
         }
         let quarantine = self.fate.quarantine.take();
         let size = counted.header_size + counted.body_size;
-        // Kept until the message is stored and counted, so that no burst of messages takes one room twice.
+        // Held until the message is stored and counted, so that a burst of messages cannot use the same space twice.
         let _place = match self.place(quarantine.as_ref(), size).await {
             Ok(place) => place,
             Err(reply) => return self.refuse(Hook::Message, reply, Some(QUOTA)),
@@ -102,7 +102,7 @@ impl Pipeline {
         self.commit(received, &transaction, &message, quarantine, size).await
     }
 
-    /// Signs the message and makes it durable: THE commit point of the receiving side.
+    /// Signs the message and makes it durable. This is the commit point of the receiving side.
     async fn commit(
         &self,
         received: CompleteMessage,
@@ -140,7 +140,7 @@ impl Pipeline {
         }
     }
 
-    /// A place in the quarantine that the message goes to, if it goes to one.
+    /// Reserves space in the quarantine that the message goes to, if any.
     async fn place(&self, quarantine: Option<&Quarantine>, size: u64) -> Result<Option<Reservation>, Reply> {
         match quarantine {
             Some(quarantine) => self.services.quarantines.room(&quarantine.name, size).await.map(Some),
@@ -148,7 +148,7 @@ impl Pipeline {
         }
     }
 
-    /// Law 7 once more: plugins with a grant for the envelope may have written recipients that no RCPT was asked about.
+    /// Applies law 7 again: plugins with a grant for the envelope may have added recipients that were not in any RCPT.
     fn may_all_pass(&self, transaction: &Transaction) -> Option<Reply> {
         let rules = self.services.rules.load();
         let check = |recipient| relay::check(&self.view.session, recipient, &rules.domains);

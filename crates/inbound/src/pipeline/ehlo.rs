@@ -1,4 +1,4 @@
-//! EHLO and HELO: who the client says it is, and which extensions it is offered.
+//! EHLO and HELO: the client's name, and the extensions that it is offered.
 
 use std::sync::Arc;
 
@@ -31,14 +31,18 @@ impl Pipeline {
     }
 }
 
-/// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
+/// Returns the offers as plugins have changed them. A keyword that cannot be offered is omitted and logged.
 fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
     for param in before.iter().filter(|param| !after.iter().any(|kept| kept.name == param.name)) {
         offers.withhold(&param.name);
     }
     for param in after.iter().filter(|param| !before.contains(param)) {
         if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
-            tracing::warn!(keyword = param.name, ?error, "a plugin offers what cannot be offered");
+            tracing::warn!(
+                keyword = param.name,
+                ?error,
+                "a plugin added an EHLO keyword that cannot be offered"
+            );
         }
     }
     offers

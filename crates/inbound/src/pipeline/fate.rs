@@ -1,4 +1,4 @@
-//! What a stage's decision means for the message and on the wire: its fate, and the reply.
+//! Turns a stage's decision into the message's fate (discard, quarantine) and the reply.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use pintle_spool::{Quarantine, Receipt};
 
 use crate::ids;
 
-/// What the SMTP machine is told at a stage.
+/// The answer to the SMTP session at a stage.
 pub(super) type StageAnswer = HostAnswer<Receipt>;
 
-/// What earlier stages decided for the message as a whole; of two that decide alike the first counts.
+/// What stages so far have decided for the message as a whole. If two decide the same, the first counts.
 #[derive(Debug, Default)]
 pub(super) struct MessageFate {
-    /// Drop it, whoever its recipients are: decided at this stage, by this judge. It is done, and recorded, when nobody
-    /// can refuse the message any more.
+    /// Drop the message for all recipients: the stage and the judge that decided so. It is done and recorded once
+    /// nothing can refuse the message any more.
     pub(super) discard: Option<(Hook, Option<Arc<str>>)>,
-    /// There is a record of a discard.
+    /// Whether a discard has been recorded.
     pub(super) discard_recorded: bool,
-    /// Hold it in this quarantine.
+    /// Hold the message in this quarantine.
     pub(super) quarantine: Option<Quarantine>,
 }
 
@@ -40,7 +40,7 @@ impl MessageFate {
     }
 }
 
-/// The refusal that a verdict amounts to, if it is one. Words that no judge chose stand here.
+/// Returns the refusal that a verdict stands for, if it is one, with a default text if the judge gave none.
 pub(super) fn refusal(verdict: &Verdict) -> Option<StageAnswer> {
     match verdict {
         Verdict::Reject(reply) => {

@@ -1,4 +1,4 @@
-//! MAIL: a transaction begins, if its sender is welcome and there is room for a message.
+//! MAIL: checks the sender and whether the spool accepts messages, and begins a transaction.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Pipeline {
             client_log::dismissed(&self.view.session, &reply);
             return StageAnswer::Close(reply);
         }
-        // A client is turned away before it sends what could not be kept.
+        // The client is refused before it sends a message that could not be stored.
         if let Err(trouble) = self.services.spool_accepts() {
             return self.refuse(Hook::Mail, trouble.reply(), None);
         }

@@ -1,12 +1,11 @@
-//! The pipeline of one session, without sockets: the SMTP machine's questions, put to the policy chain and to the core's
-//! own laws, and the answers.
+//! The pipeline of one session, without sockets: takes the SMTP session's questions, asks the policy chain, applies the
+//! core's own rules, and returns the answers.
 //!
-//! Here a session's view is kept: what plugins see, and what they leave. A question is answered from the chain's
-//! decision, then from what the core insists on whatever plugins say: relaying is closed to strangers (law 7), a looping
-//! message is refused, and only a durable commit is a yes to a message (law 1). Each SMTP command has a file of its own.
+//! It keeps the session's view: what plugins see, and what they change. An answer follows from the chain's decision,
+//! then from what the core enforces whatever plugins decide: no open relay (law 7), no mail loops, and a 250 for a
+//! message only after a durable commit (law 1). Each SMTP command has a file of its own.
 //!
-//! A listener's connections drive it, and so does a dry run: neither can know anything of a decision that the other does
-//! not.
+//! The connections of a listener use it, and so does a dry run, so that both decide alike.
 
 mod auth;
 mod data;
@@ -31,24 +30,24 @@ use crate::services::Services;
 use crate::strangers::{MessagesTaken, StrangerLimits};
 use crate::{client_log, ids, records};
 
-/// The longest that plugins can delay a reply: clients wait five minutes (RFC 5321 section 4.5.3.2).
+/// The longest time that plugins can delay a reply (tarpit): clients wait five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(120);
 
-/// Looks on at the decisions of one session.
+/// Observes the decisions of one session.
 pub(crate) trait Observer: Send + Sync {
-    /// The chain has decided; what the core itself makes of that comes after. The view is as plugins have left it.
+    /// Called when the chain has decided, before the core applies its own rules. The view is as plugins have left it.
     fn decided(&self, call: &Call, decision: &Decision, view: &View);
 }
 
-/// One session's decisions.
+/// The decisions of one session, and their state.
 pub(crate) struct Pipeline {
     services: Arc<Services>,
     observer: Option<Arc<dyn Observer>>,
     view: View,
-    /// The message that is coming in.
+    /// The message that is being received.
     incoming: Option<IncomingDraft>,
     fate: MessageFate,
-    /// Senders and recipients refused so far in the session.
+    /// How many senders and recipients have been refused in this session.
     refusals: u32,
     strangers: StrangerLimits,
     taken: MessagesTaken,
@@ -79,19 +78,19 @@ impl Pipeline {
         }
     }
 
-    /// The same, with somebody who looks on, and with what is assumed of the session.
+    /// Adds an observer, and changes the session to what the caller assumes of it.
     pub(crate) fn observed(mut self, observer: Arc<dyn Observer>, assume: impl FnOnce(&mut Session)) -> Self {
         self.observer = Some(observer);
         assume(Arc::make_mut(&mut self.view.session));
         self
     }
 
-    /// Whether nobody vouches for this client: it is not trusted, and has not authenticated.
+    /// Whether the client is untrusted: it is neither in a trusted network nor authenticated.
     pub(crate) fn is_stranger(&self) -> bool {
         self.view.session.is_stranger()
     }
 
-    /// The session as it is now.
+    /// Returns the session's current state.
     pub(crate) fn session(&self) -> Arc<Session> {
         Arc::clone(&self.view.session)
     }
@@ -100,7 +99,7 @@ impl Pipeline {
         self.view.session.id
     }
 
-    /// The session is encrypted from now on; what was said before does not count (RFC 3207 section 4.2).
+    /// Records that the session uses TLS from now on; what was received before does not count (RFC 3207 section 4.2).
     pub(crate) fn encrypted(&mut self, facts: pintle_tls::TlsFacts) {
         let session = Arc::make_mut(&mut self.view.session);
         session.hello = None;
@@ -115,7 +114,7 @@ impl Pipeline {
         });
     }
 
-    /// The transaction is over without a decision on a message.
+    /// Ends the transaction without a decision about a message.
     pub(crate) fn reset(&mut self) {
         self.view.transaction = None;
         self.view.message = None;
@@ -130,7 +129,7 @@ impl Pipeline {
         }
     }
 
-    /// The session has ended.
+    /// Ends the session.
     pub(crate) async fn end(&mut self) {
         self.reset();
         let chain = self.services.chain.load_full();
@@ -166,7 +165,7 @@ impl Pipeline {
         self.refused(Hook::Connect, &decision).unwrap_or(StageAnswer::Accept(None))
     }
 
-    /// Asks the chain at a stage, and waits as long as plugins want the client to wait.
+    /// Asks the chain at a stage, and waits if plugins delay the reply.
     async fn judge(&mut self, call: Call) -> Decision {
         let chain = self.services.chain.load_full();
         let hook = call.hook();
@@ -192,7 +191,7 @@ impl Pipeline {
         }
     }
 
-    /// Drops one recipient, or all, and writes the record that law 1 asks for.
+    /// Drops one recipient, or all, and writes the record that law 1 requires.
     fn discard(&mut self, stage: Hook, id: Option<u32>, by: Option<&str>) {
         let Some(transaction) = &mut self.view.transaction else {
             return;
@@ -201,15 +200,15 @@ impl Pipeline {
         let everybody = std::mem::take(&mut transaction.envelope.recipients);
         let (gone, left) = everybody.into_iter().partition::<Vec<_>, _>(|r| id.is_none_or(|id| r.id == id));
         transaction.envelope.recipients = left;
-        // A message whose recipients plugins have taken out one by one is dropped as well, and must not go without a word.
+        // A message whose recipients were removed by plugins one by one is dropped too, which must be recorded.
         if !gone.is_empty() || !std::mem::replace(&mut self.fate.discard_recorded, true) {
             self.fate.discard_recorded = true;
             records::discard(&*self.services.records, transaction, stage, &gone, by);
         }
     }
 
-    /// Ends the session of a stranger who has been refused too often: whoever tries address after address is looking for
-    /// those that exist.
+    /// Closes the session of an untrusted client after too many refusals: a client that tries many addresses is looking
+    /// for those that exist (directory harvest attack).
     fn limit_refusals(&mut self, answer: StageAnswer) -> StageAnswer {
         if !matches!(answer, StageAnswer::Refuse(_)) || !self.is_stranger() {
             return answer;
@@ -224,14 +223,14 @@ impl Pipeline {
         StageAnswer::Close(reply)
     }
 
-    /// The refusal that a decision amounts to, recorded.
+    /// Returns and records the refusal that a decision stands for, if it is one.
     fn refused(&self, stage: Hook, decision: &Decision) -> Option<StageAnswer> {
         let refusal = refusal(&decision.verdict)?;
         self.record_refusal(stage, None, &refusal, decision.by.as_deref());
         Some(refusal)
     }
 
-    /// A refusal of the core's own, recorded; `by` is the part of the core that refuses, where it has a name.
+    /// Records and returns a refusal of the core; `by` names the part of the core that refuses, if it has a name.
     fn refuse(&self, stage: Hook, reply: Reply, by: Option<&str>) -> StageAnswer {
         let refusal = StageAnswer::Refuse(reply);
         self.record_refusal(stage, None, &refusal, by);
@@ -250,7 +249,7 @@ impl Pipeline {
         }
     }
 
-    /// For lines of the log, from MAIL on.
+    /// Returns the queue id for log lines, from MAIL on.
     fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
         self.view.transaction.as_ref().map(|transaction| tracing::field::display(transaction.id))
     }

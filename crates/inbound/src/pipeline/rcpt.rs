@@ -1,4 +1,4 @@
-//! RCPT: one recipient, as plugins judge it, and then by law 7.
+//! RCPT: checks one recipient, first with the plugins, then against relaying (law 7).
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ impl Pipeline {
             if let Some(postmaster) = &rules.postmaster {
                 recipient.original = Some(std::mem::replace(&mut recipient.address, postmaster.clone()));
             }
-            // RFC 5321 section 4.5.1 wants this mail taken from anybody, and the operator has said where it goes.
+            // RFC 5321 section 4.5.1 requires this mail to be accepted from any client, and the operator has configured
+            // where it goes.
             recipient.relay = true;
         }
         self.with_recipients(|recipients| recipients.push(recipient));
@@ -38,8 +39,8 @@ impl Pipeline {
         StageAnswer::Accept(None)
     }
 
-    /// Whether this is `<postmaster>`, or the same with our own name behind it, from which reports come. A hostname that is
-    /// one of our domains has mailboxes of its own.
+    /// Whether this is `<postmaster>`, or postmaster at our host name, which sends reports. If the host name is one of
+    /// our domains, it has mailboxes of its own.
     fn is_our_postmaster(&self, address: &Address, rules: &Rules) -> bool {
         let domain = address.domain_ascii();
         let ours = || {
@@ -50,13 +51,13 @@ impl Pipeline {
         address.is_bare_postmaster() || ours()
     }
 
-    /// Law 7 for the recipient of this id, as the plugins have left it.
+    /// Applies law 7 to the recipient with this id, as plugins have left it. Returns the refusal, if any.
     fn may_pass(&self, id: u32, rules: &Rules) -> Option<StageAnswer> {
         let recipient = self.view.transaction.as_deref()?.recipient(id)?;
         relay::check(&self.view.session, recipient, &rules.domains).err().map(StageAnswer::Refuse)
     }
 
-    /// Takes a recipient out of the transaction.
+    /// Removes a recipient from the transaction.
     fn without_recipient(&mut self, id: u32) -> Option<Recipient> {
         let transaction = Arc::make_mut(self.view.transaction.as_mut()?);
         let recipients = &mut transaction.envelope.recipients;

@@ -1,4 +1,4 @@
-//! The gateway under test: a receiving side with a spool in memory, and judges that say what a test wants.
+//! The gateway under test: the receiving side with a spool in memory, and judges that decide as a test requires.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use pintle_spool::{Memory, Spool, Stored};
 use pintle_testkit::{Client, TestCa};
 use pintle_tls::{CertificateSource, ServerConfig, ServerTls};
 
-/// A gateway without its sending half.
+/// A gateway without its delivering side.
 pub(crate) struct Gate {
     pub(crate) inbound: Inbound,
     pub(crate) spool: Arc<Memory>,
@@ -28,7 +28,7 @@ pub(crate) struct Gate {
     pub(crate) ca: TestCa,
 }
 
-/// Keeps records for a test to look at.
+/// Keeps records for tests.
 #[derive(Default)]
 pub(crate) struct Kept(pub(crate) Mutex<Vec<Record>>);
 
@@ -38,7 +38,7 @@ impl RecordSink for Kept {
     }
 }
 
-/// A judge made of a function.
+/// A judge made from a function.
 pub(crate) struct Says<F> {
     name: Arc<str>,
     hook: Hook,
@@ -145,7 +145,7 @@ impl Gate {
         Client::connect(self.address()).await
     }
 
-    /// The one message in the spool, if there is one: its header and body as text.
+    /// Returns the only message in the spool, if there is one, with its header and body as text.
     pub(crate) async fn only(&self) -> Option<(Stored, String, String)> {
         let waiting = self.spool.claim(None, 10).await.unwrap();
         assert!(waiting.len() <= 1);

@@ -1,4 +1,4 @@
-//! Limits of sessions: time, number, guesses, size of the spool; and what a drain waits for.
+//! Limits of sessions: time, number, failed logins, spool size; and what a drain waits for.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ async fn who_guesses_in_session_after_session_is_not_heard_any_more() {
     }
     let mut client = gate.client().await;
     client.hello("client.example").await;
-    // The right password now, and it is not even looked at.
+    // The password is right now, but it is not checked any more.
     let reply = client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 421).await;
     assert!(reply.text().contains("4.7.0 Too many failed logins from your network"), "{reply:?}");
 }
@@ -51,7 +51,7 @@ async fn a_strangers_session_ends_after_its_share_and_a_colleagues_does_not() {
             client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
         }
         let reply = client.ask("MAIL FROM:<a@x.example>", if is_trusted { 250 } else { 421 }).await;
-        assert!(is_trusted || reply.text().contains("4.7.0 Enough transactions"), "{reply:?}");
+        assert!(is_trusted || reply.text().contains("4.7.0 Too many transactions"), "{reply:?}");
     }
 }
 
@@ -67,7 +67,7 @@ async fn a_strangers_session_has_an_end_whatever_it_does() {
         } else {
             client.expect(220).await;
             let reply = client.expect(421).await;
-            assert!(reply.text().contains("4.7.0 This session has lasted long enough"), "{reply:?}");
+            assert!(reply.text().contains("4.7.0 Session time limit reached"), "{reply:?}");
         }
     }
 }
@@ -97,7 +97,7 @@ async fn a_full_disk_is_told_before_the_data() {
 #[tokio::test]
 async fn one_address_gets_no_more_than_its_share() {
     let mut listener = listener(TlsMode::None);
-    // The limit is the listener's, on however many addresses it listens.
+    // The limit applies to the listener, however many addresses it has.
     listener.addresses.push("127.0.0.1:0".parse().unwrap());
     listener.limits = SessionLimits { per_address: 1, ..SessionLimits::default() };
     let gate = gate(listener, Vec::new());
@@ -128,7 +128,7 @@ async fn a_drain_lets_transactions_finish() {
     assert_eq!(spool.claim(None, 10).await.unwrap().len(), 1);
 }
 
-/// A client that sends, and sends, and reads nothing; ends when the gateway has closed on it, or reads no more either.
+/// A client that sends without reading. Returns when the gateway has closed the connection or stopped reading.
 async fn flood(address: SocketAddr, opening: &str, more: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let block = more.repeat(10_000);

@@ -1,4 +1,5 @@
-//! The receiving side as a client meets it: real sockets, real TLS, a spool in memory, judges that say what a test wants.
+//! The receiving side as a client sees it: real sockets, real TLS, a spool in memory, judges that decide as a test
+//! requires.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

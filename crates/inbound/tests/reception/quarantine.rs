@@ -1,4 +1,4 @@
-//! Mail that is held, and what is said when a quarantine is full.
+//! Mail that is quarantined, and the reply when a quarantine is full.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ async fn quarantined_mail_is_kept_and_held() {
     assert!(quarantine.by.is_some());
 }
 
-/// Has room for one message, and gets it back.
+/// A quarantine with space for one message, which is released.
 struct OneRoom {
     free: Arc<AtomicUsize>,
     asked: Mutex<Vec<(String, u64)>>,
@@ -56,7 +56,7 @@ impl Quarantines for OneRoom {
     }
 }
 
-/// What a full quarantine refuses is the client's to send again: no message is taken that cannot be kept.
+/// The client must retry what a full quarantine refuses: no message is accepted that cannot be stored.
 #[tokio::test]
 async fn mail_for_a_full_quarantine_is_refused_for_now() {
     let rooms = Arc::new(OneRoom { free: Arc::new(AtomicUsize::new(1)), asked: Mutex::default() });

@@ -1,4 +1,4 @@
-//! Who may relay, and where mail for the postmaster goes.
+//! Which clients may relay, and where mail for the postmaster goes.
 
 use pintle_inbound::{Rules, TlsMode};
 use pintle_mail::{Address, Charset};
@@ -76,7 +76,7 @@ async fn implicit_tls_begins_with_the_first_octet() {
 
 /// RFC 5321 section 4.5.1.
 #[tokio::test]
-async fn anybody_reaches_the_postmaster_wherever_the_operator_has_put_him() {
+async fn every_client_reaches_the_postmaster_wherever_that_mail_goes() {
     let postmaster = Address::parse("ops@elsewhere.example", Charset::Ascii).unwrap();
     let gate = gate(listener(TlsMode::None), Vec::new());
     gate.inbound.reload().replace(Rules { postmaster: Some(postmaster.clone()), ..Rules::default() });
@@ -86,20 +86,20 @@ async fn anybody_reaches_the_postmaster_wherever_the_operator_has_put_him() {
     client.ask("RCPT TO:<ops@elsewhere.example>", 550).await;
     client.ask("RCPT TO:<Postmaster>", 250).await;
     client.ask("RCPT TO:<anna@gate.example>", 550).await;
-    // Reports come from this one.
+    // Reports are sent to this one.
     client.ask("RCPT TO:<postMaster@Gate.Example>", 250).await;
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;
     let (stored, ..) = gate.only().await.unwrap();
-    // Who is named twice gets one copy.
+    // A recipient that is named twice gets one copy.
     let recipients: Vec<&Address> = stored.entry.envelope.recipients.iter().map(|r| &r.address).collect();
     assert_eq!(recipients, [&postmaster]);
 }
 
-/// Where a route leads mail for the hostname, its postmaster goes that way, and nobody else.
+/// If a route exists for the host name, mail for its postmaster takes it, and no other mail does.
 #[tokio::test]
-async fn the_postmaster_of_the_hostname_is_taken_where_a_route_leads_him() {
+async fn mail_for_the_postmaster_of_the_host_name_follows_its_route() {
     let gate = gate(listener(TlsMode::None), Vec::new());
     let mut client = gate.client().await;
     client.hello("client.example").await;

@@ -1,4 +1,4 @@
-//! What is stored: the message as sent, our trace field, completed headers, recipients.
+//! What is stored: the message as sent, the Received field, completed headers, recipients.
 
 use pintle_inbound::{ListenerConfig, TlsMode};
 use pintle_policy::{Hook, Ruling, Verdict};
@@ -26,7 +26,7 @@ async fn a_message_is_kept_as_sent_beneath_our_trace_field() {
     assert_eq!(gate.events(), ["reception"]);
 }
 
-/// RFC 6409 section 8, for those alone who submit.
+/// RFC 6409 section 8, for submissions only.
 #[tokio::test]
 async fn a_submission_leaves_with_date_and_message_id_and_without_bcc() {
     const BARE: &[u8] = b"Return-Path: <a@x.example>\r\nBcc: c@x.example\r\nSubject: one\r\n\r\ntext\r\n";
@@ -56,7 +56,7 @@ async fn a_submission_leaves_with_date_and_message_id_and_without_bcc() {
     }
 }
 
-/// RFC 6531 section 3.2: only what has no form in US-ASCII needs SMTPUTF8 further on.
+/// RFC 6531 section 3.2: only an address without a form in US-ASCII needs SMTPUTF8 at the next hop.
 #[tokio::test]
 async fn a_domain_in_unicode_alone_does_not_need_smtputf8() {
     for (sender, recipient, needs) in [

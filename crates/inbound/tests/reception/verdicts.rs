@@ -1,4 +1,4 @@
-//! What verdicts and edits of judges mean for the client and for what is stored.
+//! What verdicts and edits of judges mean for the client and for the stored message.
 
 use pintle_inbound::TlsMode;
 use pintle_mail::{FieldPosition, HeaderEdit, Reply};

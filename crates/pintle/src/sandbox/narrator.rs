@@ -38,7 +38,7 @@ static SPOKE_LAST: Mutex<Option<(String, String)>> = Mutex::new(None);
 const MAX_TEXT: usize = 1_000;
 /// The target of all that is logged about clients, and what there is no trouble.
 const CLIENTS: &str = "pintle_inbound";
-const GOES_WELL: [&str; 3] = ["listening", "login", "mail is taken again"];
+const GOES_WELL: [&str; 3] = ["listening", "login", "accepting mail again"];
 
 /// Tells what plugins log, what went wrong with a client, and what the gateway warns of.
 #[derive(Debug, Clone, Copy, Default)]

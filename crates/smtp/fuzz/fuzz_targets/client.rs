@@ -1,4 +1,4 @@
-//! Arbitrary bytes and acts against the client machine; what must hold is watched by the play that a test uses too.
+//! Arbitrary bytes and calls against the client session, checked by `client_play`, which a test uses too.
 
 #![no_main]
 

@@ -1,5 +1,4 @@
-//! Arbitrary bytes and answers against the server machine; what must hold is watched by the play that the property tests
-//! use too.
+//! Arbitrary bytes and answers against the server session, checked by `server_play`, which the property tests use too.
 
 #![no_main]
 

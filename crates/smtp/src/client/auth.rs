@@ -1,4 +1,4 @@
-//! AUTH PLAIN (RFC 4616) and AUTH LOGIN, as RFC 4954 frames them, for smart hosts that want to know us.
+//! Client side of AUTH (RFC 4954): SASL PLAIN (RFC 4616) and LOGIN, for smart hosts that require authentication.
 
 use std::time::Instant;
 
@@ -12,29 +12,29 @@ use super::idle::Idle;
 use super::outcome::{Closed, DialogueStep, Lack, ProtocolFault};
 use super::state::{ClientState, SessionStop, Turn};
 
-/// What the next reply answers.
+/// Which step of the SASL exchange the next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Auth {
-    /// `AUTH PLAIN` without an initial response: 334 asks for it.
+    /// `AUTH PLAIN` was sent without an initial response: 334 asks for it.
     PlainChallenge,
-    /// `AUTH LOGIN`: 334 asks for the user.
+    /// `AUTH LOGIN` was sent: 334 asks for the user name.
     LoginUser,
-    /// The user: 334 asks for the password.
+    /// The user name was sent: 334 asks for the password.
     LoginPassword,
-    /// The last of the credentials: 235 or a refusal.
+    /// The last of the credentials was sent: 235, or a refusal.
     Verdict,
 }
 
-/// The longest command line, CRLF included (RFC 5321 section 4.5.3.1.4).
+/// The longest command line in octets, with its CRLF (RFC 5321 section 4.5.3.1.4).
 const MAX_LINE: usize = 512;
 
-/// Authenticates when there are credentials, and makes the session ready when there are none.
+/// Starts authentication if there are credentials; otherwise the session is ready.
 pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
     let Some(credentials) = &core.config.credentials else {
         return Ok(Idle::fresh(core));
     };
-    // RFC 4954 section 4: mechanisms that do not hide the password belong under TLS, and section 9 has the client verify
-    // whom it speaks to.
+    // RFC 4954 section 4: mechanisms that do not hide the password need TLS; section 9: the client verifies the
+    // server's identity first.
     if core.channel < credentials.over {
         let lack = if core.channel == Channel::Plain { Lack::AuthWithoutTls } else { Lack::AuthUnverified };
         return Err(SessionStop::new(Closed::Lacking(lack)));
@@ -53,7 +53,7 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
 
 fn plain_line(credentials: &Credentials) -> (String, Auth) {
     let line = format!("AUTH PLAIN {}", plain_response(credentials));
-    // RFC 4954 section 4: an initial response that makes the line too long waits for the challenge.
+    // RFC 4954 section 4: an initial response that would make the line too long is sent after the challenge instead.
     if line.len() + 2 > MAX_LINE {
         ("AUTH PLAIN".to_owned(), Auth::PlainChallenge)
     } else {
@@ -68,7 +68,7 @@ fn plain_response(credentials: &Credentials) -> String {
 impl Auth {
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         match reply.severity() {
-            // RFC 4954 section 4 lists 235 and 334; the first digit says it all.
+            // RFC 4954 section 4 lists 235 and 334; the first digit is enough to decide.
             Severity::Positive => Ok(Idle::fresh(core)),
             Severity::Intermediate => self.respond(core, now),
             Severity::Transient | Severity::Permanent => {
@@ -80,7 +80,7 @@ impl Auth {
     fn respond(self, core: &mut Core, now: Instant) -> Turn {
         let (response, next) = match (self, &core.config.credentials) {
             (Self::PlainChallenge, Some(credentials)) => (plain_response(credentials), Self::Verdict),
-            // The texts of LOGIN's challenges vary between servers; only their order counts.
+            // The texts of LOGIN's challenges vary between servers; only their order matters.
             (Self::LoginUser, Some(credentials)) => (STANDARD.encode(&credentials.user), Self::LoginPassword),
             (Self::LoginPassword, Some(credentials)) => {
                 (STANDARD.encode(&credentials.password), Self::Verdict)

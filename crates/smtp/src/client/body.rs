@@ -1,5 +1,5 @@
-//! The message on its way: dot-stuffed after DATA, or in chunks by BDAT (RFC 3030), as much at a time as fits the way
-//! out.
+//! Sends the message: dot-stuffed after DATA, or in chunks with BDAT (RFC 3030). It asks the host for more only while
+//! the outgoing buffer is below its limit (backpressure).
 
 use std::time::Instant;
 
@@ -28,23 +28,23 @@ enum Framing {
     Chunks(Chunks),
 }
 
-/// Whose turn it is.
+/// Whether the host owes a piece of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {
-    /// A piece was asked for.
+    /// A piece has been requested.
     Asked,
-    /// Enough is on its way.
+    /// Enough is waiting to be written; nothing is requested.
     Enough,
 }
 
-/// BDAT: one piece is held back, so that the last one can say LAST.
+/// BDAT framing. One piece is held back, because the last chunk must carry LAST.
 #[derive(Debug)]
 struct Chunks {
     held: Bytes,
     tail: Tail,
-    /// Chunks without a reply.
+    /// Chunks that have not been answered yet.
     unanswered: usize,
-    /// How many of those may be.
+    /// How many chunks may be unanswered at a time.
     window: usize,
 }
 
@@ -54,7 +54,7 @@ impl SendingBody {
     }
 
     pub(super) fn begin_chunks(ledger: Ledger, core: &mut Core, now: Instant) -> ClientState {
-        // RFC 3030 section 2: BDAT may be pipelined. Few suffice to keep the line busy.
+        // RFC 3030 section 2: BDAT may be pipelined. A few chunks are enough to keep the line busy.
         let chunks = Chunks {
             held: Bytes::new(),
             tail: Tail::LineStart,
@@ -71,7 +71,7 @@ impl SendingBody {
         ClientState::Body(body)
     }
 
-    /// Asks for the next piece when there is room for it.
+    /// Requests the next piece if there is room for it.
     pub(super) fn ask(&mut self, core: &mut Core) {
         let open = match &self.framing {
             Framing::Dots(_) => true,
@@ -84,7 +84,7 @@ impl SendingBody {
     }
 
     pub(super) fn take(&mut self, piece: Bytes, core: &mut Core, now: Instant) {
-        // RFC 5321 section 4.5.3.2.5: the clock for a block of data starts with the block.
+        // RFC 5321 section 4.5.3.2.5: the timeout for a block of data starts with the block.
         core.expect(core.config.timeouts.block, now);
         self.demand = Demand::Enough;
         match &mut self.framing {
@@ -129,10 +129,10 @@ impl SendingBody {
         }
     }
 
-    /// A reply before the final dot. A refusal is believed, since many servers cannot wait to say it, but the session
-    /// is lost: there is no way to stop a message half way.
+    /// Handles a reply that came before the final dot. A refusal counts, because many servers send it early, but the
+    /// session cannot be used any more: a message cannot be stopped half way.
     fn interrupted(mut self, reply: Reply) -> Box<SessionStop> {
-        // 500 to 504 speak about a command, and none was sent: the two sides are out of step.
+        // 500 to 504 answer a command, and none was sent: client and server are out of step.
         if matches!(reply.code, ..400 | 500..=504) {
             return SessionStop::during(self.ledger, unsolicited(&reply));
         }
@@ -142,7 +142,8 @@ impl SendingBody {
     }
 }
 
-/// Whether this refuses BDAT itself and not the message: something in between does not know what the next hop offers.
+/// Whether this reply refuses BDAT itself and not the message: a proxy in between does not know what the next hop
+/// offers.
 pub(super) fn is_unknown_command(reply: &Reply) -> bool {
     matches!(reply.code, 500 | 502)
 }
@@ -162,7 +163,7 @@ impl Chunks {
         }
     }
 
-    /// Sends the last chunk and gives the number of replies that come before its own.
+    /// Sends the last chunk. Returns the number of replies that come before the reply to it.
     fn finish(self, core: &mut Core) -> usize {
         let end = self.tail.missing_end();
         core.line(&format!("BDAT {} LAST", self.held.len() + end.len()));

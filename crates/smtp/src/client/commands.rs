@@ -1,4 +1,5 @@
-//! MAIL and RCPT with their parameters: those that the next hop offers and the message needs, and no others.
+//! MAIL and RCPT command lines with their parameters: those that the next hop offers and the message needs, and no
+//! others.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,14 +12,14 @@ use super::ledger::Ledger;
 use super::outcome::{Content, Transaction};
 use crate::extension::{Extension, Offered};
 
-/// `MAIL FROM:<…>` with its parameters.
+/// Formats `MAIL FROM:<…>` with its parameters.
 pub(super) fn mail(transaction: &Transaction, offers: &Offered) -> String {
     let params = &transaction.envelope.params;
     let utf8 = says_smtputf8(transaction, offers);
     let sender =
         transaction.envelope.sender.address().map_or(Cow::Borrowed(""), |sender| written(sender, utf8));
     let mut line = format!("MAIL FROM:<{sender}>");
-    // RFC 1870 section 6: the size that will be sent, not the one that was once announced.
+    // RFC 1870 section 6: the size that will be sent, not the one that the client announced.
     if offers.has(Extension::Size) {
         let _ = write!(line, " SIZE={}", transaction.size);
     }
@@ -48,11 +49,11 @@ fn push_return(line: &mut String, ret: Option<Return>, envid: Option<&str>) {
     push_value(line, "ENVID", envid);
 }
 
-/// `RCPT TO:<…>` of a recipient of this transaction, with its parameters.
+/// Formats `RCPT TO:<…>` of a recipient of this transaction, with its parameters.
 pub(super) fn rcpt(recipient: &Recipient, transaction: &Transaction, offers: &Offered) -> String {
     let utf8 = says_smtputf8(transaction, offers);
     let mut line = format!("RCPT TO:<{}>", written(&recipient.address, utf8));
-    // RFC 3461 section 5.2.1: what the sender wished goes on unchanged; what it did not say is not made up.
+    // RFC 3461 section 5.2.1: the sender's DSN requests are relayed unchanged, and none are made up.
     if offers.has(Extension::Dsn) {
         if let Some(notify) = recipient.params.notify {
             let _ = write!(line, " NOTIFY={}", notify_words(notify));
@@ -65,10 +66,10 @@ pub(super) fn rcpt(recipient: &Recipient, transaction: &Transaction, offers: &Of
     line
 }
 
-/// An address in the form that this transaction can hold.
+/// Writes an address in a form that this transaction can carry.
 fn written(address: &Address, utf8: bool) -> Cow<'_, str> {
     let ascii = if utf8 { None } else { address.ascii() };
-    // Who has no such form was settled before.
+    // Recipients without such a form were settled before.
     ascii.unwrap_or(Cow::Borrowed(address.as_str()))
 }
 
@@ -82,7 +83,7 @@ fn notify_words(notify: Notify) -> String {
     if words.is_empty() { "NEVER".to_owned() } else { words.join(",") }
 }
 
-/// Appends a value that is one word; anything else would become further parameters, so it is left out.
+/// Appends a value that is one word. Any other value would be read as further parameters, so it is left out.
 fn push_value(line: &mut String, name: &str, value: Option<&str>) {
     let is_word =
         |value: &&str| !value.is_empty() && !value.chars().any(|c| c.is_whitespace() || c.is_control());
@@ -91,8 +92,9 @@ fn push_value(line: &mut String, name: &str, value: Option<&str>) {
     }
 }
 
-/// Whether MAIL must say SMTPUTF8 (RFC 6531 section 3.4): something that needs it travels. A message that was merely
-/// received with SMTPUTF8 and is ASCII throughout goes anywhere. (Who needs it where it is not offered was settled before.)
+/// Whether MAIL must carry SMTPUTF8 (RFC 6531 section 3.4), because something in the transaction needs it. A message
+/// that was received with SMTPUTF8 but is plain ASCII can go anywhere. (Recipients that need it where it is not offered
+/// were settled before.)
 fn needs_smtputf8(transaction: &Transaction) -> bool {
     sender_or_header_needs_smtputf8(transaction)
         || transaction.envelope.recipients.iter().any(|recipient| recipient.address.needs_smtputf8())
@@ -105,7 +107,7 @@ fn sender_or_header_needs_smtputf8(transaction: &Transaction) -> bool {
     header || sender
 }
 
-/// Settles those recipients of whom it is known beforehand that this next hop cannot serve them.
+/// Settles the recipients that this next hop is known to be unable to serve, before any command is sent.
 pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &mut Ledger) {
     if let Some(reply) = hopeless(transaction, core) {
         ledger.fail_unasked(None, &reply);
@@ -120,10 +122,10 @@ pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &m
     }
 }
 
-/// Why the whole message cannot go to this next hop, if it cannot.
+/// Why the whole message cannot go to this next hop, or `None` if it can.
 fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
     let (offers, params) = (core.offers(), &transaction.envelope.params);
-    // RFC 1870 section 6.1: a message above the declared limit need not be tried; zero declares none.
+    // RFC 1870 section 6.1: a message above the declared limit need not be tried; zero declares no limit.
     if offers.size().is_some_and(|limit| limit > 0 && transaction.size > limit) {
         return Some(too_big(transaction.size, offers.size().unwrap_or_default()));
     }
@@ -131,7 +133,7 @@ fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
     if sender_or_header_needs_smtputf8(transaction) && !offers.has(Extension::SmtpUtf8) {
         return Some(no_smtputf8());
     }
-    // RFC 8689 section 4.2.1: only over TLS with a verified host, and only to a next hop that keeps the promise.
+    // RFC 8689 section 4.2.1: only over TLS with a verified host, and only to a next hop that offers REQUIRETLS.
     if params.require_tls && !(core.channel == Channel::VerifiedTls && offers.has(Extension::RequireTls)) {
         let text = "the message requires TLS all the way (REQUIRETLS), which the next hop does not offer";
         return Some(Reply::new(550, EnhancedCode(5, 7, 30), text));

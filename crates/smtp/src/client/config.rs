@@ -1,37 +1,38 @@
-//! What a client session is told before its first byte: who we are, how much TLS, which credentials, how patient.
+//! Settings of a client session: EHLO name, TLS policy, credentials, timeouts (RFC 5321 section 4.5.3.2), limits.
 //!
-//! The defaults stand here once; the configuration file is lowered to these types elsewhere.
+//! The defaults are defined here; the configuration file is translated to these types elsewhere.
 
 use std::fmt;
 use std::time::Duration;
 
 use pintle_mail::TlsPolicy;
 
-/// How a session speaks to its next hop.
+/// Settings of one session with a next hop.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The name said in EHLO, HELO or LHLO: a domain or an address literal.
+    /// The name sent in EHLO, HELO or LHLO: a domain or an address literal.
     pub hello_name: String,
     /// SMTP or LMTP.
     pub protocol: Protocol,
-    /// How much TLS this session demands. `Verified` is `Required` here: the certificate is the host's affair.
+    /// Whether this session requires TLS. `Verified` has the effect of `Required` here: the host verifies the
+    /// certificate.
     pub tls: TlsPolicy,
-    /// What the bytes run over when the session begins.
+    /// What the connection is secured with when the session begins.
     pub channel: Channel,
-    /// With what to authenticate. When given, the session is not used without authentication.
+    /// Credentials for AUTH. If set, the session is not used without authentication.
     pub credentials: Option<Credentials>,
-    /// How bodies travel.
+    /// How message bodies are sent: DATA or BDAT.
     pub transfer: Transfer,
-    /// What to do with 8-bit content where the next hop lacks 8BITMIME.
+    /// What to do with 8-bit content if the next hop lacks 8BITMIME.
     pub eight_bit: EightBit,
-    /// How long to wait for what.
+    /// How long to wait for each kind of reply.
     pub timeouts: Timeouts,
-    /// How much a next hop may say.
+    /// Bounds on what a next hop may send, and on what is held for it.
     pub limits: Limits,
 }
 
 impl Config {
-    /// SMTP over a plain channel with opportunistic TLS, and the defaults for everything else.
+    /// Returns settings for SMTP over a plain channel with opportunistic TLS, and the defaults for everything else.
     #[must_use]
     pub fn new(hello_name: impl Into<String>) -> Self {
         Self {
@@ -48,7 +49,7 @@ impl Config {
     }
 }
 
-/// Which of the two dialects the next hop speaks.
+/// Which protocol the next hop speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
     /// RFC 5321: one final reply for all recipients.
@@ -58,56 +59,56 @@ pub enum Protocol {
     Lmtp,
 }
 
-/// What the bytes run over, from the weakest to the strongest.
+/// What the connection is secured with, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Channel {
-    /// Plain TCP or a local socket.
+    /// Nothing: plain TCP or a local socket.
     #[default]
     Plain,
-    /// TLS, from the start (implicit TLS) or since STARTTLS, with whoever answered: no certificate was verified.
+    /// TLS, from the start (implicit TLS) or since STARTTLS, without a verified certificate.
     Tls,
     /// TLS with a certificate whose chain and name were verified.
     VerifiedTls,
 }
 
-/// How bodies travel.
+/// How message bodies are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transfer {
-    /// DATA, always but for binary content. The default, since BDAT towards some servers stalls.
+    /// DATA, except for binary content. The default, because BDAT stalls with some servers.
     #[default]
     Data,
-    /// BDAT (RFC 3030) where the next hop offers CHUNKING, DATA elsewhere.
+    /// BDAT (RFC 3030) if the next hop offers CHUNKING, else DATA.
     Chunking,
 }
 
-/// What to do with 8-bit content where the next hop lacks 8BITMIME.
+/// What to do with 8-bit content if the next hop lacks 8BITMIME.
 ///
-/// RFC 6152 section 3 wants such content converted or returned. Converting would break DKIM signatures and cost the
-/// promise that bytes arrive as they came; returning it loses real mail, as practically every server that forgets to
-/// offer 8BITMIME is 8-bit clean all the same. So the default hands it on unchanged and says nothing.
+/// RFC 6152 section 3 requires such content to be converted or returned. Conversion would break DKIM signatures and the
+/// promise that bytes arrive as they came; returning it loses real mail, because practically every server that forgets
+/// to offer 8BITMIME is 8-bit clean anyway. So the default sends it unchanged, without comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EightBit {
-    /// Hand it on as it is.
+    /// Send it unchanged.
     #[default]
     SendAnyway,
-    /// Fail the message with 5.6.3, as the RFC has it.
+    /// Fail the message with 5.6.3, as the RFC requires.
     Strict,
 }
 
-/// A user and a password for AUTH (RFC 4954). `Debug` shows neither.
+/// A user name and a password for AUTH (RFC 4954). `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The authentication identity.
     pub user: String,
-    /// Its secret.
+    /// The password.
     pub password: String,
-    /// The weakest channel that they may be said over. PLAIN and LOGIN do not hide them (RFC 4954 section 4), and TLS hides
-    /// them only from those who do not answer in the next hop's place.
+    /// The weakest channel that they may be sent over. PLAIN and LOGIN do not hide them (RFC 4954 section 4), and TLS
+    /// without a verified certificate does not protect against an impostor.
     pub over: Channel,
 }
 
 impl Credentials {
-    /// Credentials that are only ever said to a host whose certificate was verified.
+    /// Returns credentials that are sent only to a host whose certificate was verified.
     #[must_use]
     pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self { user: user.into(), password: password.into(), over: Channel::VerifiedTls }
@@ -120,12 +121,12 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How long the next hop may take. The defaults are those of RFC 5321 section 4.5.3.2 where it names one.
+/// How long to wait for the next hop. The defaults are those of RFC 5321 section 4.5.3.2 where it names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// Until the greeting (section 4.5.3.2.1): 5 minutes.
     pub greeting: Duration,
-    /// EHLO, HELO, LHLO, STARTTLS, AUTH, RSET and NOOP: 5 minutes, as the RFC asks for every command without a number.
+    /// EHLO, HELO, LHLO, STARTTLS, AUTH, RSET and NOOP: 5 minutes, as the RFC requires for commands it does not list.
     pub command: Duration,
     /// MAIL (section 4.5.3.2.2): 5 minutes.
     pub mail: Duration,
@@ -137,7 +138,7 @@ pub struct Timeouts {
     pub block: Duration,
     /// From the final dot to the final reply (section 4.5.3.2.6): 10 minutes.
     pub end: Duration,
-    /// From QUIT to 221. Nothing hangs on that reply, so 10 seconds will do.
+    /// From QUIT to 221. Nothing depends on that reply, so 10 seconds are enough.
     pub quit: Duration,
 }
 
@@ -157,20 +158,20 @@ impl Default for Timeouts {
     }
 }
 
-/// How much a next hop may say, and how much we hold for it.
+/// Bounds on what a next hop may send, and on what is held for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Octets that are kept of one line of a reply; the rest of it is passed over. RFC 5321 section 4.5.3.1.5 says 512, and
-    /// real servers exceed it.
+    /// Octets that are kept of one line of a reply; the rest of the line is skipped. RFC 5321 section 4.5.3.1.5 says
+    /// 512, and real servers exceed it.
     pub reply_line: usize,
-    /// Octets of text that are kept of one reply; lines beyond are passed over. It is stored for each recipient that it was
-    /// said of.
+    /// Octets of text that are kept of one reply; further lines are skipped. The text is stored for each recipient that
+    /// it applies to.
     pub reply_text: usize,
-    /// Octets in one reply, all its lines together; with more it is a fault.
+    /// Octets in one reply, all its lines together; a longer reply is a protocol fault.
     pub reply_octets: usize,
-    /// Commands sent ahead of their replies when PIPELINING is offered.
+    /// Commands that may be sent ahead of their replies when PIPELINING is offered.
     pub pipeline: usize,
-    /// More of the body is asked for only while less than this many octets wait to be written.
+    /// More of the body is requested only while fewer than this many octets wait to be written.
     pub transmit: usize,
 }
 

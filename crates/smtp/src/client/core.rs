@@ -1,4 +1,5 @@
-//! What every state shares: configuration, what the next hop offers, the way out, the deadline, the events.
+//! What all states of a client session share: configuration, the next hop's EHLO offers, the outgoing buffer, the
+//! deadline, the events.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -46,8 +47,8 @@ impl Core {
         self.expect(patience, now);
     }
 
-    /// Writes a line. Control characters never get onto the wire, whoever let them into an address, a parameter or the
-    /// configuration: one CR LF too many would be a command that nobody meant.
+    /// Writes a line. Control characters never reach the wire, even if one got into an address, a parameter or the
+    /// configuration: an additional CR LF would be a smuggled command.
     pub(super) fn line(&mut self, line: &str) {
         if line.bytes().any(|byte| byte.is_ascii_control()) {
             let safe: Vec<u8> = line.bytes().filter(|byte| !byte.is_ascii_control()).collect();
@@ -67,7 +68,7 @@ impl Core {
     }
 }
 
-/// What waits to be written.
+/// The outgoing buffer: octets that wait to be written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     whole: VecDeque<Bytes>,
@@ -75,12 +76,13 @@ pub(super) struct Outbox {
     len: usize,
 }
 
-/// Pieces below this size are copied together. Copying 16 KiB takes about a microsecond, less than the system call, the
-/// TLS record or the packet that a piece of its own would cost; larger pieces pass without being touched.
+/// Pieces below this size, in octets, are copied together. Copying 16 KiB takes about a microsecond, less than the
+/// system call, the TLS record or the packet that a piece of its own would cost; larger pieces are passed on without a
+/// copy.
 const JOIN_BELOW: usize = 16 * 1024;
 
 impl Outbox {
-    /// Octets that wait.
+    /// The number of octets that wait to be written.
     pub(super) fn len(&self) -> usize {
         self.len
     }

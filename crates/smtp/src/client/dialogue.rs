@@ -1,4 +1,5 @@
-//! MAIL, RCPT and DATA: sent ahead of their replies as far as PIPELINING allows (RFC 2920), and matched with them again.
+//! MAIL, RCPT and DATA with pipelining (RFC 2920): commands are sent ahead of their replies, and replies are matched to
+//! commands in order.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,13 +20,13 @@ use super::outcome::{
 use super::state::{ClientState, SessionStop, Turn, unexpected};
 use crate::extension::Extension;
 
-/// A transaction up to the go-ahead for its body.
+/// A transaction until the 354 (or the first BDAT) for its body.
 #[derive(Debug)]
 pub(super) struct Dialogue {
     pub(super) ledger: Ledger,
     transaction: Transaction,
     todo: VecDeque<PipelinedCommand>,
-    /// Sent, and not answered yet.
+    /// Commands that are sent and not answered yet.
     sent: VecDeque<PipelinedCommand>,
 }
 
@@ -33,7 +34,7 @@ pub(super) struct Dialogue {
 enum PipelinedCommand {
     Rset,
     Mail,
-    /// With the recipient's position.
+    /// The recipient's index in the envelope.
     Rcpt(usize),
     Data,
 }
@@ -49,7 +50,7 @@ impl PipelinedCommand {
 }
 
 impl Dialogue {
-    /// Begins a transaction; one that is known to be hopeless ends here.
+    /// Begins a transaction. If it cannot succeed with this next hop, it ends here, before MAIL.
     pub(super) fn begin(
         transaction: Transaction,
         slate: Slate,
@@ -92,7 +93,7 @@ impl Dialogue {
                 Closed::Fault { step: DialogueStep::Mail, fault: ProtocolFault::Unsolicited(reply.code) };
             return Err(SessionStop::during(self.ledger, why));
         };
-        // 3xx means something only after DATA, where 354 is meant, and nothing else may follow DATA but a refusal.
+        // 3xx has a meaning only after DATA, as 354, and only 354 or a refusal may follow DATA.
         let go_ahead = command == PipelinedCommand::Data && reply.severity() == Severity::Intermediate;
         let meaningless = match reply.severity() {
             Severity::Intermediate => !go_ahead,
@@ -115,17 +116,18 @@ impl Dialogue {
         Ok(self.go_on(core, now))
     }
 
-    /// Whether a refusal speaks about the session and not about the message, which another session may carry.
+    /// Whether a refusal concerns the session and not the message, so that another session may deliver it.
     fn is_about_the_session(&self, command: PipelinedCommand, reply: &Reply, core: &Core) -> bool {
         if command == PipelinedCommand::Rset {
             return true;
         }
-        // Where all are refused, commands that were sent ahead are out of sequence indeed.
+        // If all recipients are refused, the commands that were sent ahead really are out of sequence.
         if self.ledger.is_settled() {
             return false;
         }
-        // RFC 5321 section 4.2.3: 503, bad sequence of commands. Ours was none: the next hop has lost a command, or holds on
-        // to an earlier transaction. As an answer to the first RCPT many mean by it that they relay for nobody.
+        // RFC 5321 section 4.2.3: 503, bad sequence of commands. Our sequence was correct, so the next hop has lost a
+        // command, or still has an earlier transaction open. As a reply to the first RCPT, many servers use it for
+        // "relaying denied".
         let out_of_step =
             reply.code == 503 && (!matches!(command, PipelinedCommand::Rcpt(_)) || core.transactions > 1);
         let to_be_secured =
@@ -134,7 +136,7 @@ impl Dialogue {
     }
 
     fn refuse(&mut self, command: PipelinedCommand, reply: Reply) {
-        // Whoever refuses the only one for that reason means something else.
+        // A server that refuses the only recipient with a permanent code other than 552 does not mean "too many".
         let several =
             reply.code / 100 == 4 || reply.code == 552 || self.transaction.envelope.recipients.len() > 1;
         match command {
@@ -152,17 +154,17 @@ impl Dialogue {
         }
     }
 
-    /// 354 came. With all recipients refused it should not have, but a pipelining client must be ready for it.
+    /// Handles 354. If all recipients were refused it should not come, but a pipelining client must be ready for it.
     fn go_ahead(self: Box<Self>, reply: &Reply, core: &mut Core, now: Instant) -> Turn {
         if !self.ledger.is_settled() {
             return Ok(SendingBody::begin_data(self.ledger, core, now));
         }
         // RFC 2033 section 4.2: an LMTP server must answer DATA with 503 here; how many replies would follow an empty
-        // message is anybody's guess.
+        // message is undefined.
         if core.config.protocol == Protocol::Lmtp {
             return Err(SessionStop::during(self.ledger, unexpected(DialogueStep::Data, reply)));
         }
-        // RFC 2920 section 3.1: an empty message, whose acceptance means nothing.
+        // RFC 2920 section 3.1: send an empty message; the reply to it is ignored.
         core.command(".", core.config.timeouts.end, now);
         Ok(ClientState::Drain(Drain::new(self.ledger, 1)))
     }
@@ -186,7 +188,7 @@ impl Dialogue {
         }
     }
 
-    /// Sends what may be sent, and waits for the oldest reply.
+    /// Sends as many commands as the pipelining window allows, and sets the timeout for the oldest unanswered one.
     fn pump(&mut self, core: &mut Core, now: Instant) {
         let pipelining = core.offers().has(Extension::Pipelining);
         let window = if pipelining { core.config.limits.pipeline.max(1) } else { 1 };
@@ -208,7 +210,7 @@ impl Dialogue {
             PipelinedCommand::Rset => "RSET".to_owned(),
             PipelinedCommand::Mail => commands::mail(&self.transaction, core.offers()),
             PipelinedCommand::Rcpt(at) => self.transaction.envelope.recipients.get(at).map_or_else(
-                // A position comes from this very list; a harmless command keeps the count of replies right.
+                // The index always comes from this list. If it did not, NOOP would keep the number of replies right.
                 || "NOOP".to_owned(),
                 |recipient| commands::rcpt(recipient, &self.transaction, core.offers()),
             ),
@@ -227,7 +229,7 @@ fn patience(command: PipelinedCommand, core: &Core) -> Duration {
     }
 }
 
-/// BDAT where it is wanted or where nothing else can carry the octets, and where it is offered.
+/// Returns BDAT if it is offered, and either configured or needed for binary content; else DATA.
 fn transfer(transaction: &Transaction, core: &Core) -> Transfer {
     let binary = transaction.envelope.params.body == BodyType::BinaryMime;
     if core.offers().has(Extension::Chunking) && (binary || core.config.transfer == Transfer::Chunking) {

@@ -1,5 +1,5 @@
-//! After the message: the reply that decides, or one for each recipient in LMTP; and the draining of replies that decide
-//! nothing any more.
+//! After the end of data: the final reply, or one for each recipient in LMTP; and draining the replies that no longer
+//! matter.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, ReplyOutcome};
 use super::state::{ClientState, SessionStop, Turn, unexpected};
 
-/// The whole message is sent.
+/// The whole message has been sent; the final reply is due.
 #[derive(Debug)]
 pub(super) struct EndOfData {
     pub(super) ledger: Ledger,
@@ -65,12 +65,12 @@ impl EndOfData {
         }
     }
 
-    /// A chunk before the last was refused, and the message with it (RFC 3030 section 2).
+    /// Handles the refusal of a chunk before the last, which refuses the message too (RFC 3030 section 2).
     fn refuse_chunk(mut self, chunks: usize, refusal: &ReplyOutcome, core: &mut Core) -> Turn {
         self.ledger.settle_rest(refusal, DialogueStep::Body);
         match core.config.protocol {
             Protocol::Smtp => Ok(Drain::begin(self.ledger, chunks, core)),
-            // How many replies an LMTP server gives to the last chunk of a refused message is not settled by any RFC.
+            // No RFC says how many replies an LMTP server sends to the last chunk of a refused message.
             Protocol::Lmtp => {
                 let reply = refusal.reply().clone();
                 Err(SessionStop::during(self.ledger, Closed::Refused { step: DialogueStep::End, reply }))
@@ -79,7 +79,7 @@ impl EndOfData {
     }
 }
 
-/// Everything is decided, and some replies are still to come.
+/// Every recipient is settled, and some replies are still outstanding.
 #[derive(Debug)]
 pub(super) struct Drain {
     pub(super) ledger: Ledger,

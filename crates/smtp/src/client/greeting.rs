@@ -1,4 +1,4 @@
-//! Waiting for the next hop's first words (RFC 5321 section 3.1).
+//! Waiting for the next hop's 220 greeting (RFC 5321 section 3.1).
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ impl Greeting {
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         match reply.severity() {
-            // RFC 5321 section 4.3.2 lists 220 alone; its first digit invites as well.
+            // RFC 5321 section 4.3.2 lists only 220; any 2xx is taken as a greeting.
             Severity::Positive => {
                 core.peer.greeting = reply.text.into_owned();
                 Ok(HelloState::begin(core, now))

@@ -1,4 +1,5 @@
-//! EHLO, with HELO for those who do not know it; LHLO for LMTP; and what follows from what is offered.
+//! EHLO, with HELO as a fallback for old servers, or LHLO for LMTP; then STARTTLS or AUTH, depending on what is
+//! offered.
 
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::start_tls::StartTls;
 use super::state::{ClientState, SessionStop, Turn};
 use crate::extension::{Extension, Offered};
 
-/// Which greeting was said.
+/// Which of EHLO, HELO and LHLO was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HelloState {
     Ehlo,
@@ -30,7 +31,7 @@ impl HelloState {
     }
 
     fn say(self, core: &mut Core, now: Instant) -> ClientState {
-        // Nothing that was offered before counts any more (RFC 3207 section 4.2).
+        // RFC 3207 section 4.2: offers from before this command no longer count.
         core.peer.offered = Offered::default();
         let verb = match self {
             Self::Ehlo => "EHLO",
@@ -50,8 +51,8 @@ impl HelloState {
                 }
                 secure(core, now)
             }
-            // RFC 5321 section 3.2: a client whose EHLO is refused should go on with HELO. 521 and 554 refuse service
-            // itself (RFC 7504), and asking again in other words would be rude.
+            // RFC 5321 section 3.2: a client whose EHLO is refused should try HELO. 521 and 554 refuse service itself
+            // (RFC 7504), so the client does not ask again.
             Severity::Permanent if self == Self::Ehlo && !matches!(reply.code, 521 | 554) => {
                 Ok(Self::Helo.say(core, now))
             }
@@ -63,7 +64,7 @@ impl HelloState {
     }
 }
 
-/// After a greeting: TLS where policy and offer want it, else on to AUTH.
+/// After the hello: starts TLS if the policy requires it or the next hop offers it, else continues with AUTH.
 fn secure(core: &mut Core, now: Instant) -> Turn {
     let offered = core.offers().has(Extension::StartTls);
     match (core.channel, core.config.tls) {

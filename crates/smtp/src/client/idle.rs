@@ -1,26 +1,22 @@
-//! Between transactions: ready for the next one, for a probe, or for QUIT.
-
-use std::time::Instant;
-
-use pintle_mail::Reply;
+//! Between transactions: the session is ready for the next one or for QUIT.
 
 use super::core::Core;
 use super::ledger::Ledger;
-use super::outcome::{Closed, DialogueStep, Event};
-use super::state::{ClientState, SessionStop, Turn, unexpected};
+use super::outcome::Event;
+use super::state::ClientState;
 
-/// Ready.
+/// The session is ready for a transaction.
 #[derive(Debug)]
 pub(super) struct Idle {
     pub(super) slate: Slate,
 }
 
-/// What the next hop still holds of the last transaction.
+/// Whether the next hop still has the last transaction open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slate {
     Clean,
-    /// MAIL was taken and nothing ended it: RSET must come before the next MAIL (RFC 5321 section 4.1.4). It is not sent
-    /// at once, since a session may have no next transaction, and with PIPELINING it then costs no round trip.
+    /// MAIL was accepted and nothing ended it: RSET must come before the next MAIL (RFC 5321 section 4.1.4). It is not
+    /// sent at once, because the session may have no next transaction, and with PIPELINING it costs no round trip then.
     NeedsReset,
 }
 
@@ -29,7 +25,7 @@ impl Idle {
         Self::ready(Slate::Clean, core)
     }
 
-    /// Closes the book of a transaction and is ready for the next.
+    /// Closes the ledger of a transaction; the session is ready for the next.
     pub(super) fn after(ledger: Ledger, slate: Slate, core: &mut Core) -> ClientState {
         core.event(Event::Done(ledger.close()));
         Self::ready(slate, core)
@@ -39,28 +35,5 @@ impl Idle {
         core.deadline = None;
         core.event(Event::Ready);
         ClientState::Idle(Self { slate })
-    }
-
-    pub(super) fn probe(self, core: &mut Core, now: Instant) -> ClientState {
-        let verb = match self.slate {
-            Slate::Clean => "NOOP",
-            Slate::NeedsReset => "RSET",
-        };
-        core.command(verb, core.config.timeouts.command, now);
-        ClientState::Probe(Probe)
-    }
-}
-
-/// NOOP or RSET is said.
-#[derive(Debug)]
-pub(super) struct Probe;
-
-impl Probe {
-    pub(super) fn on_reply(self, reply: Reply, core: &mut Core) -> Turn {
-        match reply.code / 100 {
-            2 => Ok(Idle::fresh(core)),
-            3 => Err(SessionStop::new(unexpected(DialogueStep::Probe, &reply))),
-            _ => Err(SessionStop::new(Closed::Refused { step: DialogueStep::Probe, reply })),
-        }
     }
 }

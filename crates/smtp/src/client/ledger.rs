@@ -1,5 +1,5 @@
-//! The book of one transaction: who is settled, and how. It is what makes "exactly one outcome each" true: a recipient
-//! is settled once, and closing the book settles the rest.
+//! The outcomes of one transaction, recipient by recipient. It ensures exactly one outcome for each recipient: a
+//! recipient is settled once, and closing the ledger settles the rest.
 
 use pintle_mail::Reply;
 
@@ -25,19 +25,19 @@ impl Ledger {
         Self { entries: ids.map(|id| LedgerEntry { id, settled: None }).collect(), dsn, transfer }
     }
 
-    /// How the message travels.
+    /// How the message is sent: DATA or BDAT.
     pub(super) fn transfer(&self) -> Transfer {
         self.transfer
     }
 
-    /// Settles one recipient by a word of the next hop; the first word counts.
+    /// Settles one recipient by a reply of the next hop; the first reply counts.
     pub(super) fn settle(&mut self, at: usize, outcome: &ReplyOutcome, step: DialogueStep) {
         if let Some(entry) = self.entries.get_mut(at) {
             entry.settle(outcome, Speaker::NextHop, step);
         }
     }
 
-    /// Settles all who are not yet, by a word of the next hop.
+    /// Settles all recipients that are still open, by a reply of the next hop.
     pub(super) fn settle_rest(&mut self, outcome: &ReplyOutcome, step: DialogueStep) {
         for entry in &mut self.entries {
             entry.settle(outcome, Speaker::NextHop, step);
@@ -54,7 +54,7 @@ impl Ledger {
         }
     }
 
-    /// The positions of those not settled yet.
+    /// The indexes of the recipients that are still open.
     pub(super) fn open(&self) -> impl Iterator<Item = usize> {
         let open = |(at, entry): (usize, &LedgerEntry)| entry.settled.is_none().then_some(at);
         self.entries.iter().enumerate().filter_map(open)
@@ -64,7 +64,7 @@ impl Ledger {
         self.open().next().is_none()
     }
 
-    /// Closes a book in which all are settled.
+    /// Closes a ledger in which all recipients are settled.
     pub(super) fn close(self) -> Delivery {
         Delivery {
             recipients: self.entries.into_iter().filter_map(|entry| entry.settled).collect(),
@@ -74,9 +74,9 @@ impl Ledger {
         }
     }
 
-    /// Closes the book over a session that has ended: whoever is not settled is deferred.
+    /// Closes the ledger of a session that has ended: recipients that are still open are deferred.
     pub(super) fn close_lost(mut self, why: &Closed) -> Delivery {
-        // Even where the reply is 5xx, it was said about the session and not about these recipients.
+        // Even a 5xx reply was about the session here and not about these recipients.
         let (outcome, step) = (ReplyOutcome::Deferred(why.reply()), why.step());
         for entry in self.entries.iter_mut().filter(|entry| entry.settled.is_none()) {
             entry.settle(&outcome, why.speaker(), step);

@@ -1,20 +1,22 @@
-//! The client machine: one session with one next hop, in SMTP (RFC 5321) or LMTP (RFC 2033), without I/O.
+//! The client side: one session with one next hop, in SMTP (RFC 5321) or LMTP (RFC 2033), without I/O.
 //!
-//! Bytes, the host's wishes and the time go in; bytes, events and a deadline come out. The host owns the socket:
+//! The host passes in bytes, requests and the current time; the session returns bytes, events and a deadline. The host
+//! owns the socket:
 //!
 //! ```text
 //! Session::new(config, now)              poll_event → Ready, StartTls, NeedBody, Done, Closed
-//! receive(&bytes, now)                   bytes from the next hop; connection_lost(now) at their end
+//! receive(&bytes, now)                   bytes from the next hop; connection_lost() at their end
 //! poll_transmit() → Option<Bytes>        bytes for the next hop, until None
 //! poll_timeout(), handle_timeout(now)    the next deadline
 //! send(transaction, now)                 after Ready; then body / end_of_body, one for each NeedBody
-//! probe(now), quit(now), abandon(now)    between transactions; at any time
+//! quit(now), abandon()                   between transactions; at any time
 //! ```
 //!
-//! It promises: each recipient of a transaction that was taken gets exactly one outcome, in one `Done`, before `Closed`
-//! if the session ends; whatever the next hop sends, it neither panics nor holds more than its limits; nothing that was
-//! said before TLS counts after it; QUIT is never pipelined behind the final dot. It leaves to the host: names and
-//! addresses, the handshake and its certificates, which message goes when, and what an outcome means for the queue.
+//! Guarantees: each recipient of an accepted transaction gets exactly one outcome, in one `Done`, which comes before
+//! `Closed` if the session ends; whatever the next hop sends, the session neither panics nor holds more than its limits;
+//! nothing received before TLS counts after it; QUIT is never pipelined after the final dot. The host is responsible for
+//! names and addresses, the TLS handshake and its certificates, which message goes when, and what an outcome means for
+//! the queue.
 
 mod auth;
 mod body;
@@ -61,12 +63,12 @@ pub struct Session {
     state: ClientState,
 }
 
-/// The session cannot take a transaction now; here it is back, untouched.
+/// The session cannot take a transaction now; this returns it unchanged.
 #[derive(Debug)]
 pub struct NotReady(pub Box<Transaction>);
 
 impl Session {
-    /// A session over a connection just opened; the next hop speaks first.
+    /// Begins a session over a connection that has just been opened; the next hop speaks first.
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let reader = ReplyReader::new(config.limits);
@@ -75,12 +77,12 @@ impl Session {
         Self { core, reader, state }
     }
 
-    /// Takes bytes that the next hop sent.
+    /// Processes bytes that the next hop sent.
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) {
         while !bytes.is_empty() {
             match self.state {
                 ClientState::Closed => return,
-                // RFC 3207 section 6, CVE-2011-0411: what came in the clear must not be taken for what came under TLS.
+                // RFC 3207 section 6, CVE-2011-0411: plaintext must not be taken for something received under TLS.
                 ClientState::Handshake => return self.fault(ProtocolFault::PlaintextAfterStartTls),
                 _ => {}
             }
@@ -92,7 +94,7 @@ impl Session {
         }
     }
 
-    /// The connection ended or failed: nothing more will come, nothing more can be written.
+    /// Reports that the connection ended or failed: nothing more can be read or written.
     pub fn connection_lost(&mut self) {
         let why = match self.state {
             ClientState::Quit => Closed::Quit,
@@ -101,31 +103,32 @@ impl Session {
         self.close(why);
     }
 
-    /// The handshake that [`Event::StartTls`] asked for is done, and made the channel this.
+    /// Reports that the handshake requested by [`Event::StartTls`] succeeded, with the resulting `channel`.
     pub fn tls_started(&mut self, channel: Channel, now: Instant) {
         if matches!(self.state, ClientState::Handshake) {
             self.core.channel = channel;
-            // RFC 3207 section 4.2: everything known of the server is forgotten, and EHLO said anew.
+            // RFC 3207 section 4.2: discard everything known about the server, and send EHLO again.
             self.core.peer = Peer::default();
             self.state = HelloState::begin(&mut self.core, now);
         }
     }
 
-    /// How bodies travel from the next transaction on.
+    /// Sets how bodies are sent from the next transaction on.
     pub fn set_transfer(&mut self, transfer: Transfer) {
         self.core.config.transfer = transfer;
     }
 
-    /// Sends one command after the reply to the other from now on, though PIPELINING be offered.
+    /// Stops pipelining from now on, even if the next hop offers PIPELINING: each command waits for the reply to the
+    /// one before.
     pub fn keep_in_step(&mut self) {
         self.core.config.limits.pipeline = 1;
     }
 
-    /// Begins a transaction. Exactly one [`Event::Done`] will follow.
+    /// Begins a transaction. Exactly one [`Event::Done`] follows.
     ///
     /// # Errors
-    /// Gives the transaction back when the session is not ready: no [`Event::Ready`] was seen since the last one, or the
-    /// next hop has closed it since.
+    /// Returns the transaction if the session is not ready: no [`Event::Ready`] came since the last one, or the session
+    /// has ended since.
     pub fn send(&mut self, transaction: Transaction, now: Instant) -> Result<(), NotReady> {
         match &self.state {
             ClientState::Idle(idle) => {
@@ -136,15 +139,16 @@ impl Session {
         }
     }
 
-    /// The next piece of the message, header first: whole lines or not, with CRLF line ends, of any size (the host's
-    /// choice bounds memory; 16 to 64 KiB are good). Ignored when the transaction ended in the meantime.
+    /// Passes the next piece of the message, header first. Line ends must be CRLF; a piece need not end
+    /// at one and may have any size (the host's choice bounds memory; 16 to 64 KiB are good). Ignored if the transaction
+    /// ended in the meantime.
     pub fn body(&mut self, piece: Bytes, now: Instant) {
         if let ClientState::Body(body) = &mut self.state {
             body.take(piece, &mut self.core, now);
         }
     }
 
-    /// The message has been given whole.
+    /// Reports that the whole message has been passed.
     pub fn end_of_body(&mut self, now: Instant) {
         self.turn(|state, core| match state {
             ClientState::Body(body) => Ok(body.finish(core, now)),
@@ -152,16 +156,7 @@ impl Session {
         });
     }
 
-    /// Asks an idle session whether it is still alive (NOOP, or the RSET that is due anyway); [`Event::Ready`] or
-    /// [`Event::Closed`] follows. Does nothing in any other state.
-    pub fn probe(&mut self, now: Instant) {
-        self.turn(|state, core| match state {
-            ClientState::Idle(idle) => Ok(idle.probe(core, now)),
-            other => Ok(other),
-        });
-    }
-
-    /// Ends an idle session politely; [`Event::Closed`] follows. In any other state it is [`Self::abandon`].
+    /// Ends an idle session with QUIT; [`Event::Closed`] follows. In any other state it is [`Self::abandon`].
     pub fn quit(&mut self, now: Instant) {
         if matches!(self.state, ClientState::Idle(_)) {
             let patience = self.core.config.timeouts.quit;
@@ -172,12 +167,14 @@ impl Session {
         }
     }
 
-    /// Gives up at once, say when the message cannot be read; what is under way is deferred. Nothing more is written.
+    /// Ends the session at once, for example when the message cannot be read. Recipients without an outcome are
+    /// deferred. Nothing more is written.
     pub fn abandon(&mut self) {
         self.close(Closed::Abandoned(self.state.step()));
     }
 
-    /// The next bytes to write, in order; none when there are no more for now. Small pieces are already joined.
+    /// Returns the next bytes to write, in order; `None` when there are no more for now. Small pieces are already
+    /// joined.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
         let piece = self.core.out.take();
         if let ClientState::Body(body) = &mut self.state {
@@ -186,19 +183,19 @@ impl Session {
         piece
     }
 
-    /// What happened next.
+    /// Returns the next event, if there is one.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core.events.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] must be called, unless something else happens before. An idle session has no
-    /// deadline: how long to keep it is the host's choice.
+    /// Returns when [`Self::handle_timeout`] must be called, unless something else happens before. An idle session has
+    /// no deadline: the host decides how long to keep it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.core.deadline
     }
 
-    /// Tells the session that time has passed; harmless when nothing is due.
+    /// Closes the session if its deadline has passed; otherwise does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.core.deadline.is_some_and(|deadline| deadline <= now) {
             let why = match self.state {
@@ -209,28 +206,22 @@ impl Session {
         }
     }
 
-    /// Whether [`Self::send`] would be taken.
+    /// Whether [`Self::send`] would accept a transaction.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.state, ClientState::Idle(_))
     }
 
-    /// Whether the session is over, whatever events are still to be taken.
+    /// Whether the session is over, even if there are still events to poll.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.state, ClientState::Closed)
     }
 
-    /// What the next hop said of itself.
+    /// Returns the next hop's greeting and its EHLO offers.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.core.peer
-    }
-
-    /// What the bytes run over now.
-    #[must_use]
-    pub fn channel(&self) -> Channel {
-        self.core.channel
     }
 
     fn fault(&mut self, fault: ProtocolFault) {
@@ -245,7 +236,7 @@ impl Session {
         });
     }
 
-    /// Consumes the state for the next one, or ends the session.
+    /// Runs a transition: replaces the state by the next one, or ends the session.
     fn turn(&mut self, go: impl FnOnce(ClientState, &mut Core) -> Turn) {
         let state = std::mem::replace(&mut self.state, ClientState::Closed);
         match go(state, &mut self.core) {
@@ -268,18 +259,13 @@ impl Session {
     }
 }
 
-/// Whether the next hop listens for a command and for nothing else, so that QUIT can be neither pipelined behind DATA nor
-/// become a line of the message. RFC 5321 section 3.1 wants QUIT even after a greeting of 554.
+/// Whether the next hop is waiting for a command, so that QUIT is neither pipelined after DATA nor read as a line of
+/// the message. RFC 5321 section 3.1 requires QUIT even after a greeting of 554.
 fn is_worth_a_quit(why: &Closed) -> bool {
     match why {
         Closed::Refused { step, reply } => {
-            let listening = [
-                DialogueStep::Greeting,
-                DialogueStep::Hello,
-                DialogueStep::StartTls,
-                DialogueStep::Auth,
-                DialogueStep::Probe,
-            ];
+            let listening =
+                [DialogueStep::Greeting, DialogueStep::Hello, DialogueStep::StartTls, DialogueStep::Auth];
             reply.code != 421 && listening.contains(step)
         }
         Closed::Lacking(_) => true,

@@ -1,7 +1,8 @@
-//! What comes out of a session: events for the host, an outcome for every recipient, and the reason for its end.
+//! What a session reports: events for the host, an outcome for each recipient, and why the session ended.
 //!
-//! Each recipient of a transaction that [`send`](super::Session::send) took gets exactly one [`Outcome`], whatever the
-//! next hop does; a reply that the next hop never gave is made up here, in words fit for a bounce.
+//! Each recipient of a transaction that [`send`](super::Session::send) accepted gets exactly one [`RecipientOutcome`],
+//! whatever the next hop does. If the next hop gave no reply, one is made up here, in words that can be quoted in a
+//! bounce.
 
 use std::fmt;
 
@@ -13,33 +14,33 @@ use super::reply_reader::ReplyFault;
 /// What the host must know or do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The next hop awaits a TLS handshake. When it is done, call [`tls_started`](super::Session::tls_started); when it
-    /// fails, drop the session: a plain retry needs a new connection.
+    /// The next hop waits for a TLS handshake. Call [`tls_started`](super::Session::tls_started) when it is done. If it
+    /// fails, drop the session: retrying in plaintext needs a new connection.
     StartTls,
-    /// A transaction may be sent. Comes after the set-up, after every [`Event::Done`], and after a good probe.
+    /// A transaction may be sent. Comes after the set-up and after every [`Event::Done`].
     Ready,
-    /// The next piece of the message is wanted: answer with [`body`](super::Session::body) or
+    /// The next piece of the message is needed: call [`body`](super::Session::body) or
     /// [`end_of_body`](super::Session::end_of_body), once for each such event.
     NeedBody,
-    /// A transaction is over.
+    /// A transaction is over; these are its outcomes.
     Done(Delivery),
-    /// The session is over: write what [`poll_transmit`](super::Session::poll_transmit) still gives, if the connection
-    /// can take it, and close without waiting. Nothing follows.
+    /// The session is over. Write what [`poll_transmit`](super::Session::poll_transmit) still returns, if the
+    /// connection accepts it, and close without waiting. No event follows.
     Closed(Closed),
 }
 
-/// What is to be delivered: one message for some recipients at one next hop.
+/// What to deliver: one message for some recipients at one next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Reverse-path, parameters, and those recipients that this next hop serves (at least one).
+    /// Reverse-path, parameters, and the recipients that this next hop serves (at least one).
     pub envelope: Envelope,
-    /// The message's octets, header and body, as they will be given; for SIZE (RFC 1870).
+    /// The size of the message in octets, header and body, as it will be passed; for SIZE (RFC 1870).
     pub size: u64,
-    /// Which octets the message holds.
+    /// Whether the message is 7-bit, and where it is not.
     pub content: Content,
 }
 
-/// Which octets a message holds; more than its sender claimed, or less.
+/// Which octets a message contains, as found in it and not as its sender declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Content {
     /// US-ASCII throughout.
@@ -47,39 +48,26 @@ pub enum Content {
     SevenBit,
     /// 8-bit octets, but only in the body.
     EightBitBody,
-    /// 8-bit octets in the header; with SMTPUTF8 in the envelope it may only go where SMTPUTF8 is offered.
+    /// 8-bit octets in the header; with SMTPUTF8 in the envelope it may only go to a next hop that offers SMTPUTF8.
     EightBitHeader,
 }
 
-/// What became of a transaction.
+/// The outcomes of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// One outcome for each recipient, in the order of the envelope.
     pub recipients: Vec<RecipientOutcome>,
-    /// Whether the sender's wishes about reports went along.
+    /// Whether the sender's DSN parameters were relayed.
     pub dsn: DsnRelay,
-    /// How the message travelled, or would have.
+    /// How the body was sent, or would have been.
     pub transfer: Transfer,
-    /// Why the session ended under it, if it did.
+    /// Why the session ended during the transaction, if it did.
     pub ended: Option<Closed>,
 }
 
 impl Delivery {
-    /// The reply that speaks for the next hop as a whole rather than for this message, if there was one: 421, or a
-    /// system status 4.3.1 or 4.3.2 (RFC 3463 section 3.4). The queue then puts off the whole next hop.
-    #[must_use]
-    pub fn hop_trouble(&self) -> Option<&Reply> {
-        self.recipients.iter().find_map(|recipient| match &recipient.outcome {
-            ReplyOutcome::Deferred(reply)
-                if recipient.speaker == Speaker::NextHop && is_hop_trouble(reply) =>
-            {
-                Some(reply)
-            }
-            _ => None,
-        })
-    }
-
-    /// Whether recipients are left only because the next hop took no more in one transaction: try those at once.
+    /// Whether recipients are left only because the next hop accepts no more in one transaction: try those again at
+    /// once.
     #[must_use]
     pub fn has_overflow(&self) -> bool {
         let delivered = |r: &RecipientOutcome| matches!(r.outcome, ReplyOutcome::Delivered(_));
@@ -94,31 +82,32 @@ impl Delivery {
 /// One recipient's part of a [`Delivery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientOutcome {
-    /// [`Recipient::id`](pintle_mail::Recipient::id).
+    /// The [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
-    /// What became of it.
+    /// Delivered, deferred or failed, with the reply.
     pub outcome: ReplyOutcome,
-    /// Whose words the outcome's reply holds.
+    /// Who gave the reply in `outcome`.
     pub speaker: Speaker,
-    /// Where in the dialogue it was decided.
+    /// The command that decided the outcome.
     pub step: DialogueStep,
-    /// The session ended before anything was said of this recipient; the reply is about the session.
+    /// The session ended before the next hop answered for this recipient; the reply is about the session.
     pub cut: bool,
 }
 
-/// What became of one recipient.
+/// The result for one recipient, with the reply that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyOutcome {
-    /// The next hop has taken responsibility.
+    /// The next hop has taken responsibility (2xx).
     Delivered(Reply),
-    /// Not now. The reply may bear a 5xx code where an RFC wants that taken as temporary.
+    /// A temporary failure: try again later. The reply may have a 5xx code where an RFC requires it to be taken as
+    /// temporary.
     Deferred(Reply),
-    /// Never in this form.
+    /// A permanent failure.
     Failed(Reply),
 }
 
 impl ReplyOutcome {
-    /// The reply that decided.
+    /// Returns the reply that decided the outcome.
     #[must_use]
     pub fn reply(&self) -> &Reply {
         match self {
@@ -126,31 +115,32 @@ impl ReplyOutcome {
         }
     }
 
-    /// The outcome that a negative reply stands for; anything that is not 5xx is worth another try.
+    /// Returns the outcome for a negative reply: 5xx fails, anything else is deferred.
     pub(crate) fn refused(reply: Reply) -> Self {
         if reply.severity() == Severity::Permanent { Self::Failed(reply) } else { Self::Deferred(reply) }
     }
 }
 
-/// Who spoke a reply.
+/// Who gave a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
     /// The next hop, on the wire.
     NextHop,
-    /// This machine, for want of a word from the next hop, or because it knew the answer beforehand.
+    /// This gateway, because the next hop gave no reply, or because the answer was known beforehand.
     Us,
 }
 
-/// Whether DSN parameters (RFC 3461) went along.
+/// Whether DSN parameters (RFC 3461) were relayed to the next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DsnRelay {
-    /// The next hop offers DSN: it reports from now on.
+    /// The next hop offers DSN and reports from now on.
     HandedOn,
-    /// It does not: whoever asked for `NOTIFY=SUCCESS` is due a "relayed" report (RFC 3461 section 6.1).
+    /// The next hop does not offer DSN: if the sender asked for `NOTIFY=SUCCESS`, a "relayed" report is due (RFC 3461
+    /// section 6.1).
     NotOffered,
 }
 
-/// Where in the dialogue something happened.
+/// A step of the dialogue, named by the command that is being answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DialogueStep {
     /// Waiting for the greeting.
@@ -169,12 +159,10 @@ pub enum DialogueStep {
     Rcpt,
     /// DATA, until 354.
     Data,
-    /// The body is on its way.
+    /// The body is being sent.
     Body,
     /// After the final dot or the last chunk.
     End,
-    /// RSET or NOOP.
-    Probe,
     /// QUIT.
     Quit,
 }
@@ -183,7 +171,7 @@ impl fmt::Display for DialogueStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Greeting => "waiting for the greeting",
-            Self::Hello => "saying hello",
+            Self::Hello => "sending EHLO or LHLO",
             Self::StartTls => "starting TLS",
             Self::Auth => "authenticating",
             Self::Idle => "between transactions",
@@ -192,84 +180,83 @@ impl fmt::Display for DialogueStep {
             Self::Data => "sending DATA",
             Self::Body => "sending the message",
             Self::End => "waiting for the final reply",
-            Self::Probe => "probing the session",
             Self::Quit => "sending QUIT",
         })
     }
 }
 
-/// Why a session is over.
+/// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closed {
-    /// We said QUIT, and it was answered or need not be.
+    /// We sent QUIT, and either it was answered or no answer is needed.
     Quit,
-    /// The next hop will not serve this session; its own words.
+    /// The next hop refused to serve this session.
     Refused {
-        /// Which step was refused; 421 may come at any.
+        /// The step that was refused; 421 may come at any.
         step: DialogueStep,
-        /// 4xx or 5xx.
+        /// The next hop's reply, 4xx or 5xx.
         reply: Reply,
     },
-    /// The connection ended under us.
+    /// The connection was lost.
     Lost(DialogueStep),
     /// The next hop took longer than [`Timeouts`](super::Timeouts) allow.
     TimedOut(DialogueStep),
     /// The next hop broke the protocol.
     Fault {
-        /// In which step.
+        /// The step in which it did.
         step: DialogueStep,
-        /// How.
+        /// What was wrong.
         fault: ProtocolFault,
     },
-    /// The next hop cannot do what our configuration demands.
+    /// The next hop does not offer what our configuration requires.
     Lacking(Lack),
-    /// The host gave up ([`abandon`](super::Session::abandon)).
+    /// The host called [`abandon`](super::Session::abandon).
     Abandoned(DialogueStep),
 }
 
 /// How a next hop broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtocolFault {
-    /// What it sent is no reply.
+    /// The bytes it sent are not a reply.
     Reply(ReplyFault),
-    /// It spoke without having been asked.
+    /// A reply with this code came without a command.
     Unsolicited(u16),
-    /// This code means nothing where it came.
+    /// A reply whose code has no meaning at this step.
     Unexpected(u16),
-    /// Plaintext followed the reply to STARTTLS: an injection, or a very broken server (RFC 3207 section 6).
+    /// Plaintext followed the reply to STARTTLS: an injection, or a faulty server (RFC 3207 section 6).
     PlaintextAfterStartTls,
-    /// The challenge of AUTH is none we can answer.
+    /// A challenge of AUTH that the mechanism has no response to.
     Challenge,
 }
 
-/// What a next hop lacks that our configuration demands.
+/// What our configuration requires and a next hop does not offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// TLS is required, and STARTTLS is not offered.
     StartTls,
     /// There are credentials, and no mechanism for them is offered.
     Auth,
-    /// There are credentials which must not be said without TLS.
+    /// There are credentials that must not be sent without TLS.
     AuthWithoutTls,
-    /// There are credentials which must not be said to a host that nobody verified.
+    /// There are credentials that must not be sent to a host whose certificate was not verified.
     AuthUnverified,
 }
 
-/// Who must act on a session's end.
+/// Who must act on the end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// Nobody: a session ended as it should.
+    /// No one: the session ended normally.
     Nobody,
-    /// Whoever runs the next hop, or the network in between.
+    /// The operator of the next hop, or of the network in between.
     NextHop,
-    /// Whoever configured us: the next hop refuses our credentials or cannot do what was demanded.
+    /// Our operator: the next hop refuses our credentials, or does not offer what the configuration requires.
     Operator,
     /// Our own host program.
     Us,
 }
 
 impl Closed {
-    /// Who must act.
+    /// Returns who must act.
     #[must_use]
     pub fn owner(&self) -> Owner {
         match self {
@@ -280,7 +267,7 @@ impl Closed {
         }
     }
 
-    /// Where in the dialogue the session ended.
+    /// Returns the step at which the session ended.
     #[must_use]
     pub fn step(&self) -> DialogueStep {
         match self {
@@ -295,7 +282,7 @@ impl Closed {
         }
     }
 
-    /// Who spoke [`Self::reply`].
+    /// Returns who gave [`Self::reply`].
     #[must_use]
     pub fn speaker(&self) -> Speaker {
         match self {
@@ -304,7 +291,8 @@ impl Closed {
         }
     }
 
-    /// The reply to record for recipients that this end leaves without one: the next hop's own, or one of ours, 4xx.
+    /// Returns the reply to record for recipients without one of their own: the next hop's reply that ended the
+    /// session, or a 4xx of ours.
     #[must_use]
     pub fn reply(&self) -> Reply {
         match self {
@@ -340,10 +328,10 @@ impl fmt::Display for ProtocolFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reply(fault) => write!(f, "{fault}"),
-            Self::Unsolicited(code) => write!(f, "a reply {code} that nobody asked for"),
-            Self::Unexpected(code) => write!(f, "code {code} has no meaning there"),
+            Self::Unsolicited(code) => write!(f, "unsolicited reply {code}"),
+            Self::Unexpected(code) => write!(f, "unexpected reply code {code}"),
             Self::PlaintextAfterStartTls => f.write_str("plaintext followed the reply to STARTTLS"),
-            Self::Challenge => f.write_str("an authentication challenge that cannot be answered"),
+            Self::Challenge => f.write_str("authentication challenge cannot be answered"),
         }
     }
 }
@@ -363,7 +351,8 @@ impl fmt::Display for Lack {
     }
 }
 
-/// Whether a reply speaks for the whole next hop: see [`Delivery::hop_trouble`].
+/// Whether a reply of a next hop concerns it as a whole rather than one message: 421, or a transient system status 4.3.1
+/// or 4.3.2 (RFC 3463 section 3.4). The queue then defers everything for that next hop.
 #[must_use]
 pub fn is_hop_trouble(reply: &Reply) -> bool {
     // RFC 5321 section 3.8: 421 may answer any command and announces the end of service.
@@ -372,18 +361,18 @@ pub fn is_hop_trouble(reply: &Reply) -> bool {
             && matches!(reply.enhanced, Some(EnhancedCode(4, 3, 1 | 2))))
 }
 
-/// Whether a reply to MAIL, RCPT or DATA says that TLS has to be begun first (RFC 3207 section 4; RFC
-/// 5248: X.7.10, encryption needed).
+/// Whether a reply to MAIL, RCPT or DATA says that STARTTLS must come first (RFC 3207 section 4; RFC 5248: X.7.10,
+/// encryption needed).
 #[must_use]
 pub fn demands_tls(reply: &Reply) -> bool {
     reply.code == 530 || matches!(reply.enhanced, Some(EnhancedCode(5, 7, 10)))
 }
 
-/// Whether a reply to RCPT says that the transaction is full rather than that this recipient is refused.
+/// Whether a reply to RCPT says that the transaction is full, rather than that this recipient is refused.
 pub(crate) fn is_too_many_recipients(reply: &Reply) -> bool {
-    // RFC 5321 section 4.5.3.1.10: 452, or 552 from older servers, which is to be taken as 452. An enhanced code tells
-    // a full mailbox (X.2.2) or a full disk (X.3.1) apart from too many recipients (X.5.3), where there is one; X.5.3 says
-    // it with any other code (RFC 3463 section 3.6 has the client divide the recipients).
+    // RFC 5321 section 4.5.3.1.10: 452, or 552 from older servers, which is to be taken as 452. If there is an enhanced
+    // code, it distinguishes a full mailbox (X.2.2) or a full disk (X.3.1) from too many recipients (X.5.3); X.5.3
+    // means too many recipients with any other code (RFC 3463 section 3.6 has the client divide the recipients).
     matches!((reply.code, reply.enhanced), (452 | 552, None) | (_, Some(EnhancedCode(_, 5, 3))))
 }
 

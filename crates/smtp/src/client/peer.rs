@@ -1,12 +1,12 @@
-//! What a next hop says of itself: its greeting and the keywords of its EHLO reply (RFC 5321 section 4.1.1.1).
+//! What is known about a next hop: its greeting and its EHLO keywords (RFC 5321 section 4.1.1.1).
 
 use crate::extension::Offered;
 
-/// What the next hop said of itself so far.
+/// What the next hop has announced so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Peer {
-    /// The text of its greeting.
+    /// The text of its 220 greeting.
     pub greeting: String,
-    /// What it offers since the last EHLO.
+    /// The extensions of its last EHLO reply.
     pub offered: Offered,
 }

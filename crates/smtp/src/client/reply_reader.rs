@@ -1,9 +1,9 @@
-//! Bytes into replies (RFC 5321 section 4.2): as much is taken as has one meaning only, and no more is kept than the limits
-//! allow.
+//! Parses SMTP replies (RFC 5321 section 4.2). It accepts whatever has only one meaning, and keeps no more of it than
+//! the limits allow.
 //!
-//! Real servers end lines with LF alone, write lines of any length, use codes that no RFC lists, and let a line of a long
-//! reply go without its code. None of that leaves a doubt about yes, no or later. Where a doubt is left, the reply is a
-//! fault and ends the session. What it means that a reply came is the affair of the states.
+//! Real servers end lines with LF alone, write lines of any length, use codes that no RFC lists, and omit the code on a
+//! line of a long reply. None of that makes yes, no or later ambiguous. If it is ambiguous, the reply is a fault and
+//! ends the session. What a reply means at its step is decided by the states.
 
 use std::fmt;
 
@@ -11,14 +11,15 @@ use pintle_mail::{EnhancedCode, Reply};
 
 use super::config::Limits;
 
-/// Why bytes are no reply. The next hop owns each.
+/// Why bytes are not a reply. The next hop is at fault in each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyFault {
-    /// The first line does not begin with three digits of a code from 200 to 599, and a space, a hyphen or its end.
+    /// The first line does not begin with three digits of a code from 200 to 599, followed by a space, a hyphen or the
+    /// end of the line.
     Code,
-    /// The lines of one reply say different things: yes and no, or no and later.
+    /// The lines of one reply disagree: yes and no, or no and later.
     CodesDisagree,
-    /// The reply does not come to its end.
+    /// The reply is longer than the limit.
     TooLong,
 }
 
@@ -26,24 +27,24 @@ impl fmt::Display for ReplyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Code => "a line of the reply has no valid code",
-            Self::CodesDisagree => "the lines of the reply bear different codes",
+            Self::CodesDisagree => "the lines of the reply have contradictory codes",
             Self::TooLong => "the reply is too long",
         })
     }
 }
 
-/// Collects lines until a reply is whole.
+/// Collects lines until a reply is complete.
 #[derive(Debug)]
 pub(crate) struct ReplyReader {
     limits: Limits,
-    /// The beginning of a line whose end has not come; no more of it than is kept.
+    /// The beginning of a line whose end has not come, up to the limit.
     line: Vec<u8>,
-    /// Octets of the reply so far, with those that were not kept.
+    /// Octets of the reply so far, including those that were not kept.
     read: usize,
     partial: Option<Partial>,
 }
 
-/// A reply of which at least one line has come.
+/// A reply whose first lines have come.
 #[derive(Debug)]
 struct Partial {
     code: u16,
@@ -51,7 +52,7 @@ struct Partial {
     text: String,
 }
 
-/// What a line says of the lines after it.
+/// Whether more lines of the reply follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinePosition {
     Middle,
@@ -63,7 +64,7 @@ impl ReplyReader {
         Self { limits, line: Vec::new(), read: 0, partial: None }
     }
 
-    /// Takes bytes off the front of `input` up to the end of a reply; none when more input is needed.
+    /// Takes bytes off the front of `input` up to the end of a reply; `None` when more input is needed.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Reply>, ReplyFault> {
         while let Some(end) = memchr::memchr(b'\n', input) {
             let (head, rest) = input.split_at(end + 1);
@@ -79,7 +80,7 @@ impl ReplyReader {
         Ok(None)
     }
 
-    /// Keeps what is kept of a line, and passes over the rest of it.
+    /// Keeps a line up to the limit, and skips the rest of it.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), ReplyFault> {
         self.read += bytes.len();
         if self.read > self.limits.reply_octets {
@@ -91,8 +92,8 @@ impl ReplyReader {
     }
 
     fn add_line(&mut self, line: &[u8]) -> Result<LinePosition, ReplyFault> {
-        // RFC 5321 section 2.3.8 wants CR LF. A line that ends in LF alone can be taken for nothing else: what we send
-        // holds neither, so nobody can have put it into a reply.
+        // RFC 5321 section 2.3.8 requires CR LF. A line that ends in LF alone is not ambiguous: what we send contains
+        // neither, so it cannot have been injected into a reply.
         let end = line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
         let line = &line[..end];
         match (&mut self.partial, split_line(line)) {
@@ -120,8 +121,8 @@ impl Partial {
         Self { code, enhanced, text: rest.to_owned() }
     }
 
-    /// RFC 5321 section 4.2.1: the code on each line must be the same. Where it is not, the last one counts, as it does
-    /// for most clients, provided that all of them say the same.
+    /// RFC 5321 section 4.2.1: the code on each line must be the same. If it is not, the last one counts, as it does
+    /// for most clients, provided that all of them have the same class.
     fn add(&mut self, code: u16, text: &[u8], limit: usize) -> Result<(), ReplyFault> {
         if code / 100 != self.code / 100 {
             return Err(ReplyFault::CodesDisagree);
@@ -129,7 +130,7 @@ impl Partial {
         self.code = code;
         let text = printable(text);
         let (found, rest) = split_enhanced(code, &text);
-        // A second opinion on the enhanced code is only text: the first one stands.
+        // A later enhanced code that differs is only text: the first one counts.
         self.enhanced = self.enhanced.or(found);
         let agrees = found.is_some() && found == self.enhanced;
         self.add_text(if agrees { rest } else { &text }, limit);
@@ -148,15 +149,15 @@ impl Partial {
     }
 }
 
-/// Code, position and text of a line without its CRLF.
+/// Returns code, position and text of a line without its CRLF.
 fn split_line(line: &[u8]) -> Result<(u16, LinePosition, &[u8]), ReplyFault> {
-    // RFC 5321 section 4.2 ends the second digit at 5. Filters refuse with 571 and 590, and the first digit says it all.
+    // RFC 5321 section 4.2 ends the second digit at 5. Filters refuse with 571 and 590, and the first digit is enough.
     let &[first @ b'2'..=b'5', second @ b'0'..=b'9', third @ b'0'..=b'9', ref rest @ ..] = line else {
         return Err(ReplyFault::Code);
     };
     let code = [first, second, third].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
     match rest {
-        // RFC 5321 section 4.2: a client must take a code without text, with or without the space.
+        // RFC 5321 section 4.2: a client must accept a code without text, with or without the space.
         [] => Ok((code, LinePosition::Last, rest)),
         [b' ' | b'\t', text @ ..] => Ok((code, LinePosition::Last, text)),
         [b'-', text @ ..] => Ok((code, LinePosition::Middle, text)),
@@ -164,8 +165,8 @@ fn split_line(line: &[u8]) -> Result<(u16, LinePosition, &[u8]), ReplyFault> {
     }
 }
 
-/// The text as it may be logged and quoted: what is not printable US-ASCII becomes U+FFFD, one for each octet, so that
-/// neither a terminal nor a DSN is ever fed a next hop's control characters.
+/// Returns the text in a form that is safe to log and quote: each octet that is not printable US-ASCII becomes U+FFFD,
+/// so that control characters from a next hop reach neither a terminal nor a DSN.
 fn printable(text: &[u8]) -> String {
     text.iter()
         .map(|&byte| match byte {
@@ -175,7 +176,7 @@ fn printable(text: &[u8]) -> String {
         .collect()
 }
 
-/// The enhanced code at the text's front, when its class agrees with the reply code (RFC 2034 section 4).
+/// Splits off the enhanced code at the front of the text, if its class agrees with the reply code (RFC 2034 section 4).
 fn split_enhanced(code: u16, text: &str) -> (Option<EnhancedCode>, &str) {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     match word.parse::<EnhancedCode>() {

@@ -1,4 +1,4 @@
-//! STARTTLS (RFC 3207): asked for when offered, insisted on when the policy says so.
+//! STARTTLS (RFC 3207): sent when the next hop offers it, required when the policy says so.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ impl StartTls {
                 core.event(Event::StartTls);
                 Ok(ClientState::Handshake)
             }
-            // A server that offers TLS and then refuses it is no reason to hold mail which may travel without.
+            // A server that offers TLS and then refuses it is no reason to hold mail that may travel without TLS.
             Severity::Transient | Severity::Permanent if core.config.tls == TlsPolicy::Opportunistic => {
                 auth::begin(core, now)
             }

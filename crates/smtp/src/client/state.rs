@@ -1,7 +1,7 @@
-//! The states of a session, and what each does with a reply.
+//! The states of a client session, and how each handles a reply.
 //!
-//! Every state is a struct of its own that its transition consumes. A transition gives the next state or a [`Stop`],
-//! which carries the ledger of the transaction that the session's end cuts short, so that no recipient is forgotten.
+//! Every state is a struct of its own that its transition consumes. A transition returns the next state or a
+//! [`SessionStop`], which carries the ledger of the interrupted transaction, so that every recipient gets an outcome.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::dialogue::Dialogue;
 use super::end::{Drain, EndOfData};
 use super::greeting::Greeting;
 use super::hello::HelloState;
-use super::idle::{Idle, Probe};
+use super::idle::Idle;
 use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, ProtocolFault};
 use super::start_tls::StartTls;
@@ -24,37 +24,36 @@ pub(super) enum ClientState {
     Greeting(Greeting),
     Hello(HelloState),
     StartTls(StartTls),
-    /// The host does the handshake; nothing may be said by either side.
+    /// The host does the TLS handshake; neither side may send SMTP.
     Handshake,
     Auth(Auth),
     Idle(Idle),
-    Probe(Probe),
     Dialogue(Box<Dialogue>),
     Body(SendingBody),
     End(EndOfData),
     Drain(Drain),
-    /// QUIT is said.
+    /// QUIT has been sent.
     Quit,
     Closed,
 }
 
-/// The end of a session, with what it cuts short.
+/// The end of a session, with the transaction that it interrupts.
 #[derive(Debug)]
 pub(super) struct SessionStop {
     pub(super) why: Closed,
     pub(super) ledger: Option<Ledger>,
 }
 
-/// What a transition gives.
+/// The result of a transition.
 pub(super) type Turn = Result<ClientState, Box<SessionStop>>;
 
 impl SessionStop {
-    /// An end outside any transaction.
+    /// An end outside of any transaction.
     pub(super) fn new(why: Closed) -> Box<Self> {
         Box::new(Self { why, ledger: None })
     }
 
-    /// An end that cuts a transaction short.
+    /// An end that interrupts a transaction.
     pub(super) fn during(ledger: Ledger, why: Closed) -> Box<Self> {
         Box::new(Self { why, ledger: Some(ledger) })
     }
@@ -64,7 +63,7 @@ impl SessionStop {
     }
 }
 
-/// The fault of a reply whose code has no meaning in this step.
+/// The fault of a reply whose code has no meaning at this step.
 pub(super) fn unexpected(step: DialogueStep, reply: &Reply) -> Closed {
     Closed::Fault { step, fault: ProtocolFault::Unexpected(reply.code) }
 }
@@ -77,7 +76,6 @@ impl ClientState {
             Self::StartTls(_) | Self::Handshake => DialogueStep::StartTls,
             Self::Auth(_) => DialogueStep::Auth,
             Self::Idle(_) | Self::Closed => DialogueStep::Idle,
-            Self::Probe(_) => DialogueStep::Probe,
             Self::Dialogue(dialogue) => dialogue.step(),
             Self::Body(_) => DialogueStep::Body,
             Self::End(_) | Self::Drain(_) => DialogueStep::End,
@@ -108,12 +106,11 @@ impl ClientState {
             Self::Hello(state) => state.on_reply(reply, core, now),
             Self::StartTls(state) => state.on_reply(reply, core, now),
             Self::Auth(state) => state.on_reply(reply, core, now),
-            Self::Probe(state) => state.on_reply(reply, core),
             Self::Dialogue(state) => state.on_reply(reply, core, now),
             Self::Body(state) => state.on_reply(reply, core),
             Self::End(state) => state.on_reply(reply, core, now),
             Self::Drain(state) => state.on_reply(core, now),
-            // Whatever answers QUIT, the session is over.
+            // Any reply to QUIT ends the session.
             Self::Quit => Err(SessionStop::new(Closed::Quit)),
             Self::Closed => Ok(Self::Closed),
             Self::Idle(_) | Self::Handshake => {

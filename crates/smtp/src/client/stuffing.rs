@@ -1,24 +1,25 @@
-//! Dot-stuffing (RFC 5321 section 4.5.2), without touching what needs none.
+//! Dot stuffing (RFC 5321 section 4.5.2), without copying what needs no change.
 
 use bytes::Bytes;
 
 use super::core::Outbox;
 
-/// What has gone before, as far as the next octet cares.
+/// How the octets written so far end, which decides whether a dot begins a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
-    /// Nothing, or CR LF: a line begins.
+    /// With CR LF, or there are none: a line begins.
     LineStart,
-    /// A bare LF. A dot here is stuffed as well: whoever takes a bare LF for a line end must not see one dot alone.
+    /// With a bare LF. A dot here is stuffed as well, because a receiver that takes a bare LF for a line end must not
+    /// see a dot alone.
     BareLf,
-    /// A CR.
+    /// With a CR.
     Cr,
-    /// Anything else.
+    /// With anything else.
     Inside,
 }
 
 impl Tail {
-    /// The tail after these octets.
+    /// Returns the state after these octets.
     pub(super) fn after(self, bytes: &[u8]) -> Self {
         match bytes {
             [] => self,
@@ -30,7 +31,7 @@ impl Tail {
         }
     }
 
-    /// What makes the message end in CR LF (RFC 5321 section 4.1.1.4).
+    /// Returns what must be added to make the message end in CR LF (RFC 5321 section 4.1.1.4).
     pub(super) fn missing_end(self) -> &'static [u8] {
         match self {
             Self::LineStart => b"",
@@ -40,7 +41,7 @@ impl Tail {
     }
 }
 
-/// Writes pieces of a message so that no line in them is a dot alone.
+/// Writes pieces of a message so that no line in them is a single dot.
 #[derive(Debug)]
 pub(super) struct Stuffer {
     tail: Tail,
@@ -51,7 +52,7 @@ impl Stuffer {
         Self { tail: Tail::LineStart }
     }
 
-    /// Writes a piece. Between two stuffed dots it goes out as it is, as a slice of the same memory.
+    /// Writes a piece. The parts between stuffed dots are slices of the same memory.
     pub(super) fn write(&mut self, mut piece: Bytes, out: &mut Outbox) {
         let begins_line = matches!(self.tail, Tail::LineStart | Tail::BareLf);
         self.tail = self.tail.after(&piece);

@@ -1,15 +1,16 @@
-//! Command lines (RFC 5321 section 4.1): from octets to a [`Command`], without regard to what is allowed when.
+//! Parses command lines (RFC 5321 section 4.1) into a [`Command`]. Whether a command is allowed is decided by the
+//! states.
 
 use super::event::HelloVerb;
 use super::fault::{OtherProtocol, SessionFault, Syntax};
 
-/// A command with its argument still as text where its meaning depends on the session.
+/// A command. Arguments whose meaning depends on the session are still text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     Hello(HelloVerb, &'a str),
-    /// What follows `FROM:`.
+    /// The text after `FROM:`.
     Mail(&'a str),
-    /// What follows `TO:`.
+    /// The text after `TO:`.
     Rcpt(&'a str),
     Data,
     Bdat {
@@ -29,7 +30,7 @@ pub(crate) enum Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Reads a line without its line end.
+    /// Parses a line without its line end.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, SessionFault> {
         let line = std::str::from_utf8(line).map_err(|_| SessionFault::Syntax(Syntax::Characters))?;
         if line.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
@@ -41,7 +42,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The verb of a line, in upper case, if it is short enough to be one.
+/// Returns the verb of a line in upper case, and its length; only the first 16 octets count.
 fn upper(verb: &str) -> ([u8; 16], usize) {
     let mut letters = [0; 16];
     let len = verb.len().min(16);
@@ -52,7 +53,7 @@ fn upper(verb: &str) -> ([u8; 16], usize) {
 
 fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, SessionFault> {
     let (letters, len) = upper(verb);
-    // RFC 5321 section 2.4: verbs in any case.
+    // RFC 5321 section 2.4: verbs may be in any case.
     match &letters[..len] {
         b"EHLO" => hello(HelloVerb::Ehlo, argument),
         b"HELO" => hello(HelloVerb::Helo, argument),
@@ -61,9 +62,9 @@ fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, SessionF
         b"DATA" => bare(argument, Command::Data),
         b"BDAT" => chunk(argument),
         b"RSET" => bare(argument, Command::Rset),
-        // RFC 5321 section 4.1.1.9: NOOP may bear a parameter, which is ignored.
+        // RFC 5321 section 4.1.1.9: NOOP may have a parameter, which is ignored.
         b"NOOP" => Ok(Command::Noop),
-        // An argument of QUIT is no reason to keep a client that wants to leave.
+        // QUIT with an argument is accepted: there is no reason to keep the client.
         b"QUIT" => Ok(Command::Quit),
         b"VRFY" => some(argument).map(|_| Command::Vrfy),
         b"HELP" => Ok(Command::Help),
@@ -79,9 +80,9 @@ fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, SessionF
     }
 }
 
-/// RFC 5321 section 4.1.1.1 wants a domain or an address literal; many clients bring neither, and RFC 5321 section 4.1.4
-/// forbids to refuse mail for that alone. So any text will do, also `EHLO front desk` of a device that is named so, and
-/// the host judges it.
+/// RFC 5321 section 4.1.1.1 requires a domain or an address literal. Many clients send neither, and RFC 5321 section
+/// 4.1.4 forbids refusing mail for that alone. So any text is accepted, including `EHLO front desk` from a device with
+/// such a name, and the host decides.
 fn hello(verb: HelloVerb, name: &str) -> Result<Command<'_>, SessionFault> {
     if name.is_empty() || name.len() > 255 {
         Err(SessionFault::Syntax(Syntax::Hello))
@@ -90,11 +91,11 @@ fn hello(verb: HelloVerb, name: &str) -> Result<Command<'_>, SessionFault> {
     }
 }
 
-/// What stands between the words of a command line. RFC 5321 section 4.1.1 has the space alone; tabs are as common a
-/// mistake as they are harmless, so every command takes both.
+/// What separates the words of a command line. RFC 5321 section 4.1.1 allows only the space; tabs are a common and
+/// harmless mistake, so every command accepts both.
 pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
-/// What follows `FROM:` or `TO:`; blanks around the colon are a common mistake and do no harm.
+/// Returns the text after `FROM:` or `TO:`. Blanks around the colon are a common and harmless mistake.
 fn path<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, SessionFault> {
     let after = argument
         .split_at_checked(keyword.len())
@@ -111,8 +112,8 @@ fn some(argument: &str) -> Result<&str, SessionFault> {
     if argument.is_empty() { Err(SessionFault::Syntax(Syntax::MissingArgument)) } else { Ok(argument) }
 }
 
-/// RFC 3030 section 2: `BDAT size [LAST]`. A size that cannot be read ends the session: what follows may be content, and
-/// content must never be taken for commands.
+/// RFC 3030 section 2: `BDAT size [LAST]`. A size that cannot be parsed ends the session: what follows may be content,
+/// and content must never be taken for commands (SMTP smuggling).
 fn chunk(argument: &str) -> Result<Command<'_>, SessionFault> {
     let (size, rest) = argument.split_once(BLANKS).unwrap_or((argument, ""));
     let is_number = !size.is_empty() && size.len() <= 20 && size.bytes().all(|byte| byte.is_ascii_digit());

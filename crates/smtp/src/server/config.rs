@@ -1,7 +1,8 @@
-//! What a server session is allowed and told: names, extensions, limits, timeouts, leniency.
+//! Settings of a listener's SMTP sessions: host name, extensions, limits, timeouts, and which client mistakes are
+//! tolerated.
 //!
-//! Plain values with the defaults of RFC 5321 sections 4.5.3.1 and 4.5.3.2; where these come from (a file, a test) is not
-//! known here. One [`Config`] is shared by all sessions of a listener.
+//! The defaults are those of RFC 5321 sections 4.5.3.1 and 4.5.3.2. Where the values come from (a file, a test) is not
+//! known here. All sessions of a listener share one [`Config`].
 
 use std::time::Duration;
 
@@ -13,24 +14,25 @@ use crate::extension::{Extension, Extensions};
 pub struct Config {
     /// The name in the greeting and in the replies to EHLO and HELO: a domain or an address literal.
     pub hostname: String,
-    /// What follows the name in the greeting. `ESMTP` should be its first word.
+    /// The text after the host name in the greeting. `ESMTP` should be its first word.
     pub banner: String,
-    /// What may be offered; see [`Extensions`] for what is left out of an offer all the same.
+    /// The extensions that may be offered; a session may offer fewer (STARTTLS only without TLS, AUTH only where
+    /// allowed).
     pub extensions: Extensions,
-    /// How clients may authenticate.
+    /// The SASL mechanisms, and whether they need TLS.
     pub auth: Auth,
-    /// No mail, no AUTH and no VRFY before TLS: 530 instead (RFC 3207 section 4).
+    /// Refuse mail, AUTH and VRFY before TLS with 530 (RFC 3207 section 4).
     pub require_tls: bool,
-    /// No mail before AUTH: 530 instead (RFC 4954 section 6). For submission.
+    /// Refuse mail before AUTH with 530 (RFC 4954 section 6). For submission.
     pub require_auth: bool,
-    /// How much of everything.
+    /// Size and count limits of one session.
     pub limits: Limits,
-    /// How long to wait.
+    /// How long to wait for the client.
     pub timeouts: Timeouts,
-    /// Which common mistakes of clients are forgiven.
+    /// Which common mistakes of clients are tolerated.
     pub leniency: Leniency,
-    /// The domain of senders and recipients who come without one, as scanners and scripts give them; such addresses are
-    /// refused where there is none.
+    /// The domain to add to sender and recipient addresses without one, as scanners and scripts send them. If `None`,
+    /// such addresses are refused.
     pub default_domain: Option<String>,
 }
 
@@ -52,8 +54,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The same with an extension offered as well: [`Extension::StartTls`] and [`Extension::Auth`] need a host that
-    /// can serve them and are therefore not on by default.
+    /// Returns the settings with one more extension offered. [`Extension::StartTls`] and [`Extension::Auth`] need a
+    /// host that can serve them and are therefore not in the default.
     #[must_use]
     pub fn with(mut self, extension: Extension) -> Self {
         self.extensions = self.extensions.with(extension);
@@ -61,40 +63,40 @@ impl Config {
     }
 }
 
-/// How clients may authenticate, once [`Extension::Auth`] is among the extensions.
+/// How clients may authenticate, if [`Extension::Auth`] is among the extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Auth {
-    /// The mechanisms on offer.
+    /// The mechanisms to offer.
     pub mechanisms: SaslMechanisms,
-    /// Passwords may cross the wire in the clear. Off by default (RFC 4954 section 4).
+    /// Allow passwords in plaintext, without TLS. Off by default (RFC 4954 section 4).
     pub without_tls: bool,
 }
 
-/// How much of everything one session may use.
+/// Size and count limits of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// A command line with its CRLF, in octets; MAIL and RCPT get what the offered extensions add (RFC 5321 section
-    /// 4.5.3.1.4).
+    /// The longest command line in octets, with its CRLF. MAIL and RCPT may be longer by what the offered extensions
+    /// add (RFC 5321 section 4.5.3.1.4).
     pub command_line: usize,
-    /// A line of an AUTH exchange with its CRLF, in octets (RFC 4954 section 4).
+    /// The longest line of an AUTH exchange in octets, with its CRLF (RFC 4954 section 4).
     pub auth_line: usize,
-    /// Recipients of one message; more get 452 (RFC 5321 section 4.5.3.1.10).
+    /// The most recipients of one message; more get 452 (RFC 5321 section 4.5.3.1.10).
     pub recipients: u32,
-    /// A message without dot-stuffing, in octets: the value of SIZE. 0 is no limit (RFC 1870).
+    /// The largest message in octets, before dot stuffing: the value of SIZE. 0 is no limit (RFC 1870).
     pub message: u64,
-    /// The header block, in octets. It is held in memory, and nothing else of a message is.
+    /// The largest header block in octets. The header is held in memory; the body is not.
     pub header: usize,
-    /// Commands refused for their form or order, since the session or its last accepted message began, before the
-    /// session is closed with 421.
+    /// How many commands may be refused for their syntax or sequence, since the session or its last accepted message
+    /// began, before the session is closed with 421.
     pub bad_commands: u32,
-    /// Commands that bring no message nearer (NOOP, RSET, VRFY, HELP, EHLO), counted alike.
+    /// How many commands that do not advance a message (NOOP, RSET, VRFY, HELP, EHLO) are allowed in the same span.
     pub idle_commands: u32,
-    /// Failed authentications before the session is closed.
+    /// The number of failed authentications that closes the session.
     pub auth_failures: u32,
-    /// Messages in one session, if limited; MAIL gets 421 thereafter.
+    /// The most messages in one session, if limited; after that, MAIL gets 421.
     pub messages: Option<u32>,
-    /// Octets received and not yet worked on. Passing it means that the host reads while [`super::Session::wants_read`]
-    /// says no.
+    /// The most octets received and not yet processed. It is exceeded only if the host reads while
+    /// [`super::Session::wants_read`] returns false.
     pub input: usize,
 }
 
@@ -115,14 +117,15 @@ impl Default for Limits {
     }
 }
 
-/// How long to wait for the peer. While a question is open nothing runs out here: the host bounds its own work.
+/// How long to wait for the client. No timeout runs while a question to the host is open: the host bounds its own work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a whole command; dribbling bytes does not extend it (RFC 5321 section 4.5.3.2.7: at least 5 minutes).
+    /// For a complete command; sending it byte by byte does not extend the timeout (RFC 5321 section 4.5.3.2.7: at
+    /// least 5 minutes).
     pub command: Duration,
     /// For the next bytes of a message.
     pub data: Duration,
-    /// For a whole message, from DATA or the first BDAT to its end.
+    /// For a complete message, from DATA or the first BDAT to its end.
     pub message: Duration,
 }
 
@@ -136,57 +139,47 @@ impl Default for Timeouts {
     }
 }
 
-/// Which common mistakes of clients are forgiven.
+/// Which common mistakes of clients are tolerated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leniency {
     /// A LF without CR, in commands and in DATA. In BDAT it always becomes CRLF.
     pub bare_lf: BareLf,
     /// A CR without LF in a message, by DATA or BDAT.
     pub bare_cr: BareCr,
-    /// `MAIL FROM:a@b.example`, as old devices say it.
-    pub missing_brackets: bool,
     /// A client that speaks before the greeting.
     pub early_talk: EarlyTalk,
-    /// The longest text line of a message without its CRLF, in octets; none accepts lines of any length, since a body
-    /// is streamed and the next hop may be able to take them (RFC 5321 section 4.5.3.1.6 demands 998).
-    pub text_line: Option<u64>,
 }
 
 impl Default for Leniency {
     fn default() -> Self {
-        Self {
-            bare_lf: BareLf::Normalise,
-            bare_cr: BareCr::Refuse,
-            missing_brackets: true,
-            early_talk: EarlyTalk::Tolerate,
-            text_line: None,
-        }
+        Self { bare_lf: BareLf::Normalise, bare_cr: BareCr::Refuse, early_talk: EarlyTalk::Tolerate }
     }
 }
 
-/// What a LF without CR is taken for. It never ends data, whatever stands here.
+/// How a LF without CR is treated. It never ends the data, whatever the setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareLf {
-    /// A line end, passed on as CRLF: curl and Python's smtplib send such content.
+    /// As a line end, passed on as CRLF: curl and Python's smtplib send such content.
     Normalise,
-    /// A fault: the message, or the command, is refused.
+    /// As a fault: the message, or the command, is refused.
     Refuse,
 }
 
-/// What a CR without LF is taken for. It never ends data or a line, since others would see another message than we do.
+/// How a CR without LF is treated. It never ends the data or a line, because other implementations would see a
+/// different message (SMTP smuggling).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareCr {
-    /// White space: a blank takes its place. Of several before a CRLF, as in `CR CR LF`, nothing is left but the line end.
+    /// As white space: it is replaced by a space. Several before a CRLF, as in `CR CR LF`, are removed.
     Normalise,
-    /// A fault: the message is refused (RFC 5321 section 2.3.8).
+    /// As a fault: the message is refused (RFC 5321 section 2.3.8).
     Refuse,
 }
 
-/// What becomes of a client that speaks before the greeting (RFC 5321 section 3.1 makes it wait).
+/// What to do with a client that sends commands before the greeting (RFC 5321 section 3.1 requires it to wait).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyTalk {
-    /// It is reported as a fault and served.
+    /// Report a fault and serve the client.
     Tolerate,
-    /// 554, and the session is closed.
+    /// Reply 554 and close the session.
     Refuse,
 }

@@ -1,8 +1,10 @@
-//! From the octets of DATA and BDAT to the content of the message: where it ends, dots unstuffed, line ends made CRLF.
+//! Decodes the octets of DATA and BDAT into message content: finds the end of data, removes dot stuffing, converts line
+//! ends to CRLF.
 //!
-//! [`Decoder`] looks at lines through memchr and hands out slices of the input wherever nothing had to be changed. It
-//! promises that only `CRLF . CRLF` ends DATA (RFC 5321 section 4.1.1.4), wherever reads happen to be cut, and it goes on
-//! to that end however bad the content is, since a reply is due only there. What a [`Flaw`] leads to is decided above.
+//! [`ContentDecoder`] scans lines with memchr and returns slices of the input wherever nothing had to be changed. Only
+//! `CRLF . CRLF` ends DATA (RFC 5321 section 4.1.1.4; anything else would allow SMTP smuggling), however reads are
+//! split. Bad content is read to its end too, because the reply is due only there. What a [`Flaw`] leads to is decided
+//! by the caller.
 
 use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memchr_iter, memchr2};
@@ -14,19 +16,13 @@ use super::fault::SessionFault;
 #[derive(Debug)]
 pub(crate) struct ContentDecoder {
     at: At,
-    /// A chunk ended in CR: the LF may be the first octet of the next (RFC 3030 section 2).
+    /// The last chunk ended in CR: its LF may be the first octet of the next chunk (RFC 3030 section 2).
     pending_cr: bool,
     bare_lf: BareLf,
     bare_cr: BareCr,
-    text_line: u64,
-    line: u64,
-    /// The longest line so far without its CRLF.
-    pub(crate) longest_line: u64,
-    /// There were octets above 127.
+    /// The content has octets above 127.
     pub(crate) has_8bit: bool,
-    /// A LF became CRLF.
-    pub(crate) had_bare_lf: bool,
-    /// The first thing that makes the message unacceptable.
+    /// The first flaw found.
     pub(crate) flaw: Option<Flaw>,
 }
 
@@ -36,7 +32,6 @@ pub(crate) enum Flaw {
     BareCr,
     BareLf,
     Nul,
-    LongLine,
 }
 
 impl From<Flaw> for SessionFault {
@@ -45,119 +40,115 @@ impl From<Flaw> for SessionFault {
             Flaw::BareCr => Self::BareCr,
             Flaw::BareLf => Self::BareLf,
             Flaw::Nul => Self::Nul,
-            Flaw::LongLine => Self::TextLineTooLong,
         }
     }
 }
 
-/// Where in a line the next octet stands.
+/// The position of the next octet in its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// At a line's start, behind CRLF: here alone a dot can end data.
+    /// At the start of a line, after CRLF: only here can a dot end the data.
     AfterCrlf,
-    /// At a line's start, behind a LF that we take for a line end.
+    /// At the start of a line, after a bare LF that is taken for a line end.
     AfterLf,
     /// Within a line.
     Within,
 }
 
-/// What a dot at a line's start is.
+/// The meaning of a dot at the start of a line.
 enum Dot {
-    /// Not to be told before more is here.
+    /// Unknown until more octets arrive.
     Unknown,
     /// The end of data.
     End,
-    /// Stuffing, to be taken away.
+    /// Dot stuffing, to be removed.
     Stuffed,
-    /// All that its line holds, without being the end.
+    /// The only character of its line, without being the end of data.
     Alone,
 }
 
-/// Content in the making: the input up to here, with what was changed.
-struct Cooking<'a> {
+/// Content while it is decoded: the input, the position in it, and a copy once something changes.
+struct Decoding<'a> {
     raw: &'a [u8],
     pos: usize,
     /// Raw octets from here on are not in `copy` yet.
     kept: usize,
-    /// Made when the first octet has to change.
+    /// Created when the first octet has to change.
     copy: Option<BytesMut>,
 }
 
 impl ContentDecoder {
-    /// For the message that DATA announced.
+    /// Returns a decoder for a message sent with DATA.
     pub(crate) fn for_data(leniency: &Leniency) -> Self {
         Self {
             at: At::AfterCrlf,
             pending_cr: false,
             bare_lf: leniency.bare_lf,
             bare_cr: leniency.bare_cr,
-            text_line: leniency.text_line.unwrap_or(u64::MAX),
-            line: 0,
-            longest_line: 0,
             has_8bit: false,
-            had_bare_lf: false,
             flaw: None,
         }
     }
 
-    /// For a message in chunks: the length frames it, so that a bare LF can do no harm and is always made a line end.
+    /// Returns a decoder for a message sent with BDAT. The length frames it, so a bare LF is harmless and always
+    /// becomes a line end.
     pub(crate) fn for_chunks(leniency: &Leniency) -> Self {
         Self { bare_lf: BareLf::Normalise, ..Self::for_data(leniency) }
     }
 
-    /// Takes what can be decoded off the front of `input`; true with the last content of the message.
+    /// Takes what can be decoded off the front of `input`. Returns true with the last content of the message.
     ///
-    /// At most two octets stay behind: a CR, a dot, or both, that mean nothing before their successor is here.
+    /// At most two octets stay behind (a CR, a dot, or both), because their meaning depends on the octet that follows.
     pub(crate) fn decode_data(&mut self, input: &mut BytesMut) -> (Bytes, bool) {
-        let mut cooking = Cooking::new(input);
+        let mut decoding = Decoding::new(input);
         let mut ended = false;
-        while cooking.pos < cooking.raw.len() {
-            if self.at != At::Within && cooking.raw[cooking.pos] == b'.' {
-                match dot(&cooking.raw[cooking.pos..], self.at) {
+        while decoding.pos < decoding.raw.len() {
+            if self.at != At::Within && decoding.raw[decoding.pos] == b'.' {
+                match dot(&decoding.raw[decoding.pos..], self.at) {
                     Dot::Unknown => break,
                     Dot::End => {
                         ended = true;
                         break;
                     }
-                    Dot::Stuffed => cooking.replace(cooking.pos, b"", cooking.pos + 1),
+                    Dot::Stuffed => decoding.replace(decoding.pos, b"", decoding.pos + 1),
                     Dot::Alone => {}
                 }
                 self.at = At::Within;
             }
-            if !self.line(&mut cooking) {
+            if !self.line(&mut decoding) {
                 break;
             }
         }
-        let end = if ended { cooking.pos + 3 } else { cooking.pos };
-        (self.serve(cooking.done(), input, end), ended)
+        let end = if ended { decoding.pos + 3 } else { decoding.pos };
+        (self.serve(decoding.done(), input, end), ended)
     }
 
-    /// Takes the octets of a chunk, of which `left` are still to come, off the front of `input`.
+    /// Takes octets of a chunk off the front of `input`; `left` counts those that have not been taken yet.
     pub(crate) fn decode_chunk(&mut self, input: &mut BytesMut, left: &mut u64) -> Bytes {
         let here = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
         let is_rest = *left == here as u64;
-        let mut cooking = Cooking::new(&input[..here]);
-        self.resolve_cr(&mut cooking);
-        while cooking.pos < here && self.line(&mut cooking) {}
-        let mut end = cooking.pos;
+        let mut decoding = Decoding::new(&input[..here]);
+        self.resolve_cr(&mut decoding);
+        while decoding.pos < here && self.line(&mut decoding) {}
+        let mut end = decoding.pos;
         if is_rest && end < here {
-            // Only a CR is ever left over; its LF can only come with the next chunk.
+            // Only a CR can be left over; its LF can only come with the next chunk.
             self.pending_cr = true;
             end = here;
         }
         *left -= end as u64;
-        self.serve(cooking.done(), input, end)
+        self.serve(decoding.done(), input, end)
     }
 
-    /// The last chunk is through: a CR that still waits for its LF waits in vain. White space at the end is no loss.
+    /// Ends the last chunk. A CR that still waits for its LF is bare; where bare CRs are tolerated it is dropped, as
+    /// white space at the end.
     pub(crate) fn finish_chunks(&mut self) {
         if self.pending_cr && self.bare_cr == BareCr::Refuse {
             self.spoil(Flaw::BareCr);
         }
-        self.end_line();
     }
 
-    /// Cuts `end` octets off the input and gives what they decode to.
+    /// Cuts `end` octets off the input and returns what they decode to.
     fn serve(
         &mut self,
         (copy, content): (Option<BytesMut>, usize),
@@ -173,12 +164,12 @@ impl ContentDecoder {
         .freeze()
     }
 
-    /// Works on one line, or on the part of it that is here. False when no more can be done.
-    fn line(&mut self, cooking: &mut Cooking<'_>) -> bool {
-        let rest = &cooking.raw[cooking.pos..];
+    /// Decodes one line, or the part of it that has arrived. Returns false when no more can be done.
+    fn line(&mut self, decoding: &mut Decoding<'_>) -> bool {
+        let rest = &decoding.raw[decoding.pos..];
         match memchr(b'\n', rest) {
             Some(lf) => {
-                self.whole_line(cooking, lf);
+                self.whole_line(decoding, lf);
                 true
             }
             None => {
@@ -186,99 +177,87 @@ impl ContentDecoder {
                 if !text.is_empty() {
                     self.at = At::Within;
                 }
-                self.text(cooking, cooking.pos + text.len());
+                self.text(decoding, decoding.pos + text.len());
                 false
             }
         }
     }
 
-    fn whole_line(&mut self, cooking: &mut Cooking<'_>, lf: usize) {
-        let end = cooking.pos + lf;
+    fn whole_line(&mut self, decoding: &mut Decoding<'_>, lf: usize) {
+        let end = decoding.pos + lf;
         let behind = end + 1;
-        if lf > 0 && cooking.raw[end - 1] == b'\r' {
-            self.text(cooking, end - 1);
+        if lf > 0 && decoding.raw[end - 1] == b'\r' {
+            self.text(decoding, end - 1);
             self.at = At::AfterCrlf;
         } else {
-            self.text(cooking, end);
+            self.text(decoding, end);
             self.at = At::AfterLf;
-            self.had_bare_lf = true;
             if self.bare_lf == BareLf::Refuse {
                 self.spoil(Flaw::BareLf);
             }
-            cooking.replace(behind - 1, b"\r\n", behind);
+            decoding.replace(behind - 1, b"\r\n", behind);
         }
-        self.end_line();
-        cooking.pos = behind;
+        decoding.pos = behind;
     }
 
-    /// Passes the octets of a line up to `end` that are neither its end nor a CR which may belong to it.
-    fn text(&mut self, cooking: &mut Cooking<'_>, end: usize) {
-        let text = &cooking.raw[cooking.pos..end];
+    /// Passes on the octets of a line up to `end`, which are neither its end nor a CR that may belong to it.
+    fn text(&mut self, decoding: &mut Decoding<'_>, end: usize) {
+        let text = &decoding.raw[decoding.pos..end];
         if let Some(bad) = memchr2(b'\r', 0, text) {
-            self.odd_octets(cooking, end, bad);
+            self.odd_octets(decoding, end, bad);
         }
-        self.line += text.len() as u64;
-        if self.line > self.text_line {
-            self.spoil(Flaw::LongLine);
-        }
-        cooking.pos = end;
+        decoding.pos = end;
     }
 
-    /// The text up to `end` holds NUL or CR, the first of them at `first`.
-    fn odd_octets(&mut self, cooking: &mut Cooking<'_>, end: usize, first: usize) {
-        let text = &cooking.raw[cooking.pos..end];
+    /// Handles text up to `end` that contains NUL or CR, the first of them at `first`.
+    fn odd_octets(&mut self, decoding: &mut Decoding<'_>, end: usize, first: usize) {
+        let text = &decoding.raw[decoding.pos..end];
         match self.bare_cr {
             BareCr::Refuse => self.spoil(if text[first] == 0 { Flaw::Nul } else { Flaw::BareCr }),
             BareCr::Normalise => {
                 if memchr(0, &text[first..]).is_some() {
                     self.spoil(Flaw::Nul);
                 }
-                blank_crs(cooking, end);
+                blank_crs(decoding, end);
             }
         }
-    }
-
-    fn end_line(&mut self) {
-        self.longest_line = self.longest_line.max(self.line);
-        self.line = 0;
     }
 
     fn spoil(&mut self, flaw: Flaw) {
         self.flaw.get_or_insert(flaw);
     }
 
-    /// The CR at the end of the last chunk, judged by the first octet of this one.
-    fn resolve_cr(&mut self, cooking: &mut Cooking<'_>) {
-        let Some(&first) = cooking.raw.first().filter(|_| self.pending_cr) else {
+    /// Judges the CR at the end of the last chunk by the first octet of this one.
+    fn resolve_cr(&mut self, decoding: &mut Decoding<'_>) {
+        let Some(&first) = decoding.raw.first().filter(|_| self.pending_cr) else {
             return;
         };
         self.pending_cr = false;
         match (first, self.bare_cr) {
             (b'\n', _) => {
-                cooking.replace(0, b"\r\n", 1);
+                decoding.replace(0, b"\r\n", 1);
                 self.at = At::AfterCrlf;
-                self.end_line();
             }
             (_, BareCr::Refuse) => self.spoil(Flaw::BareCr),
             (b'\r', BareCr::Normalise) => {}
-            (_, BareCr::Normalise) => cooking.replace(0, b" ", 0),
+            (_, BareCr::Normalise) => decoding.replace(0, b" ", 0),
         }
     }
 }
 
-/// Puts a blank for each CR of the text up to `end`, and nothing for one that another CR follows.
-fn blank_crs(cooking: &mut Cooking<'_>, end: usize) {
-    let (raw, start) = (cooking.raw, cooking.pos);
+/// Replaces each CR of the text up to `end` by a space, and removes those that another CR follows.
+fn blank_crs(decoding: &mut Decoding<'_>, end: usize) {
+    let (raw, start) = (decoding.raw, decoding.pos);
     for at in memchr_iter(b'\r', &raw[start..end]).map(|at| start + at) {
         let instead: &[u8] = if raw.get(at + 1) == Some(&b'\r') { b"" } else { b" " };
-        cooking.replace(at, instead, at + 1);
+        decoding.replace(at, instead, at + 1);
     }
 }
 
-/// Judges a dot at a line's start by what follows it.
+/// Determines what a dot at the start of a line means, from what follows it.
 ///
-/// RFC 5321 section 4.5.2 takes the dot away where other characters follow on its line, and ends data where none does.
-/// Behind a bare LF, or before one, a dot alone is neither: it stays, as text, and the next hop gets it stuffed again.
+/// RFC 5321 section 4.5.2: the dot is removed if other characters follow on its line, and ends the data if none do.
+/// After or before a bare LF, a dot alone is neither: it stays as text, and is stuffed again for the next hop.
 fn dot(rest: &[u8], at: At) -> Dot {
     match rest {
         [_] | [_, b'\r'] => Dot::Unknown,
@@ -288,12 +267,12 @@ fn dot(rest: &[u8], at: At) -> Dot {
     }
 }
 
-impl<'a> Cooking<'a> {
+impl<'a> Decoding<'a> {
     fn new(raw: &'a [u8]) -> Self {
         Self { raw, pos: 0, kept: 0, copy: None }
     }
 
-    /// Puts `instead` where `raw[from..to]` stands.
+    /// Replaces `raw[from..to]` by `instead`.
     fn replace(&mut self, from: usize, instead: &[u8], to: usize) {
         let copy = self.copy.get_or_insert_with(|| BytesMut::with_capacity(self.raw.len() + 64));
         copy.extend_from_slice(&self.raw[self.kept..from]);
@@ -302,7 +281,7 @@ impl<'a> Cooking<'a> {
         self.pos = self.pos.max(to);
     }
 
-    /// The changed content, if anything changed, and how many octets of the input are content.
+    /// Returns the changed content, if anything changed, and how many octets of the input are content.
     fn done(mut self) -> (Option<BytesMut>, usize) {
         if let Some(copy) = &mut self.copy {
             copy.extend_from_slice(&self.raw[self.kept..self.pos]);
@@ -397,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cr_alone_is_white_space_where_told() {
+    fn a_cr_alone_is_white_space_if_so_configured() {
         let lenient = Leniency { bare_cr: BareCr::Normalise, ..Leniency::default() };
         for (wire, content) in [
             ("a\rb\r\n.\r\n", "a b\r\n"),
@@ -431,18 +410,14 @@ mod tests {
         let (content, decoder) = chunks(&[b".\r\n..a\r", b"\nb\nc", b"", b"\r\n.\r\nd"]);
         assert_eq!(content, b".\r\n..a\r\nb\r\nc\r\n.\r\nd");
         assert_eq!(decoder.flaw, None);
-        assert!(decoder.had_bare_lf);
         assert_eq!(chunks(&[b"a\r"]).1.flaw, Some(Flaw::BareCr));
         assert_eq!(chunks(&[b"a\r", b"b"]).1.flaw, Some(Flaw::BareCr));
         assert_eq!(chunks(&[b"a\0"]).1.flaw, Some(Flaw::Nul));
     }
 
     #[test]
-    fn lines_are_measured() {
-        let (_, _, decoder) = data(b"abc\r\nabcde\nab\r\n.\r\n", 2);
-        assert_eq!(decoder.longest_line, 5);
-        assert_eq!(chunks(&[b"abcdef"]).1.longest_line, 6);
+    fn octets_above_127_are_noticed() {
+        assert!(!data(b"abc\r\n.\r\n", 2).2.has_8bit);
         assert!(data("ä\r\n.\r\n".as_bytes(), 1).2.has_8bit);
-        assert!(!decoder.has_8bit);
     }
 }

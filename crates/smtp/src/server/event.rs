@@ -1,7 +1,7 @@
-//! What a session tells its host and asks of it, and what the host can answer.
+//! Events and questions of a server session to its host, and the host's answers.
 //!
-//! A [`Question`] stops the session: nothing more of the peer's input is worked on until [`super::Session::answer`] is
-//! called. Who decides, by what rules and how long it takes is the host's affair.
+//! A [`Question`] suspends the session: no more of the client's input is processed until [`super::Session::answer`] is
+//! called. The host decides by its own rules and in its own time.
 
 use bytes::Bytes;
 use pintle_mail::{MailParams, Recipient, Reply, ReversePath};
@@ -10,19 +10,19 @@ use super::fault::SessionFault;
 use super::offers::Offers;
 use super::sasl::SaslCredentials;
 
-/// What happened, in order. All of it is to be polled before more is read from the peer.
+/// What happened, in order. The host polls all events before it reads more from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The session waits for [`super::Session::answer`].
     Ask(Question),
-    /// The next bytes of the body, as they belong into the message: dots unstuffed, lines ended by CRLF.
+    /// The next bytes of the body in message form: dots unstuffed, lines ended by CRLF.
     Body(Bytes),
-    /// The 220 is in the transmit queue: send it, shake hands, then call [`super::Session::tls_started`] or
+    /// The 220 is in the transmit queue: send it, do the TLS handshake, then call [`super::Session::tls_started`] or
     /// [`super::Session::tls_failed`].
     StartTls,
-    /// The transaction ended without an answered [`Question::Message`]: forget its envelope and its draft.
+    /// The transaction ended without an answered [`Question::Message`]: discard its envelope and its draft.
     Reset,
-    /// Somebody did something wrong; the reply, if one is due, is already in the transmit queue.
+    /// The client, or the host, made a mistake. The reply, if one is due, is already in the transmit queue.
     Fault(SessionFault),
     /// The session is over: send what is in the transmit queue and close the socket.
     Closed(Closed),
@@ -31,122 +31,120 @@ pub enum Event {
 /// What the host must decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// A connection, before the greeting.
+    /// Whether to accept a connection, before the greeting.
     Connect,
-    /// EHLO or HELO, before its reply.
+    /// Whether to accept EHLO or HELO, and what to offer, before its reply.
     Hello(Hello),
-    /// Credentials, to be granted or denied.
+    /// Whether the credentials of AUTH are valid.
     Auth(SaslCredentials),
-    /// MAIL FROM.
+    /// Whether to accept the sender of MAIL.
     Sender(Sender),
-    /// RCPT TO. Its id counts from 0 within the transaction, refused recipients included.
+    /// Whether to accept the recipient of RCPT. Its id counts from 0 within the transaction, including refused
+    /// recipients.
     Recipient(Recipient),
-    /// The header of the message is here, the body is not.
+    /// Whether to accept the message by its header; the body has not been read yet.
     Headers(Headers),
-    /// The whole message is here; the reply to DATA or `BDAT … LAST` waits for this.
+    /// Whether to accept the complete message; the reply to DATA or `BDAT … LAST` waits for this.
     Message(MessageCounts),
 }
 
-/// EHLO or HELO.
+/// The client's EHLO or HELO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// Which of them.
+    /// Whether it was EHLO or HELO.
     pub verb: HelloVerb,
     /// The argument as received: often, but not always, a domain or an address literal.
     pub name: String,
-    /// What is about to be offered; empty for HELO. Edit it and answer [`Answer::Offer`] to offer something else.
+    /// The extensions to be offered; empty for HELO. To offer something else, edit it and answer [`HostAnswer::Offer`].
     pub offers: Offers,
 }
 
-/// How a client says hello.
+/// Which of the two greeting commands a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HelloVerb {
     /// HELO: no extensions.
     Helo,
-    /// EHLO.
+    /// EHLO: the reply lists the extensions.
     Ehlo,
 }
 
-/// MAIL FROM.
+/// The sender of MAIL, with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     /// The reverse-path, exactly as received.
     pub path: ReversePath,
-    /// Its parameters.
+    /// The ESMTP parameters of MAIL.
     pub params: MailParams,
 }
 
 /// The header block of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
-    /// The lines of all fields with their CRLF, without the empty line behind them.
+    /// The lines of all fields with their CRLF, without the empty line after them.
     pub header: Bytes,
-    /// An empty line parts header and body. It belongs to neither: the message is `header`, CRLF if this is set, body.
+    /// Whether an empty line separates header and body. It belongs to neither: the message is `header`, then CRLF if
+    /// this is set, then the body.
     pub separated: bool,
 }
 
-/// What the machine counted while the message came in.
+/// Sizes and properties measured while the message came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MessageCounts {
-    /// The header block, in octets, without the empty line.
+    /// The size of the header block in octets, without the empty line.
     pub header_size: u64,
-    /// The body, in octets: the sum of all [`Event::Body`].
+    /// The size of the body in octets: the sum of all [`Event::Body`].
     pub body_size: u64,
-    /// Header or body hold octets above 127.
+    /// Whether header or body contain octets above 127.
     pub has_8bit: bool,
-    /// A LF without CR was made a CRLF somewhere.
-    pub had_bare_lf: bool,
-    /// The longest line without its CRLF, in octets.
-    pub longest_line: u64,
 }
 
-/// The host's decision. Which answers fit which question stands at each; one that does not fit is a fault of the host:
-/// it is taken for a refusal with 451, so that no mistake can accept a message.
+/// The host's answer to a [`Question`]. Each variant says which questions it fits. An answer that does not fit is a
+/// fault of the host and becomes a refusal with 451, so that no mistake can accept a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostAnswer<R> {
-    /// Go on. For Connect, Hello, Sender, Recipient and Headers. A 2xx reply replaces the usual one; its code is heeded
-    /// for Sender and Recipient, its text for Connect and Hello too, and nothing of it for Headers, which have no reply.
+    /// Continue. For Connect, Hello, Sender, Recipient and Headers. A 2xx reply replaces the default one: code and text
+    /// for Sender and Recipient, only the text for Connect and Hello. Headers have no reply, so it is ignored there.
     Accept(Option<Reply>),
-    /// Go on with other offers. For Hello.
+    /// Continue with these offers. For Hello.
     Offer(Offers),
-    /// The message is durable, and the receipt proves it. For Message, and the only answer beside
-    /// [`Answer::Discard`] that yields a 250 for it. Without a 2xx reply the text is `Queued as RECEIPT`.
+    /// The message is durable, and the receipt proves it. For Message. Apart from [`HostAnswer::Discard`], this is the
+    /// only answer that yields a 250 for a message. Without a 2xx reply the text is `Queued as RECEIPT`.
     Accepted {
-        /// The proof.
+        /// The proof of the durable commit.
         receipt: R,
-        /// What to say instead.
+        /// The 2xx reply to send instead of the default.
         reply: Option<Reply>,
     },
-    /// Take the message and throw it away. For Message; the host writes its own record of it.
+    /// Reply 250 and drop the message. For Message; the host writes its own record of it.
     Discard(Option<Reply>),
-    /// The credentials are good. For Auth.
+    /// The credentials are valid. For Auth.
     Granted {
-        /// Who that is.
+        /// The authenticated identity.
         identity: String,
     },
-    /// The credentials are bad. For Auth. The reply is 535 unless a 4xx or 5xx stands here.
+    /// The credentials are invalid. For Auth. The reply is 535 unless a 4xx or 5xx is given.
     Denied(Option<Reply>),
-    /// Nobody could tell. For Auth. The reply is 454 unless a 4xx stands here.
+    /// The credentials could not be checked. For Auth. The reply is 454 unless a 4xx is given.
     Unavailable(Option<Reply>),
-    /// No. For everything; for Auth it is the same as [`Answer::Denied`]. The reply should be 4xx or 5xx; any other
-    /// becomes the usual refusal of the stage. A 421 also closes the session.
+    /// Refuse. For every question; for Auth it is the same as [`HostAnswer::Denied`]. The reply should be 4xx or 5xx;
+    /// any other becomes the default refusal for this question. A 421 also closes the session.
     Refuse(Reply),
-    /// No, and the session ends. For everything. The reply should be 4xx or 5xx; any other becomes a 421.
+    /// Refuse and close the session. For every question. The reply should be 4xx or 5xx; any other becomes a 421.
     Close(Reply),
 }
 
-/// How a session ended.
+/// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closed {
-    /// QUIT.
+    /// The client sent QUIT.
     Quit,
-    /// The peer closed the connection without QUIT.
+    /// The client closed the connection without QUIT.
     Peer,
-    /// The host answered [`Answer::Close`], refused with 421, or called [`super::Session::retire`] or
+    /// The host answered [`HostAnswer::Close`], refused with 421, or called [`super::Session::retire`] or
     /// [`super::Session::dismiss`].
     Host,
-    /// [`super::Session::shutdown`] or [`super::Session::abort`].
+    /// The host called [`super::Session::shutdown`] or [`super::Session::abort`].
     Shutdown,
-    /// A fault that cannot be gone on from.
+    /// A fault after which the session cannot continue.
     Fault(SessionFault),
 }

@@ -1,180 +1,178 @@
-//! What can go wrong in a session, who owns it, and what is said about it.
+//! What can go wrong in a server session: who must act, the reply text and code, the log level, the counter.
 //!
-//! Each [`Fault`] has one owner, one reply, one level for the log and one counter's name, so that the wire, the log and
-//! the metrics cannot tell different stories.
+//! Each [`SessionFault`] has one owner, one reply, one log level and one counter name, so that the wire, the log and
+//! the metrics agree.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use pintle_mail::{AddressError, EnhancedCode, Reply};
 
-/// Something went wrong.
+/// A mistake of the client or the host, or an exceeded limit, in a server session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionFault {
-    /// The client spoke before the greeting.
+    /// The client sent something before the greeting.
     EarlyTalk,
-    /// Not a command that we know.
+    /// The command is unknown.
     UnknownCommand,
-    /// A command that we know and do not serve: EXPN, TURN and the like, or one whose extension is not on offer.
+    /// The command is known and not served: EXPN, TURN and the like, or one whose extension is not offered.
     NotImplemented,
-    /// The command's argument is not what its grammar allows.
+    /// The command's argument violates its grammar.
     Syntax(Syntax),
-    /// The command is not allowed here (RFC 5321 section 4.1.4).
+    /// The command is not allowed now (RFC 5321 section 4.1.4).
     Sequence(Sequence),
     /// The address of MAIL is malformed.
     SenderAddress(AddressError),
     /// The address of RCPT is malformed.
     RecipientAddress(AddressError),
-    /// A parameter of MAIL or RCPT that is not on offer.
+    /// A parameter of MAIL or RCPT that is not offered.
     UnknownParameter(String),
-    /// A parameter that is on offer with a value that it cannot have, or given twice.
+    /// An offered parameter with an invalid value, or given twice.
     BadParameter(String),
-    /// The session must be encrypted first.
+    /// The command needs TLS first.
     TlsRequired,
-    /// The client must authenticate first.
+    /// The command needs authentication first.
     AuthRequired,
-    /// Not a mechanism on offer.
+    /// The SASL mechanism is not offered.
     UnknownMechanism,
-    /// A password would have crossed the wire in the clear.
+    /// AUTH without TLS, which would expose the password.
     AuthNeedsTls,
-    /// `*` instead of a SASL response.
+    /// The client sent `*` instead of a SASL response.
     AuthCancelled,
-    /// The SASL response is not base64, or not what the mechanism wants.
+    /// The SASL response is not base64, or does not fit the mechanism.
     BadAuthResponse,
-    /// Bytes came behind STARTTLS before the handshake; they were thrown away (CVE-2011-0411).
+    /// Bytes followed STARTTLS before the handshake; they were discarded (CVE-2011-0411).
     PlaintextBehindStartTls,
-    /// The handshake failed.
+    /// The TLS handshake failed.
     TlsFailed,
-    /// HTTP, or TLS where plain text is spoken.
+    /// The client speaks HTTP, or TLS on a plaintext port.
     OtherProtocol(OtherProtocol),
-    /// Where the next command begins cannot be known: the size of a BDAT is no number.
+    /// The size in BDAT is not a number, so the start of the next command is unknown.
     ChunkSize,
-    /// A CR without LF in the message.
+    /// The message contains a CR without LF.
     BareCr,
-    /// A LF without CR in the message, where the configuration refuses it.
+    /// The message contains a LF without CR, and the configuration refuses it.
     BareLf,
-    /// A NUL in the message.
+    /// The message contains a NUL octet.
     Nul,
-    /// A command line beyond its limit.
+    /// A command line exceeds its limit.
     LineTooLong,
-    /// A line of an AUTH exchange beyond its limit.
+    /// A line of an AUTH exchange exceeds its limit.
     AuthLineTooLong,
-    /// A text line of the message beyond the configured limit.
-    TextLineTooLong,
-    /// More recipients than allowed.
+    /// The message has more recipients than allowed.
     TooManyRecipients,
-    /// The message is larger than SIZE allows, by the client's own word or by count.
+    /// The message is larger than SIZE allows, as declared by the client or as counted.
     MessageTooBig,
     /// The header is larger than allowed.
     HeaderTooBig,
-    /// Too many commands refused.
+    /// The client sent too many commands that were refused.
     TooManyBadCommands,
-    /// Too many commands that bring no message nearer.
+    /// The client sent too many commands that do not advance a message.
     TooManyIdleCommands,
-    /// Too many failed authentications.
+    /// Authentication failed too often.
     TooManyAuthFailures,
-    /// Too many messages in one session.
+    /// The client sent more messages in one session than allowed.
     TooManyMessages,
-    /// The peer kept us waiting too long.
+    /// The client did not send anything in time.
     Timeout,
-    /// The host gave an answer that does not fit the question, or fed bytes that nobody wanted.
+    /// The host gave an answer that does not fit the question, or passed bytes when none were wanted.
     HostMisuse(Misuse),
 }
 
-/// What is wrong with a command's argument.
+/// What is wrong with a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
-    /// Control characters, or octets that are not UTF-8.
+    /// It contains control characters, or octets that are not UTF-8.
     Characters,
-    /// A line that ends in LF alone, where the configuration refuses it.
+    /// It ends in LF alone, and the configuration refuses that.
     LineEnd,
-    /// An argument where none belongs.
+    /// It has an argument, and the command takes none.
     UnexpectedArgument,
-    /// EHLO or HELO without a usable name.
+    /// EHLO or HELO without a usable host name.
     Hello,
     /// MAIL without `FROM:`, or RCPT without `TO:`.
     Path,
-    /// Anything but parameters behind the path.
+    /// Something other than parameters follows the path.
     Parameters,
     /// VRFY without an argument, AUTH without a mechanism.
     MissingArgument,
 }
 
-/// What should have come first.
+/// Why a command is out of sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequence {
-    /// EHLO or HELO.
+    /// EHLO or HELO must come first.
     HelloFirst,
-    /// EHLO, for an extension.
+    /// EHLO must come first, because the command belongs to an extension.
     EhloFirst,
-    /// MAIL.
+    /// MAIL must come first.
     MailFirst,
-    /// A recipient, for BDAT.
+    /// BDAT without an accepted recipient.
     RecipientFirst,
-    /// A recipient, for DATA.
+    /// DATA without an accepted recipient.
     NoRecipients,
-    /// The end of the transaction.
+    /// The command is not allowed within a transaction.
     InTransaction,
-    /// The message goes on with BDAT, or ends with RSET.
+    /// After BDAT only BDAT or RSET may follow.
     InChunks,
-    /// Nothing: TLS is on already.
+    /// TLS is already active.
     TlsAlready,
-    /// Nothing: the client is authenticated already.
+    /// The client is already authenticated.
     AuthAlready,
-    /// Nothing but QUIT: the greeting was a refusal (RFC 5321 section 3.1).
+    /// The greeting was a refusal; only QUIT is allowed (RFC 5321 section 3.1).
     TurnedAway,
 }
 
-/// What the peer speaks instead of SMTP.
+/// What the client speaks instead of SMTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtherProtocol {
-    /// HTTP.
+    /// HTTP, recognized by its methods.
     Http,
-    /// A TLS handshake on a plain port.
+    /// A TLS handshake on a plaintext port.
     Tls,
 }
 
-/// What the host did wrong.
+/// A mistake of the host program in its use of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misuse {
-    /// An answer that does not fit the open question.
+    /// The answer does not fit the open question.
     WrongAnswer,
-    /// An answer while no question is open.
+    /// An answer came while no question was open.
     NoQuestion,
-    /// More bytes than [`super::config::Limits::input`] while none were wanted.
+    /// More than [`super::config::Limits::input`] bytes came while none were wanted.
     Overfed,
-    /// A report about TLS that nobody waited for.
+    /// A handshake result came while no handshake was pending.
     NoHandshake,
 }
 
 /// Who must act on a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultOwner {
-    /// The peer broke the protocol.
+    /// The client broke the protocol.
     PeerMisbehaved,
-    /// The peer wants what we do not do.
+    /// The client wants something that the server does not offer.
     PeerIncompatible,
-    /// The peer wants more than the operator allows.
+    /// The client exceeded a limit that the operator set.
     LimitExceeded,
-    /// We did it.
+    /// A fault of this gateway.
     Us,
 }
 
-/// How loud a fault is in the log.
+/// The log level of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultLevel {
-    /// Everyday.
+    /// Normal operation.
     Debug,
-    /// Worth knowing when somebody complains.
+    /// Useful when a complaint is investigated.
     Info,
-    /// Worth a look.
+    /// An operator should look at it.
     Warn,
-    /// A bug of ours.
+    /// A bug in this gateway.
     Error,
 }
 
 impl SessionFault {
-    /// Who must act.
+    /// Returns who must act.
     #[must_use]
     pub fn owner(&self) -> FaultOwner {
         match self {
@@ -188,7 +186,6 @@ impl SessionFault {
             | Self::TlsFailed => FaultOwner::PeerIncompatible,
             Self::LineTooLong
             | Self::AuthLineTooLong
-            | Self::TextLineTooLong
             | Self::TooManyRecipients
             | Self::MessageTooBig
             | Self::HeaderTooBig
@@ -202,7 +199,7 @@ impl SessionFault {
         }
     }
 
-    /// How loud it is.
+    /// Returns the level to log it at.
     #[must_use]
     pub fn level(&self) -> FaultLevel {
         match self {
@@ -215,7 +212,7 @@ impl SessionFault {
         }
     }
 
-    /// Its name in the metrics.
+    /// Returns its name in the metrics, in snake case.
     #[must_use]
     pub fn counter(&self) -> &'static str {
         match self {
@@ -243,7 +240,6 @@ impl SessionFault {
             Self::Nul => "nul",
             Self::LineTooLong => "line_too_long",
             Self::AuthLineTooLong => "auth_line_too_long",
-            Self::TextLineTooLong => "text_line_too_long",
             Self::TooManyRecipients => "too_many_recipients",
             Self::MessageTooBig => "message_too_big",
             Self::HeaderTooBig => "header_too_big",
@@ -258,16 +254,15 @@ impl SessionFault {
 
     /// Whether it counts against [`super::config::Limits::bad_commands`].
     ///
-    /// A long list of recipients, or a large message, is no sign of a client that fumbles for a way in.
-    #[must_use]
-    pub fn is_bad_command(&self) -> bool {
+    /// A long list of recipients or a large message is not a sign of a client that probes the server.
+    pub(crate) fn is_bad_command(&self) -> bool {
         !matches!(
             self,
             Self::TooManyRecipients | Self::MessageTooBig | Self::HeaderTooBig | Self::HostMisuse(_)
         )
     }
 
-    /// Whether a well-formed command gets it when one before it in the same pipelined group was refused.
+    /// Whether a well-formed command gets this fault because an earlier one of the same pipelined group was refused.
     pub(crate) fn follows_refusal(&self) -> bool {
         matches!(
             self,
@@ -275,8 +270,8 @@ impl SessionFault {
         )
     }
 
-    /// What the peer is told. Faults that no command caused (an early talker that is tolerated, a failed handshake)
-    /// have a reply too, which is not sent.
+    /// Returns the reply to the client. Faults without a command (tolerated early talk, a failed handshake) have a
+    /// reply too, which is not sent.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let ((code, enhanced), text) = (self.codes(), self.text());
@@ -285,7 +280,7 @@ impl SessionFault {
 
     fn codes(&self) -> (u16, (u8, u16, u16)) {
         match self {
-            // RFC 2920 section 3.1: DATA after nothing but refused recipients gets 554.
+            // RFC 2920 section 3.1: DATA gets 554 if all recipients were refused.
             Self::EarlyTalk | Self::OtherProtocol(_) | Self::Sequence(Sequence::NoRecipients) => {
                 (554, (5, 5, 1))
             }
@@ -295,7 +290,7 @@ impl SessionFault {
             Self::Syntax(_) | Self::BadParameter(_) | Self::ChunkSize => (501, (5, 5, 4)),
             Self::NotImplemented => (502, (5, 5, 1)),
             Self::Sequence(_) => (503, (5, 5, 1)),
-            // RFC 6531 section 3.7.4.2: 553 5.6.7 where the address needs SMTPUTF8.
+            // RFC 6531 section 3.7.4.2: 553 5.6.7 if the address needs SMTPUTF8.
             Self::SenderAddress(AddressError::NotAscii) | Self::RecipientAddress(AddressError::NotAscii) => {
                 (553, (5, 6, 7))
             }
@@ -308,7 +303,7 @@ impl SessionFault {
             Self::AuthNeedsTls => (538, (5, 7, 11)),
             Self::AuthCancelled => (501, (5, 7, 0)),
             Self::PlaintextBehindStartTls | Self::TlsFailed => (454, (4, 7, 0)),
-            Self::BareCr | Self::BareLf | Self::Nul | Self::TextLineTooLong => (554, (5, 6, 0)),
+            Self::BareCr | Self::BareLf | Self::Nul => (554, (5, 6, 0)),
             // RFC 4954 section 4.
             Self::AuthLineTooLong => (500, (5, 5, 6)),
             // RFC 5321 section 4.5.3.1.10.
@@ -344,13 +339,13 @@ impl SessionFault {
             Self::EarlyTalk => "You spoke before the greeting; wait for 220",
             Self::UnknownCommand => "Command not recognized",
             Self::NotImplemented => "Command not implemented",
-            Self::TlsRequired => "Say STARTTLS first; this server wants encryption",
+            Self::TlsRequired => "Say STARTTLS first; this server requires encryption",
             Self::AuthRequired => "Authentication required; log in with AUTH first",
             Self::UnknownMechanism => "Authentication mechanism not offered",
             Self::AuthNeedsTls => "Passwords are taken over TLS only; say STARTTLS first",
             Self::AuthCancelled => "Authentication cancelled",
             Self::BadAuthResponse => "Authentication response is malformed",
-            Self::PlaintextBehindStartTls => "Commands behind STARTTLS are ignored",
+            Self::PlaintextBehindStartTls => "Commands after STARTTLS are ignored",
             Self::TlsFailed => "TLS handshake failed",
             Self::OtherProtocol(OtherProtocol::Http) => "This is an SMTP server, not an HTTP server",
             Self::OtherProtocol(OtherProtocol::Tls) => {
@@ -359,18 +354,17 @@ impl SessionFault {
             Self::ChunkSize => "BDAT needs the size of its chunk, a decimal number",
             Self::BareCr => "Message holds a CR without LF; end its lines with CR LF",
             Self::BareLf => "Message holds a LF without CR; end its lines with CR LF",
-            Self::Nul => "Message holds a NUL octet; encode what is no text, with base64 say",
+            Self::Nul => "Message holds a NUL octet; encode binary data, for example with base64",
             Self::LineTooLong => "Command line too long",
             Self::AuthLineTooLong => "Authentication line too long",
-            Self::TextLineTooLong => "Message holds a line that is too long; wrap or encode it",
             Self::TooManyRecipients => "Too many recipients for one message; send the rest in another",
             Self::MessageTooBig => "Message is larger than this server accepts",
             Self::HeaderTooBig => "Message header is larger than this server accepts",
             Self::TooManyBadCommands => "Too many commands refused; closing",
             Self::TooManyIdleCommands => "Too many commands without a message; closing",
             Self::TooManyAuthFailures => "Too many failed logins; closing",
-            Self::TooManyMessages => "Too many messages in one session; come again",
-            Self::Timeout => "Waited too long; closing",
+            Self::TooManyMessages => "Too many messages in one session; reconnect to send more",
+            Self::Timeout => "Timeout exceeded; closing",
             _ => "Local error in processing; try again later",
         }
     }
@@ -397,7 +391,7 @@ impl Sequence {
             Self::EhloFirst => "Say EHLO first",
             Self::MailFirst => "Say MAIL FROM first",
             Self::RecipientFirst | Self::NoRecipients => "No valid recipients",
-            Self::InTransaction => "Not within a mail transaction",
+            Self::InTransaction => "Not allowed within a mail transaction",
             Self::InChunks => "The message goes on with BDAT; end it with BDAT 0 LAST or RSET",
             Self::TlsAlready => "TLS is active already",
             Self::AuthAlready => "You are authenticated already",

@@ -1,23 +1,24 @@
-//! Where the header of a message ends (RFC 5322 section 2.1), found while the message comes in.
+//! Finds the end of the header of a message (RFC 5322 section 2.1) while the message comes in.
 //!
 //! Usually an empty line ends it. A line that is neither a field nor the continuation of one ends it too, and is then
-//! the first line of the body: such messages exist, and nothing of them may be lost. Two things above a header are known
-//! not to belong to the message: a mailbox file's `From ` line becomes a field, and the byte order mark of a text file goes.
+//! the first line of the body: such messages exist, and nothing of them may be lost. Two things before a header are
+//! known not to belong to the message: the `From ` line of an mbox file becomes a field, and the byte order mark of a
+//! text file is removed.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use pintle_mail::header::{is_continuation, is_field_line, is_mailbox_line};
 
-/// Beyond this, a line without a colon can no longer become a field (RFC 5322 section 2.1.1).
+/// Longer than this, in octets, a line without a colon can no longer become a field (RFC 5322 section 2.1.1).
 const LONGEST_NAME: usize = 998;
 
-/// What makes a field of a mailbox file's line; Postfix has the same name for it.
+/// Prefix that turns the `From ` line of an mbox file into a field; Postfix uses the same name.
 const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
 
-/// U+FEFF in UTF-8, as editors and scripts put it before a text.
+/// U+FEFF in UTF-8, which editors and scripts put at the start of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The header, as far as it is here.
+/// Collects the header until it is complete.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderReader {
     lines: BytesMut,
@@ -25,17 +26,17 @@ pub(crate) struct HeaderReader {
     judged: usize,
 }
 
-/// The header is complete.
+/// A complete header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CompleteHeader {
     pub(crate) header: Bytes,
-    /// An empty line stood behind it.
+    /// Whether an empty line followed it.
     pub(crate) separated: bool,
-    /// The first of the body.
+    /// The beginning of the body, as far as it has been read.
     pub(crate) rest: Bytes,
 }
 
-/// Header and body of a whole message with CRLF at its lines' ends, parted as a session parts what it receives.
+/// Splits a complete message with CRLF line ends into header and body, as a session does with what it receives.
 #[must_use]
 pub fn split_message(message: Bytes) -> (Bytes, Bytes) {
     let mut head = HeaderReader::default();
@@ -43,7 +44,7 @@ pub fn split_message(message: Bytes) -> (Bytes, Bytes) {
     (found.header, found.rest)
 }
 
-/// What a line means for the header.
+/// How a line relates to the header.
 enum HeaderLine {
     Belongs,
     Empty,
@@ -51,19 +52,19 @@ enum HeaderLine {
 }
 
 impl HeaderReader {
-    /// How much is held.
+    /// The number of octets held.
     pub(crate) fn len(&self) -> usize {
         self.lines.len()
     }
 
-    /// Takes decoded content; gives the header when it ends in it.
+    /// Takes decoded content. Returns the header if its end is in this content.
     pub(crate) fn push(&mut self, content: Bytes) -> Option<CompleteHeader> {
         if !self.lines.is_empty() {
             self.lines.extend_from_slice(&content);
             let (end, separator) = end_of_header(&self.lines, &mut self.judged)?;
             return Some(split(self.lines.split().freeze(), end, separator));
         }
-        // The usual case: the whole header came with one read, and no octet needs to be copied.
+        // The usual case: the whole header came with one read, and nothing needs to be copied.
         match end_of_header(&content, &mut self.judged) {
             Some((end, separator)) => Some(split(content, end, separator)),
             None => {
@@ -73,7 +74,7 @@ impl HeaderReader {
         }
     }
 
-    /// The message ended before its header did. A last line without CRLF is judged like any other.
+    /// Ends a message whose header has not ended yet. A last line without CRLF is judged like any other.
     pub(crate) fn finish(&mut self) -> CompleteHeader {
         let last = &self.lines[self.judged..];
         let end = match judge(last, self.judged) {
@@ -84,7 +85,7 @@ impl HeaderReader {
     }
 }
 
-/// The length of the header and of the separator behind it, once they are known.
+/// Returns the length of the header and of the separator after it, once they are known.
 fn end_of_header(bytes: &[u8], judged: &mut usize) -> Option<(usize, usize)> {
     while let Some(lf) = memchr(b'\n', &bytes[*judged..]) {
         match judge(&bytes[*judged..=*judged + lf], *judged) {

@@ -1,15 +1,16 @@
-//! The server machine: one SMTP session as a value (RFC 5321), without sockets, clock or runtime.
+//! The server side: one SMTP session as a value (RFC 5321), without sockets, clock or runtime.
 //!
-//! The host brings bytes, the time and its decisions; the machine gives bytes, events and a deadline. A host's loop:
+//! The host passes in bytes, the current time and its decisions; the session returns bytes, events and a deadline. The
+//! loop of a host:
 //!
-//! 1. work on [`Session::poll_event`] until it is `None`, calling [`Session::answer`] for each [`Event::Ask`];
-//! 2. send what [`Session::poll_transmit`] gives (before waiting for anything slow, too);
-//! 3. after [`Event::Closed`], close the socket; after [`Event::StartTls`], shake hands;
+//! 1. process [`Session::poll_event`] until it is `None`, calling [`Session::answer`] for each [`Event::Ask`];
+//! 2. send what [`Session::poll_transmit`] returns (also before waiting for anything slow);
+//! 3. after [`Event::Closed`], close the socket; after [`Event::StartTls`], do the TLS handshake;
 //! 4. wait for bytes while [`Session::wants_read`], or for [`Session::poll_timeout`], and go to 1.
 //!
-//! It promises: no 250 for a message without a receipt of the host's type `R` (or [`Answer::Discard`]); one final reply
-//! to each command, in order; memory bounded by [`config::Limits`] whatever the peer sends; only `CRLF . CRLF` ends DATA.
-//! What is accepted from whom is left to the host.
+//! Guarantees: no 250 for a message without a receipt of the host's type `R` (or [`HostAnswer::Discard`]); one final
+//! reply to each command, in order, pipelined or not; memory bounded by [`config::Limits`] whatever the client sends;
+//! only `CRLF . CRLF` ends DATA. The host decides which mail is accepted from whom.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -45,18 +46,18 @@ pub use head::split_message;
 pub use offers::{OfferError, Offers, SaslMechanism, SaslMechanisms};
 pub use sasl::{Password, SaslCredentials};
 
-/// What the host knows when a connection comes in.
+/// What the host knows about a connection when it is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Start {
-    /// Stands in every 4xx and 5xx as `(session ID)`, so that the peer's operator can name it to ours.
+    /// Appended to every 4xx and 5xx reply as `(session ID)`, so that the client's operator can quote it to ours.
     pub session_id: Option<String>,
-    /// TLS is on from the first byte.
+    /// Whether TLS is active from the first byte.
     pub tls: bool,
-    /// Who the client is, where the host knows that without AUTH.
+    /// The client's identity, if the host knows it without AUTH.
     pub identity: Option<String>,
 }
 
-/// One session. `R` is the receipt of a durable commit; the machine only ever prints it.
+/// One SMTP session with a client. `R` is the receipt of a durable commit; the session only prints it.
 pub struct Session<R> {
     core: Core,
     state: SessionState,
@@ -65,7 +66,7 @@ pub struct Session<R> {
 }
 
 impl<R: fmt::Display> Session<R> {
-    /// A session that begins by asking [`Question::Connect`].
+    /// Begins a session, which first asks [`Question::Connect`].
     #[must_use]
     pub fn new(config: Arc<Config>, start: Start, now: Instant) -> Self {
         let mut core = Core::new(config, start, now);
@@ -73,8 +74,8 @@ impl<R: fmt::Display> Session<R> {
         Self { core, state: Connecting::default().into(), deadline: None, receipt: PhantomData }
     }
 
-    /// Takes bytes from the peer. Feed a read's worth at a time, and only while [`Session::wants_read`]; feeding before
-    /// the greeting is how early talkers are found.
+    /// Processes bytes from the client. Pass one read at a time, and only while [`Session::wants_read`]. Passing bytes
+    /// before the greeting is how early talkers are detected.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.core.now = now;
         match &mut self.state {
@@ -93,24 +94,24 @@ impl<R: fmt::Display> Session<R> {
         self.run();
     }
 
-    /// Answers the open question and works on what is already here.
+    /// Answers the open question and processes the input that has already arrived.
     pub fn answer(&mut self, answer: HostAnswer<R>, now: Instant) {
         self.core.now = now;
         self.state = self.take_state().ruled(AnswerKind::from(answer), &mut self.core);
         self.run();
     }
 
-    /// Bytes for the peer, all that there are. Everything that one read caused comes as one piece.
+    /// Returns all bytes to send to the client, if there are any. The replies to one read come as one piece.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
         self.core.take_output()
     }
 
-    /// The next event.
+    /// Returns the next event, if there is one.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core.events.pop_front()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called; none while a question is open.
+    /// Returns when [`Session::handle_timeout`] must be called; `None` while a question is open.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
@@ -125,8 +126,8 @@ impl<R: fmt::Display> Session<R> {
         }
     }
 
-    /// Whether the host should read from the socket: no question is open, no handshake is due, the session lives, and
-    /// all events are polled.
+    /// Whether the host should read from the socket: no question is open, no handshake is pending, the session has not
+    /// ended, and all events have been polled.
     #[must_use]
     pub fn wants_read(&self) -> bool {
         !self.core.eof
@@ -134,59 +135,50 @@ impl<R: fmt::Display> Session<R> {
             && matches!(self.state.turn(), WhoseMove::Command | WhoseMove::Content)
     }
 
-    /// Octets of the peer that are held in memory: input not worked on yet, and a header that is not complete. At most
-    /// [`config::Limits::input`] and [`config::Limits::header`], and one read each beyond.
+    /// Octets from the client that are held in memory: input not yet processed, and an incomplete header. At most
+    /// [`config::Limits::input`] and [`config::Limits::header`], plus one read each.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.core.input.len() + self.state.held()
     }
 
-    /// Who authenticated.
-    #[must_use]
-    pub fn identity(&self) -> Option<&str> {
-        self.core.identity.as_deref()
-    }
-
-    /// Whether the session is encrypted.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        self.core.tls
-    }
-
-    /// The handshake after [`Event::StartTls`] succeeded; the session begins anew (RFC 3207 section 4.2). What the host
-    /// knows of it, a login included, is void.
+    /// Reports that the handshake after [`Event::StartTls`] succeeded. The session starts over (RFC 3207 section 4.2);
+    /// what the host knows about the client, including a login, is void.
     pub fn tls_started(&mut self, now: Instant) {
         self.handshake_over(now, state::Handshake::succeeded);
     }
 
-    /// The handshake after [`Event::StartTls`] failed; the session is over.
+    /// Reports that the handshake after [`Event::StartTls`] failed; the session is over.
     pub fn tls_failed(&mut self, now: Instant) {
         self.handshake_over(now, state::Handshake::failed);
     }
 
-    /// The peer will send no more. What it has sent is still worked on; [`Event::Closed`] follows when that is done.
+    /// Reports that the client will send no more. Pending input is still processed; [`Event::Closed`] follows when that
+    /// is done.
     pub fn peer_closed(&mut self, now: Instant) {
         self.core.now = now;
         self.core.eof = true;
         self.run();
     }
 
-    /// Drain: 421 as soon as no transaction is open (RFC 5321 section 3.8).
+    /// Closes the session with 421 as soon as no transaction is open (RFC 5321 section 3.8).
     pub fn shutdown(&mut self, now: Instant) {
         self.drain((replies::SHUTDOWN, Closed::Shutdown), now);
     }
 
-    /// The same for a reason of the host's own, told by this reply. One that is no refusal becomes a 421.
+    /// Like [`Self::shutdown`], with this reply, for a reason of the host's own. A reply that is not 4xx or 5xx becomes
+    /// a 421.
     pub fn retire(&mut self, reply: Reply, now: Instant) {
         self.drain((replies::negative(reply, &replies::CLOSING), Closed::Host), now);
     }
 
-    /// 421 and the end, now, whatever is going on. An open question need not be answered any more.
+    /// Closes the session with 421 at once. An open question need not be answered any more.
     pub fn abort(&mut self, now: Instant) {
         self.end((replies::SHUTDOWN, Closed::Shutdown), now);
     }
 
-    /// The same for a reason of the host's own, told by this reply. One that is no refusal becomes a 421.
+    /// Like [`Self::abort`], with this reply, for a reason of the host's own. A reply that is not 4xx or 5xx becomes a
+    /// 421.
     pub fn dismiss(&mut self, reply: Reply, now: Instant) {
         self.end((replies::negative(reply, &replies::CLOSING), Closed::Host), now);
     }
@@ -223,7 +215,7 @@ impl<R: fmt::Display> Session<R> {
         mem::replace(&mut self.state, SessionState::Closed)
     }
 
-    /// Works on the input until somebody else is needed.
+    /// Processes the input until the client or the host must act.
     fn run(&mut self) {
         loop {
             match self.take_state().advance(&mut self.core) {
@@ -241,7 +233,7 @@ impl<R: fmt::Display> Session<R> {
         self.schedule();
     }
 
-    /// Sets the deadline anew where the peer has earned one.
+    /// Sets the deadline again if the client has made progress.
     fn schedule(&mut self) {
         let timeouts = &self.core.config.timeouts;
         let wait = match self.state.turn() {
@@ -255,13 +247,13 @@ impl<R: fmt::Display> Session<R> {
         if mem::take(&mut self.core.progress) || self.deadline.is_none() {
             let next = self.core.now.checked_add(wait);
             let last = self.state.deadline();
-            // None sorts first, so that min would mean "never" where one of them is set.
+            // `None` sorts first, so a plain min would give "never" if only one of them is set.
             self.deadline = [next, last].into_iter().flatten().min();
         }
     }
 }
 
-/// Buffers and events stay out: an AUTH exchange passes through them.
+/// Buffers and events are omitted, because AUTH exchanges pass through them.
 impl<R> fmt::Debug for Session<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")

@@ -1,7 +1,7 @@
-//! What one session of the server offers: its EHLO keywords (RFC 5321 section 2.2) and its SASL mechanisms.
+//! What one server session offers: its EHLO keywords (RFC 5321 section 2.2) and its SASL mechanisms.
 //!
-//! [`Offers`] is the list of EHLO keywords of one session. The host may edit it while the question [`super::Question::Hello`]
-//! is open; what it then holds is what the machine advertises and what it accepts afterwards.
+//! [`Offers`] is the list of EHLO keywords of one session. The host may edit it while the question
+//! [`super::Question::Hello`] is open; the session then advertises and accepts what it contains.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use pintle_mail::Param;
 
 use crate::extension::{Extension, Extensions, Offered, Parameter};
 
-/// A SASL mechanism (RFC 4422) that the machine speaks.
+/// A SASL mechanism (RFC 4422) that the server implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaslMechanism {
-    /// RFC 4616.
+    /// PLAIN (RFC 4616).
     Plain,
-    /// The undocumented one that Exchange and Outlook insist on.
+    /// LOGIN, which has no RFC and which Exchange and Outlook require.
     Login,
 }
 
 impl SaslMechanism {
-    /// Its registered name.
+    /// Returns its registered name, in upper case.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -28,19 +28,19 @@ impl SaslMechanism {
         }
     }
 
-    /// The mechanism with this name, in any case.
+    /// Finds the mechanism with this name, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [Self::Plain, Self::Login].into_iter().find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
     }
 }
 
-/// A set of mechanisms; both by default.
+/// A set of SASL mechanisms; both by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaslMechanisms {
-    /// PLAIN.
+    /// Whether PLAIN is in the set.
     pub plain: bool,
-    /// LOGIN.
+    /// Whether LOGIN is in the set.
     pub login: bool,
 }
 
@@ -60,21 +60,21 @@ impl SaslMechanisms {
         }
     }
 
-    /// Their names, as the parameter of AUTH.
+    /// Returns their names as the parameter of AUTH.
     fn parameter(self) -> Parameter {
         let all =
             [SaslMechanism::Plain, SaslMechanism::Login].into_iter().filter(|mechanism| self.has(*mechanism));
         Parameter::Words(all.map(|mechanism| mechanism.name().to_owned()).collect())
     }
 
-    /// Those that the machine speaks, of the names in a parameter of AUTH.
+    /// Picks the implemented mechanisms from the names in a parameter of AUTH.
     fn from_names(names: &[String]) -> Self {
         let has = |wanted| names.iter().any(|name| SaslMechanism::named(name) == Some(wanted));
         Self { plain: has(SaslMechanism::Plain), login: has(SaslMechanism::Login) }
     }
 }
 
-/// What one session offers in its reply to EHLO.
+/// The EHLO keywords that one session offers, with their values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offers {
     known: Offered,
@@ -99,32 +99,32 @@ impl Offers {
         Self { known: Offered::default(), other: Vec::new() }
     }
 
-    /// Whether the extension is on offer.
+    /// Whether the extension is offered.
     #[must_use]
     pub fn has(&self, extension: Extension) -> bool {
         self.known.has(extension)
     }
 
-    /// The largest message in octets, where SIZE is on offer; 0 is no limit.
+    /// Returns the largest message in octets if SIZE is offered; 0 is no limit.
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         self.known.size()
     }
 
-    /// The SASL mechanisms of AUTH, where it is on offer.
+    /// Returns the SASL mechanisms of AUTH; none if it is not offered.
     #[must_use]
     pub fn mechanisms(&self) -> SaslMechanisms {
         SaslMechanisms::from_names(self.known.mechanisms())
     }
 
-    /// Adds a keyword, or changes its parameter. A keyword that the machine does not know is advertised, and its
-    /// parameters of MAIL and RCPT are passed on in `other`.
+    /// Adds a keyword, or replaces its value. A keyword that the server does not know is advertised, and its parameters
+    /// of MAIL and RCPT are passed on in `other`.
     ///
-    /// STARTTLS within TLS, and AUTH where the configuration forbids it, are left out of the reply all the same, and so
-    /// are mechanisms that the machine does not speak.
+    /// STARTTLS within TLS, AUTH where the configuration forbids it, and mechanisms that the server does not implement
+    /// are omitted from the reply even if added here.
     ///
     /// # Errors
-    /// Says why the keyword cannot stand in a reply to EHLO.
+    /// Returns why the keyword cannot be part of a reply to EHLO.
     pub fn offer(&mut self, keyword: &str, value: Option<&str>) -> Result<(), OfferError> {
         check_offer(keyword, value)?;
         let Some(extension) = Extension::named(keyword) else {
@@ -140,7 +140,7 @@ impl Offers {
         Ok(())
     }
 
-    /// Takes a keyword out; one that is not there is no fault.
+    /// Removes a keyword; does nothing if it is not offered.
     pub fn withhold(&mut self, keyword: &str) {
         match Extension::named(keyword) {
             Some(extension) => self.known.remove(extension),
@@ -148,7 +148,7 @@ impl Offers {
         }
     }
 
-    /// The keywords with their values, in the order of the reply.
+    /// Returns the keywords with their values, in the order of the EHLO reply.
     #[must_use]
     pub fn params(&self) -> Vec<Param> {
         let param = |(extension, parameter): (Extension, &Parameter)| Param {
@@ -158,7 +158,7 @@ impl Offers {
         self.known.iter().map(param).chain(self.other.iter().cloned()).collect()
     }
 
-    /// Appends the keywords to the text of a reply, each on a line of its own.
+    /// Appends the keywords to the text of a reply, one on each line.
     pub(super) fn append_lines(&self, text: &mut String) {
         for (extension, parameter) in self.known.iter() {
             append_line(text, extension.keyword(), parameter.text().as_deref());
@@ -173,14 +173,14 @@ impl Offers {
         self.other.iter().any(|param| param.name.eq_ignore_ascii_case(keyword))
     }
 
-    /// Leaves only what the session can serve now.
+    /// Removes what the session cannot serve now.
     pub(super) fn restrict(&mut self, possible: Extensions) {
         for extension in Extension::ALL.into_iter().filter(|extension| !possible.has(*extension)) {
             self.known.remove(extension);
         }
     }
 
-    /// Never promises more than the configuration does: its limit is what memory and disk were laid out for. 0 is no limit.
+    /// Lowers SIZE to the configured limit, which memory and disk were sized for. 0 is no limit.
     pub(super) fn cap_size(&mut self, most: u64) {
         if most > 0 && self.size().is_some_and(|size| size == 0 || size > most) {
             self.known.insert(Extension::Size, Parameter::Octets(most));
@@ -197,14 +197,14 @@ fn append_line(text: &mut String, keyword: &str, value: Option<&str>) {
     }
 }
 
-/// Why a keyword cannot be offered. Whoever asked for it (a plugin, the operator) owns the fault.
+/// Why a keyword cannot be offered. The plugin or the operator that asked for it is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfferError {
-    /// A keyword is letters, digits and hyphens (RFC 5321 section 4.1.1.1).
+    /// The keyword has characters other than letters, digits and hyphens (RFC 5321 section 4.1.1.1).
     Keyword,
-    /// The value is not what this extension takes, or holds characters that no reply may hold.
+    /// The value does not fit this extension, or contains characters that a reply must not contain.
     Value,
-    /// BINARYMIME needs a path that carries binary to the end, which we do not have.
+    /// BINARYMIME needs binary transport all the way to the next hop, which Pintle does not have.
     Unsupported,
 }
 

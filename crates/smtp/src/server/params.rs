@@ -1,7 +1,7 @@
-//! The arguments of MAIL and RCPT: a path, then parameters (RFC 5321 sections 4.1.1.2 and 4.1.1.3).
+//! Parses the arguments of MAIL and RCPT: a path, then ESMTP parameters (RFC 5321 sections 4.1.1.2 and 4.1.1.3).
 //!
-//! Parameters are taken only where their extension is on offer, are checked here, and are kept as the client wrote them
-//! where they are only passed on.
+//! A parameter is accepted only if its extension is offered. Its value is checked here, and kept as the client wrote it
+//! where it is only relayed.
 
 use pintle_mail::address::split_path;
 use pintle_mail::{
@@ -15,7 +15,7 @@ use super::fault::{SessionFault, Syntax};
 use super::offers::Offers;
 use crate::extension::Extension;
 
-/// The parameters of MAIL that we know, and where they come from.
+/// The known parameters of MAIL, with their extensions.
 const MAIL: [(&str, Extension); 7] = [
     ("SIZE", Extension::Size),
     ("BODY", Extension::EightBitMime),
@@ -26,17 +26,16 @@ const MAIL: [(&str, Extension); 7] = [
     ("REQUIRETLS", Extension::RequireTls),
 ];
 
-/// The parameters of RCPT that we know.
+/// The known parameters of RCPT, with their extensions.
 const RCPT: [(&str, Extension); 2] = [("NOTIFY", Extension::Dsn), ("ORCPT", Extension::Dsn)];
 
-/// Reads what follows `MAIL FROM:`.
+/// Parses the text after `MAIL FROM:`.
 pub(crate) fn parse_mail(
     argument: &str,
     offers: &Offers,
     config: &Config,
 ) -> Result<(ReversePath, MailParams), SessionFault> {
-    let (path, rest) =
-        split(argument, config.leniency.missing_brackets).map_err(SessionFault::SenderAddress)?;
+    let (path, rest) = split(argument).map_err(SessionFault::SenderAddress)?;
     let mut params = MailParams::default();
     let mut seen = Seen(0);
     for word in words(rest)? {
@@ -51,15 +50,14 @@ pub(crate) fn parse_mail(
     Ok((path, params))
 }
 
-/// Reads what follows `RCPT TO:`.
+/// Parses the text after `RCPT TO:`.
 pub(crate) fn parse_rcpt(
     argument: &str,
     offers: &Offers,
     config: &Config,
     smtputf8: bool,
 ) -> Result<(Address, RcptParams), SessionFault> {
-    let (path, rest) =
-        split(argument, config.leniency.missing_brackets).map_err(SessionFault::RecipientAddress)?;
+    let (path, rest) = split(argument).map_err(SessionFault::RecipientAddress)?;
     let address = completed(path, config, |path| Address::parse(path, charset(smtputf8)));
     let address = address.map_err(SessionFault::RecipientAddress)?;
     let mut params = RcptParams::default();
@@ -74,7 +72,7 @@ pub(crate) fn parse_rcpt(
     Ok((address, params))
 }
 
-/// Reads a path; one that lacks nothing but its domain gets the default one, where there is one.
+/// Parses a path. If only its domain is missing and there is a default domain, the latter is added.
 fn completed<T>(
     path: &str,
     config: &Config,
@@ -86,10 +84,10 @@ fn completed<T>(
     }
 }
 
-/// Parts the path from what follows it.
-fn split(argument: &str, lenient: bool) -> Result<(&str, &str), AddressError> {
+/// Splits the path from the text after it. Old devices omit the angle brackets: `MAIL FROM:a@b.example`.
+fn split(argument: &str) -> Result<(&str, &str), AddressError> {
     match split_path(argument) {
-        Err(AddressError::Brackets) if lenient && !argument.contains(['<', '>']) && !argument.is_empty() => {
+        Err(AddressError::Brackets) if !argument.contains(['<', '>']) && !argument.is_empty() => {
             Ok(argument.split_at(argument.find(BLANKS).unwrap_or(argument.len())))
         }
         result => result,
@@ -100,7 +98,7 @@ fn charset(smtputf8: bool) -> Charset {
     if smtputf8 { Charset::Utf8 } else { Charset::Ascii }
 }
 
-/// The words behind a path, which must stand apart from it.
+/// Returns the words after a path, which must be separated from it.
 fn words(rest: &str) -> Result<impl Iterator<Item = &str>, SessionFault> {
     if rest.is_empty() || rest.starts_with(BLANKS) {
         Ok(rest.split(BLANKS).filter(|word| !word.is_empty()))
@@ -120,12 +118,12 @@ fn keyword(word: &str) -> Result<(&str, Option<&str>), SessionFault> {
     if is_name { Ok((name, value)) } else { Err(SessionFault::Syntax(Syntax::Parameters)) }
 }
 
-/// Which known parameters a command has named.
+/// The set of known parameters that a command has named so far.
 struct Seen(u16);
 
 impl Seen {
-    /// The known and offered parameter with this name; a second time it is a fault, but for SIZE, of which some clients
-    /// say a guess and then the truth.
+    /// Finds the known and offered parameter with this name. A repeated parameter is a fault, except for SIZE, because
+    /// some clients send an estimate and then the exact value.
     fn find(
         &mut self,
         table: &[(&'static str, Extension)],
@@ -150,7 +148,7 @@ fn bad(name: &str) -> SessionFault {
     SessionFault::BadParameter(name.to_ascii_uppercase())
 }
 
-/// A parameter of an extension that the host offered.
+/// Accepts a parameter of an extension that the host offered.
 fn other(name: &str, value: Option<&str>, offers: &Offers, before: &[Param]) -> Result<Param, SessionFault> {
     let upper = name.to_ascii_uppercase();
     if !offers.has_other(name) {
@@ -167,7 +165,7 @@ fn is_value(value: &str) -> bool {
     !value.is_empty() && value.chars().all(|c| c > ' ' && c != '=' && c != '\u{7f}')
 }
 
-/// Sets one parameter of MAIL; none when its value will not do.
+/// Sets one parameter of MAIL; `None` if its value is invalid.
 fn mail_param(params: &mut MailParams, name: &str, value: Option<&str>) -> Option<()> {
     match name {
         "SIZE" => params.size = Some(size(value?)?),
@@ -196,13 +194,13 @@ fn flag(value: Option<&str>) -> Option<bool> {
     value.is_none().then_some(true)
 }
 
-/// RFC 1870 section 3: up to 20 digits, which may exceed 64 bits; then it is too big in any case.
+/// RFC 1870 section 3: up to 20 digits, which may exceed 64 bits; such a message is too big in any case.
 fn size(value: &str) -> Option<u64> {
     let is_number = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
-/// RFC 6152 section 2. BINARYMIME (RFC 3030) is not on offer, and so is no value.
+/// RFC 6152 section 2. BINARYMIME (RFC 3030) is not offered, so it is not a valid value.
 fn body(value: &str) -> Option<BodyType> {
     match value {
         _ if value.eq_ignore_ascii_case("7BIT") => Some(BodyType::SevenBit),
@@ -220,7 +218,7 @@ fn ret(value: &str) -> Option<Return> {
     }
 }
 
-/// RFC 3461 section 4.1: `NEVER` alone, or a list of the others.
+/// RFC 3461 section 4.1: `NEVER` alone, or a list of the other values.
 fn notify(value: &str) -> Option<Notify> {
     if value.eq_ignore_ascii_case("NEVER") {
         return Some(Notify::NEVER);
@@ -237,7 +235,7 @@ fn notify(value: &str) -> Option<Notify> {
     Some(notify)
 }
 
-/// RFC 3461 section 4.2: `addr-type ";" xtext`; RFC 6533 section 3 adds the type `utf-8`, whose text may hold UTF-8.
+/// RFC 3461 section 4.2: `addr-type ";" xtext`; RFC 6533 section 3 adds the type `utf-8`, whose text may contain UTF-8.
 fn orcpt(value: &str, smtputf8: bool) -> Option<String> {
     let (kind, text) = value.split_once(';')?;
     let is_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*-/?^_`{|}~.".contains(c);
@@ -258,8 +256,8 @@ fn coded(value: &str, longest: usize) -> Option<String> {
     (value.len() <= longest && is_xtext(value)).then(|| value.to_owned())
 }
 
-/// RFC 3461 section 4: printable characters but `+` and `=`, which stand as `+HH`. What they stand for is shown in reports
-/// and handed on, so that no control character may hide in it; octets from 0x80 on are somebody's letters.
+/// RFC 3461 section 4: printable characters except `+` and `=`, which are written `+HH`. The decoded text is shown in
+/// reports and relayed, so it must not contain control characters; octets from 0x80 on may be letters.
 fn is_xtext(value: &str) -> bool {
     let is_hex = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
     let mut bytes = value.as_bytes().iter();
@@ -394,17 +392,12 @@ mod tests {
     }
 
     #[test]
-    fn missing_brackets_are_forgiven_where_told() {
+    fn missing_brackets_are_tolerated() {
         for text in ["a@b.example SIZE=1", "a@b.example\tSIZE=1"] {
             assert_eq!(mail(text).unwrap().0.as_str(), "a@b.example");
         }
-        let mut strict = Config::default();
-        strict.leniency.missing_brackets = false;
-        for text in ["a@b.example", ""] {
-            let fault = parse_mail(text, &offers(), &strict).unwrap_err();
-            assert_eq!(fault, SessionFault::SenderAddress(AddressError::Brackets));
-        }
-        assert!(mail("").is_err() && mail("<a@b.example").is_err() && mail("a@b.example>").is_err());
+        assert_eq!(mail("").unwrap_err(), SessionFault::SenderAddress(AddressError::Brackets));
+        assert!(mail("<a@b.example").is_err() && mail("a@b.example>").is_err());
         assert_eq!(size("99999999999999999999"), Some(u64::MAX));
     }
 }

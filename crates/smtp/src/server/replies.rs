@@ -1,4 +1,4 @@
-//! The machine's own replies that are no refusals; those are made by [`super::Fault`].
+//! The server's default replies, except for faults, whose replies are made by [`super::SessionFault`].
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub(crate) const HELP: Reply = reply(
     0,
     "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\nSee RFC 5321",
 );
-/// RFC 5321 section 3.5.3: no information, and no offence.
+/// RFC 5321 section 3.5.3: gives no information and does not refuse.
 pub(crate) const VRFY: Reply = reply(252, 5, 0, "Addresses are not verified; try RCPT");
 pub(crate) const START_TLS: Reply = reply(220, 0, 0, "Ready to start TLS");
 pub(crate) const AUTHENTICATED: Reply = reply(235, 7, 0, "Authentication succeeded");
@@ -38,15 +38,15 @@ pub(crate) const REFUSED_MESSAGE: Reply = reply(554, 7, 1, "Message refused by l
 pub(crate) const DENIED: Reply = reply(535, 7, 8, "Authentication credentials invalid");
 pub(crate) const UNAVAILABLE: Reply = reply(454, 7, 0, "Authentication is not possible now; try again later");
 pub(crate) const CLOSING: Reply = reply(421, 7, 0, "Closing this session");
-pub(crate) const SHUTDOWN: Reply = reply(421, 3, 2, "Going down; come again");
+pub(crate) const SHUTDOWN: Reply = reply(421, 3, 2, "Server is shutting down; try again later");
 
-/// What the host wants to say, if its code is one of these, and else what is usual.
+/// Returns the host's reply if its code is one of `codes`, else the default.
 pub(crate) fn positive(wish: Option<Reply>, codes: &[u16], usual: &Reply) -> Reply {
     wish.filter(|reply| codes.contains(&reply.code) && fits(reply)).unwrap_or_else(|| usual.clone())
 }
 
-/// The refusal that the host wants; one whose code is no refusal, or contradicts its enhanced code, keeps its text and
-/// gets the usual codes. A missing enhanced code becomes the class alone.
+/// Returns the host's refusal. If its code is not 4xx or 5xx, or contradicts its enhanced code, it keeps its text and
+/// gets the default codes. A missing enhanced code becomes X.0.0.
 pub(crate) fn negative(wish: Reply, usual: &Reply) -> Reply {
     if !(400..=599).contains(&wish.code) || !fits(&wish) {
         return Reply { text: wish.text, ..usual.clone() };
@@ -55,7 +55,7 @@ pub(crate) fn negative(wish: Reply, usual: &Reply) -> Reply {
     Reply { enhanced: wish.enhanced.or(Some(EnhancedCode(class, 0, 0))), ..wish }
 }
 
-/// RFC 2034 section 4: the class of the enhanced code is the first digit of the code.
+/// RFC 2034 section 4: the class of the enhanced code equals the first digit of the code.
 fn fits(reply: &Reply) -> bool {
     reply.enhanced.is_none_or(|enhanced| u16::from(enhanced.0) == reply.code / 100)
 }

@@ -1,7 +1,7 @@
-//! The host's answer without its receipt: the one place where a receipt becomes a positive reply.
+//! The host's answer without its receipt: the only place where a receipt becomes a positive reply.
 //!
-//! States are not generic; they get a [`Ruling`]. [`Durable`] has no constructor but [`Ruling::from`] an
-//! [`Answer::Accepted`], so that no state can say 250 to a message of its own accord (the first law).
+//! States are not generic; they get an [`AnswerKind`]. A [`Durable`] can only be made from [`HostAnswer::Accepted`], so
+//! that no state can send 250 for a message that was not committed (the first law).
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::event::HostAnswer;
 use super::offers::Offers;
 use super::replies;
 
-/// An answer.
+/// An answer of the host, with the receipt turned into a reply.
 #[derive(Debug)]
 pub(crate) enum AnswerKind {
     Accept(Option<Reply>),
@@ -25,7 +25,7 @@ pub(crate) enum AnswerKind {
     Close(Reply),
 }
 
-/// The reply to a message that is on disk.
+/// The 250 reply to a message that is on disk.
 #[derive(Debug)]
 pub(crate) struct Durable(Reply);
 

@@ -1,6 +1,6 @@
-//! The server side of SASL (RFC 4422): PLAIN and LOGIN exchanges as values, and the credentials that come of them.
+//! The server side of SASL (RFC 4422): PLAIN and LOGIN exchanges as values, and the credentials that result from them.
 //!
-//! Whether credentials are good is for the host to say.
+//! The host decides whether the credentials are valid.
 
 use std::fmt;
 
@@ -10,31 +10,31 @@ use base64::engine::general_purpose::STANDARD;
 use super::fault::SessionFault;
 use super::offers::SaslMechanism;
 
-/// What a client proved, or claims to.
+/// The credentials that a client sent, not yet verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaslCredentials {
-    /// How they came.
+    /// The mechanism that they were sent with.
     pub mechanism: SaslMechanism,
-    /// Whom the client wants to act as, when it says so (PLAIN alone can).
+    /// The identity that the client wants to act as, if it sent one (only PLAIN can).
     pub authorization_id: Option<String>,
-    /// Who the client is.
+    /// The user name (the authentication identity).
     pub username: String,
-    /// The secret.
+    /// The password.
     pub password: Password,
 }
 
-/// A password: it compares and clones, but never shows itself in a log.
+/// A password. Its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// Wraps a secret.
+    /// Wraps a password.
     #[must_use]
     pub fn new(secret: String) -> Self {
         Self(secret)
     }
 
-    /// The secret itself.
+    /// Returns the password in plaintext.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -47,23 +47,23 @@ impl fmt::Debug for Password {
     }
 }
 
-/// An exchange under way, by what the client is to send next.
+/// An exchange in progress, named by what the client must send next.
 #[derive(Debug)]
 pub(crate) enum SaslExchange {
     /// PLAIN: everything in one response.
     Plain,
-    /// LOGIN: the name.
+    /// LOGIN: the user name.
     LoginUsername,
-    /// LOGIN: the password for this name.
+    /// LOGIN: the password for this user name.
     LoginPassword(String),
 }
 
-/// What a response led to.
+/// The result of a response.
 #[derive(Debug)]
 pub(crate) enum SaslProgress {
-    /// The next challenge is due.
+    /// Another challenge must be sent.
     Challenge(SaslExchange),
-    /// All is said.
+    /// The exchange is complete.
     Done(SaslCredentials),
 }
 
@@ -75,7 +75,7 @@ impl SaslExchange {
         }
     }
 
-    /// What stands behind `334 `: empty, or the prompts that LOGIN clients wait for, in base64.
+    /// Returns the text after `334 `: empty, or the prompts that LOGIN clients wait for, in base64.
     pub(crate) fn challenge(&self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -84,12 +84,12 @@ impl SaslExchange {
         }
     }
 
-    /// Takes an initial response, in which `=` stands for the empty one (RFC 4954 section 4).
+    /// Processes an initial response, where `=` means the empty one (RFC 4954 section 4).
     pub(crate) fn initial(self, response: &str) -> Result<SaslProgress, SessionFault> {
         self.respond(if response == "=" { "" } else { response })
     }
 
-    /// Takes a response in base64.
+    /// Processes a response in base64.
     pub(crate) fn respond(self, response: &str) -> Result<SaslProgress, SessionFault> {
         if response == "*" {
             return Err(SessionFault::AuthCancelled);
@@ -110,8 +110,8 @@ impl SaslExchange {
     }
 }
 
-/// RFC 4616 section 2: `[authzid] NUL authcid NUL passwd`, the last two not empty. An empty password in particular must
-/// not reach a directory that takes it for an anonymous login.
+/// RFC 4616 section 2: `[authzid] NUL authcid NUL passwd`, the last two not empty. In particular, an empty password
+/// must not reach an LDAP server that treats it as an anonymous bind.
 fn plain(text: &str) -> Option<SaslCredentials> {
     let mut parts = text.split('\0');
     let (authorization_id, username, password) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,7 +1,7 @@
-//! What all states of a session share: its bytes in and out, its events, its counts.
+//! What all states of a server session share: input and output buffers, events, counters.
 //!
-//! Every reply goes through here, so that each refusal bears the session's id, each fault becomes an event, and a session
-//! that goes on too long about nothing is closed. What a state knows beyond that, it owns.
+//! Every reply is written here, so that each refusal contains the session's id, each fault becomes an event, and a
+//! session that sends too many useless commands is closed. What only one state needs, it owns.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,29 +17,30 @@ use super::fault::{OtherProtocol, SessionFault, Syntax};
 use super::state::SessionState;
 use super::{Start, replies};
 
-/// An input buffer of more than this is given back when it is empty: most sessions are idle, and there are many.
+/// An empty input buffer with a larger capacity than this, in octets, is freed: most sessions are idle, and there are
+/// many.
 const IDLE_BUFFER: usize = 4096;
 
-/// The shared part of a session.
+/// The part of a session that all states share.
 pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
     pub(crate) events: VecDeque<Event>,
-    /// The time of the host's latest call.
+    /// The time of the host's last call.
     pub(crate) now: Instant,
     pub(crate) tls: bool,
     pub(crate) identity: Option<String>,
-    /// What is said once no transaction is open, and how the session has ended then.
+    /// The reply to send once no transaction is open, and why the session ends then.
     pub(crate) draining: Option<(Reply, Closed)>,
-    /// The peer will send no more.
+    /// Whether the client will send no more.
     pub(crate) eof: bool,
-    /// Since the last deadline was set, the peer has done something that deserves a new one.
+    /// Whether the client has done something since the deadline was last set that extends it.
     pub(crate) progress: bool,
     session_id: Option<String>,
-    /// There is a transaction that the host knows of.
+    /// Whether the host knows of an open transaction.
     in_transaction: bool,
-    /// The rest of a line that was too long goes by unread.
+    /// Whether the rest of a line that is too long is being skipped.
     skipping: bool,
     counts: SessionCounts,
 }
@@ -50,18 +51,18 @@ struct SessionCounts {
     idle_commands: u32,
     auth_failures: u32,
     messages: u32,
-    /// Commands that may still fail for nothing but the refusal of one before them.
+    /// Commands that may still fail only because an earlier one was refused.
     consequences: u32,
 }
 
-/// What the input holds for a state that waits for a line.
+/// A line of the input, or why there is none.
 pub(crate) enum LineInput {
     Partial,
-    /// Without its line end.
+    /// A line without its line end.
     Whole(BytesMut),
-    /// Gone, since it was too long.
+    /// The line was too long and has been dropped.
     TooLong,
-    /// It ends in LF alone, which is refused here.
+    /// The line ends in LF alone, which the configuration refuses.
     BareLf,
 }
 
@@ -85,12 +86,12 @@ impl Core {
         }
     }
 
-    /// Queues a reply that refuses nothing.
+    /// Queues a reply that is not a refusal.
     pub(crate) fn reply(&mut self, reply: &Reply) {
         reply.write_to(&mut self.output);
     }
 
-    /// Queues a refusal, with the session's id.
+    /// Queues a refusal, with the session's id in its text.
     pub(crate) fn refuse(&mut self, mut reply: Reply) {
         if let Some(id) = &self.session_id {
             reply.text = format!("{} (session {id})", reply.text).into();
@@ -106,7 +107,8 @@ impl Core {
         self.event(Event::Ask(question));
     }
 
-    /// Refuses a command for its fault; the session goes on in `next`, or ends if there were too many of the kind.
+    /// Refuses a command because of a fault. The session continues in `next`, or ends if there were too many bad
+    /// commands.
     pub(crate) fn fault(&mut self, fault: SessionFault, next: impl Into<SessionState>) -> SessionState {
         if matches!(fault, SessionFault::OtherProtocol(_) | SessionFault::ChunkSize) {
             return self.fail(fault);
@@ -122,18 +124,18 @@ impl Core {
         next.into()
     }
 
-    /// Ends the session for a fault.
+    /// Ends the session because of a fault.
     pub(crate) fn fail(&mut self, fault: SessionFault) -> SessionState {
         let mut reply = fault.reply();
         if reply.severity() == Severity::Transient {
-            // RFC 5321 section 3.8: a server that closes for now says 421.
+            // RFC 5321 section 3.8: a server that closes temporarily replies 421.
             reply.code = 421;
         }
         self.event(Event::Fault(fault.clone()));
         self.close(Some(reply), Closed::Fault(fault))
     }
 
-    /// Ends the session, with a last refusal where one is due.
+    /// Ends the session, with a final refusal if one is given.
     pub(crate) fn close(&mut self, last: Option<Reply>, why: Closed) -> SessionState {
         if let Some(reply) = last {
             self.refuse(reply);
@@ -144,14 +146,14 @@ impl Core {
         SessionState::Closed
     }
 
-    /// Ends the session as it was told to end, if it was.
+    /// Ends the session if the host has requested it with a drain.
     pub(crate) fn drained(&mut self) -> Option<SessionState> {
         let (reply, why) = self.draining.take()?;
         Some(self.close(Some(reply), why))
     }
 
-    /// Refuses what the host wants refused; a 421 ends the session (RFC 5321 section 3.8).
-    pub(crate) fn refuse_as_told(
+    /// Refuses with the host's reply; a 421 ends the session (RFC 5321 section 3.8).
+    pub(crate) fn refuse_with(
         &mut self,
         wish: Reply,
         usual: &Reply,
@@ -165,12 +167,12 @@ impl Core {
         next.into()
     }
 
-    pub(crate) fn close_as_told(&mut self, wish: Reply) -> SessionState {
+    pub(crate) fn close_with(&mut self, wish: Reply) -> SessionState {
         let reply = replies::negative(wish, &replies::CLOSING);
         self.close(Some(reply), Closed::Host)
     }
 
-    /// Answers a command that brings no message nearer.
+    /// Replies to a command that does not advance a message.
     pub(crate) fn idle(&mut self, reply: &Reply, next: impl Into<SessionState>) -> SessionState {
         if self.is_idle_too_long() {
             return self.fail(SessionFault::TooManyIdleCommands);
@@ -179,39 +181,40 @@ impl Core {
         next.into()
     }
 
-    /// Counts a command that brings no message nearer.
+    /// Counts a command that does not advance a message. Returns true if there were too many.
     pub(crate) fn is_idle_too_long(&mut self) -> bool {
         self.counts.idle_commands += 1;
         self.counts.idle_commands > self.config.limits.idle_commands
     }
 
-    /// Counts a failed login; true when it was one too many.
+    /// Counts a failed authentication. Returns true if it was the last one allowed.
     pub(crate) fn is_last_login(&mut self) -> bool {
         self.counts.auth_failures += 1;
         self.counts.auth_failures >= self.config.limits.auth_failures
     }
 
-    /// MAIL, RCPT or a chunk was refused. A client may have sent what builds on it before it could hear that (RFC 2920
-    /// section 3.1, RFC 3030 section 4.2): as many recipients as a message may have, and DATA.
+    /// Called when MAIL, RCPT or a chunk was refused. A pipelining client may already have sent commands that depend on
+    /// it (RFC 2920 section 3.1, RFC 3030 section 4.2): at most as many recipients as a message may have, and DATA.
     pub(crate) fn expect_consequences(&mut self) {
         self.counts.consequences = self.config.limits.recipients.saturating_add(1);
     }
 
-    /// Whether a fault merely follows from a refusal, which is then used up a little: the client must not be able to go
-    /// on for ever.
+    /// Whether a fault only follows from an earlier refusal. Each one uses up the allowance, so that the client cannot
+    /// continue forever.
     fn is_consequence(&mut self, fault: &SessionFault) -> bool {
         let follows = fault.follows_refusal() && self.counts.consequences > 0;
         self.counts.consequences -= u32::from(follows);
         follows
     }
 
-    /// The host has accepted a sender.
+    /// Called when the host has accepted a sender.
     pub(crate) fn begin_transaction(&mut self) {
         self.in_transaction = true;
         self.counts.consequences = 0;
     }
 
-    /// The host has judged the message, and needs no reset. An accepted one wipes the slate clean.
+    /// Called when the host has decided on the message; no [`Event::Reset`] is due then. An accepted message resets the
+    /// counters, except those of messages and failed authentications.
     pub(crate) fn end_transaction(&mut self, accepted: bool) {
         self.in_transaction = false;
         if accepted {
@@ -228,14 +231,14 @@ impl Core {
         self.config.limits.messages.is_none_or(|most| self.counts.messages < most)
     }
 
-    /// Tells the host to forget the transaction, if there is one.
+    /// Tells the host to discard the transaction, if there is one.
     pub(crate) fn reset(&mut self) {
         if std::mem::take(&mut self.in_transaction) {
             self.event(Event::Reset);
         }
     }
 
-    /// The next line of the input, at most as long as `limit` says for its beginning.
+    /// Takes the next line from the input. `limit` returns its maximum length, given its beginning.
     pub(crate) fn line(&mut self, limit: impl Fn(&[u8]) -> usize) -> LineInput {
         let Some(lf) = memchr(b'\n', &self.input) else {
             if self.skipping || self.input.len() > limit(&self.input) {
@@ -259,9 +262,9 @@ impl Core {
         LineInput::Whole(line)
     }
 
-    /// The next command line, or what is the matter with it.
+    /// Takes the next command line.
     pub(crate) fn command_line(&mut self) -> Result<Option<BytesMut>, SessionFault> {
-        // A TLS record of type handshake, version 3.x: nobody's SMTP begins like that.
+        // A TLS handshake record, version 3.x: no SMTP command begins like that.
         if let [0x16, 3, ..] = self.input[..] {
             return Err(SessionFault::OtherProtocol(OtherProtocol::Tls));
         }
@@ -274,21 +277,21 @@ impl Core {
         }
     }
 
-    /// Gives memory back while nothing is going on.
+    /// Frees memory while the session is idle.
     pub(crate) fn shrink(&mut self) {
         if self.input.is_empty() && self.input.capacity() > IDLE_BUFFER {
             self.input = BytesMut::new();
         }
     }
 
-    /// What is to be sent.
+    /// Takes all output that is to be sent.
     pub(crate) fn take_output(&mut self) -> Option<Bytes> {
         (!self.output.is_empty()).then(|| self.output.split().freeze())
     }
 }
 
-/// What extensions add to the length of a command: SIZE 26 (RFC 1870 section 3), BODY 17 (RFC 6152 section 2), SMTPUTF8 10
-/// (RFC 6531 section 3.4), AUTH 500 (RFC 4954 section 5), DSN 500 on either command (RFC 3461 section 4).
+/// How much extensions add to the length of a command: SIZE 26 (RFC 1870 section 3), BODY 17 (RFC 6152 section 2),
+/// SMTPUTF8 10 (RFC 6531 section 3.4), AUTH 500 (RFC 4954 section 5), DSN 500 on either command (RFC 3461 section 4).
 fn extra_length(start: &[u8], auth_line: usize) -> usize {
     let verb = |verb: &[u8]| start.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(verb));
     if verb(b"MAIL") {

@@ -1,6 +1,6 @@
-//! Arbitrary bytes from the next hop, and arbitrary acts of a host that keeps to its contract, against the client
-//! machine: it never panics, gives each recipient exactly one outcome, ends exactly once, and lets no more wait to be
-//! written than was given to it and its limits allow. Shared by the fuzz target and the test that replays its seeds.
+//! Arbitrary bytes from the next hop, and arbitrary calls of a host that keeps to its contract, against the client
+//! session. It never panics, returns exactly one outcome for each recipient, ends exactly once, and holds no more bytes
+//! to write than were passed to it and its limits allow. Shared by the fuzz target and the test that replays its seeds.
 
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
 
@@ -13,7 +13,7 @@ use pintle_smtp::client::{
     Channel, Config, Content, Credentials, Event, Protocol, Session, Transaction, Transfer,
 };
 
-/// Plays acts: a letter and a length each, and the bytes for those that want some.
+/// Plays actions: a letter and a length each, and the bytes for those that take some.
 pub fn play(input: &[u8]) {
     let Some((&setting, acts)) = input.split_first() else {
         return;
@@ -65,7 +65,7 @@ impl Run {
                 self.session.end_of_body(self.now);
             }
             4 => self.session.tls_started(Channel::Tls, self.now),
-            5 => self.session.probe(self.now),
+            5 => self.session.keep_in_step(),
             6 if bytes.len() > 200 => self.session.quit(self.now),
             7 if bytes.len() > 200 => self.session.connection_lost(),
             8 => {
@@ -111,7 +111,7 @@ impl Run {
                     self.asked = true;
                 }
                 Event::Done(delivery) => {
-                    let count = self.owed.pop_front().expect("a Done that nobody waits for");
+                    let count = self.owed.pop_front().expect("a Done without a send");
                     assert!(delivery.recipients.iter().map(|one| one.id).eq(0..count));
                     self.asked = false;
                 }

@@ -1,8 +1,8 @@
-//! A host that plays against the server machine and watches it: shared by the property tests and the fuzz target.
+//! A host that drives the server session and checks its guarantees: shared by the property tests and the fuzz target.
 //!
-//! [`Host`] feeds bytes, answers questions by a caller's whim, and panics as soon as the machine breaks a promise: a 250
-//! without a receipt, a message without an envelope, content with stray control characters, a transaction that neither
-//! ends nor is reset, replies that are malformed, memory beyond the limits, anything after the end.
+//! [`Host`] passes in bytes, answers questions as the caller's random number says, and panics as soon as the session
+//! breaks a guarantee: a 250 without a receipt, a message without an envelope, content with stray control characters, a
+//! transaction that neither ends nor is reset, malformed replies, memory beyond the limits, anything after the end.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
@@ -16,7 +16,7 @@ use pintle_smtp::Extension;
 use pintle_smtp::server::config::Limits;
 use pintle_smtp::server::{Closed, Config, Event, Headers, HostAnswer, Question, Session, Start};
 
-/// Limits small enough to be met by chance.
+/// Limits small enough to be reached at random.
 const LIMITS: Limits = Limits {
     command_line: 80,
     auth_line: 60,
@@ -30,7 +30,7 @@ const LIMITS: Limits = Limits {
     input: 600,
 };
 
-/// What a client may say, so that chance gets past the first line.
+/// Lines that a client may send, so that random input gets past the first command.
 pub const LINES: [&str; 36] = [
     "EHLO client.example\r\n",
     "HELO client.example\r\n",
@@ -70,18 +70,18 @@ pub const LINES: [&str; 36] = [
     "\0\r\n",
 ];
 
-/// The host.
+/// A host that drives a session and checks it.
 pub struct Host {
     pub session: Session<String>,
     pub now: Instant,
-    /// The question that waits for an answer.
+    /// The open question, if there is one.
     pub question: Option<Question>,
     pub closed: Option<Closed>,
-    /// A handshake is due.
+    /// Whether a TLS handshake is pending.
     pub handshake: bool,
     /// Everything sent so far.
     pub sent: Vec<u8>,
-    /// Everything that happened so far.
+    /// Every event so far, in text form.
     pub story: Vec<String>,
     stage: Stage,
     recipients: u32,
@@ -91,7 +91,7 @@ pub struct Host {
     receipts: u32,
 }
 
-/// How far the transaction is, as the host sees it.
+/// How far the transaction has come, as the host sees it.
 #[derive(Debug, PartialEq, Eq, PartialOrd)]
 enum Stage {
     None,
@@ -99,7 +99,7 @@ enum Stage {
     Body,
 }
 
-/// Plays a plan of arbitrary bytes: each decides what is done next, and brings what it is done with.
+/// Plays a plan of arbitrary bytes: each selects the next action and supplies its input.
 pub fn play(plan: &[u8]) {
     let mut plan = plan.iter().copied();
     let mut host = Host::new(plan.next().unwrap_or(0));
@@ -121,7 +121,7 @@ pub fn play(plan: &[u8]) {
 }
 
 impl Host {
-    /// A session configured by the bits of `setting`.
+    /// Starts a session that is configured by the bits of `setting`.
     pub fn new(setting: u8) -> Self {
         let mut config = Config { limits: LIMITS, ..Config::default() };
         if setting & 1 != 0 {
@@ -157,7 +157,7 @@ impl Host {
         host
     }
 
-    /// Feeds, if anything is wanted, as a host that reads in pieces of bounded size.
+    /// Passes in bytes if any are wanted, in pieces of bounded size.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.session.wants_read() {
             self.session.receive(bytes, self.now);
@@ -165,7 +165,7 @@ impl Host {
         }
     }
 
-    /// Answers the open question, if there is one, by whim.
+    /// Answers the open question, if there is one, as `whim` selects.
     pub fn answer(&mut self, whim: u8) {
         let Some(question) = self.question.take() else {
             return;
@@ -206,7 +206,7 @@ impl Host {
         HostAnswer::Accepted { receipt: format!("R{}.", self.receipts), reply: None }
     }
 
-    /// Keeps the books of what was decided, as the machine should.
+    /// Records what was decided, as the session should.
     fn enter(&mut self, question: &Question, answer: &HostAnswer<String>) {
         match (question, answer) {
             (Question::Sender(_), HostAnswer::Accept(_)) => {
@@ -221,7 +221,7 @@ impl Host {
         }
     }
 
-    /// Lets time pass: seconds, or minutes.
+    /// Advances the clock by seconds or minutes.
     pub fn wait(&mut self, time: u8) {
         let unit = if time & 1 == 0 { 1 } else { 10 };
         self.now += Duration::from_secs(u64::from(time) * unit);
@@ -246,7 +246,7 @@ impl Host {
         self.collect();
     }
 
-    /// Ends the handshake, if one is due.
+    /// Ends the TLS handshake, if one is pending.
     pub fn shake_hands(&mut self, result: u8) {
         if std::mem::take(&mut self.handshake) {
             if result.is_multiple_of(8) {
@@ -258,7 +258,7 @@ impl Host {
         }
     }
 
-    /// Brings the session to its end and checks the whole.
+    /// Ends the session and checks the result.
     pub fn finish(mut self) {
         self.session.peer_closed(self.now);
         self.collect();
@@ -296,8 +296,8 @@ impl Host {
         }
     }
 
-    /// Writes the story down. Content is told with its message: how much of a message that is refused in the end the host
-    /// has seen before depends on how the input was cut.
+    /// Records an event in text form. Content is recorded with its message: how much of a refused message the host has
+    /// seen before depends on how the input was split.
     fn tell(&mut self, event: &Event) {
         match event {
             Event::Body(_) | Event::Ask(Question::Headers(_)) => {}
@@ -364,7 +364,7 @@ impl Host {
     }
 }
 
-/// Content holds no NUL, and CR and LF only together.
+/// Checks that content contains no NUL, and CR and LF only together.
 fn clean(content: &[u8]) {
     for (at, byte) in content.iter().enumerate() {
         match byte {
@@ -376,7 +376,7 @@ fn clean(content: &[u8]) {
     }
 }
 
-/// The codes of the replies; panics when one is malformed (RFC 5321 section 4.2).
+/// Returns the codes of the replies; panics if one is malformed (RFC 5321 section 4.2).
 pub fn replies(said: &str) -> Vec<u16> {
     let mut codes = Vec::new();
     let mut open: Option<u16> = None;

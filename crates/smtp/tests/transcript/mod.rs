@@ -1,23 +1,23 @@
-//! The format of transcripts, shared by the tests of both machines.
+//! The format of SMTP transcripts, shared by the tests of the server and of the client.
 //!
 //! A transcript is a file of lines, each with one meaning:
 //!
 //! ```text
-//! # RFC 5321 section 4.1.4: what is shown here (the first line must name its standard; later `#` lines are notes)
-//! % setting value        how the machine is set up; before all steps
+//! # RFC 5321 section 4.1.4: what is shown here (the first line must name its standard; further `#` lines are notes)
+//! % setting value        configuration; before all steps
 //! C: EHLO client.example bytes of the client, CRLF added
 //! S: 250 ok              bytes of the server, CRLF added
-//! ! accept               an act of the host
-//! @ 5m                   the clock moves on (s, m, h)
+//! ! accept               an action of the host
+//! @ 5m                   time passes (s, m, h)
 //! = closed quit          the next event
 //! ```
 //!
 //! In `C:`, `S:`, `!` and `=` lines `\r \n \t \0 \\ \xHH` stand for octets and `\*80{text}` repeats; a backslash at the end
-//! of a `C:` or `S:` line leaves out its CRLF. What acts and events mean, the runner of each machine says.
+//! of a `C:` or `S:` line omits its CRLF. Actions and events are described at the runner of each side.
 //!
-//! A runner plays each file with every [`Cut`] of the peer's bytes and expects the same outcome each time.
+//! A runner plays each file with every [`Cut`] of the other side's bytes and expects the same outcome each time.
 
-// Each test binary uses its own part of this module.
+// Each test binary uses a different part of this module.
 #![allow(dead_code)]
 #![allow(unreachable_pub, reason = "public to the test binaries that include it, which the lint cannot see")]
 #![allow(clippy::unwrap_used, reason = "a transcript that cannot be read is a failed test")]
@@ -25,24 +25,24 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A transcript, read.
+/// A parsed transcript.
 pub struct Script {
-    /// The file's path, for messages.
+    /// The path of the file, for messages.
     pub path: PathBuf,
     /// `%` lines: name and value (empty when there is none).
     pub settings: Vec<(String, String)>,
-    /// The rest, in order.
+    /// All other lines, in order.
     pub steps: Vec<Step>,
 }
 
 /// One line of a transcript.
 pub struct Step {
-    /// From 1.
+    /// The line number, from 1.
     pub line: usize,
     pub kind: Kind,
 }
 
-/// What a line says.
+/// The meaning of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     Client(Vec<u8>),
@@ -52,10 +52,10 @@ pub enum Kind {
     Event(String),
 }
 
-/// How the peer's bytes reach the machine.
+/// How the bytes of the other side are split before they are passed to the session.
 #[derive(Debug, Clone, Copy)]
 pub enum Cut {
-    /// Neighbouring lines in one piece.
+    /// Adjacent lines in one piece.
     Whole,
     /// Byte by byte.
     Bytes,
@@ -64,12 +64,12 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// The cuts that every transcript must survive.
+    /// Returns the cuts that every transcript is played with.
     pub fn all() -> impl Iterator<Item = Self> {
         [Self::Whole, Self::Bytes].into_iter().chain((1..=24).map(Self::Random))
     }
 
-    /// The bytes in pieces.
+    /// Splits the bytes.
     pub fn pieces(self, bytes: &[u8]) -> Vec<Vec<u8>> {
         match self {
             Self::Whole => vec![bytes.to_vec()],
@@ -83,7 +83,7 @@ fn random_pieces(seed: u64, mut rest: &[u8]) -> Vec<Vec<u8>> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ rest.len() as u64;
     let mut pieces = Vec::new();
     while !rest.is_empty() {
-        // xorshift64: cuts must repeat from run to run, so no dice.
+        // xorshift64, because cuts must be the same in every run.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -96,7 +96,7 @@ fn random_pieces(seed: u64, mut rest: &[u8]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// All transcripts of a folder below `tests/transcripts`, in order of their names. Panics when there is none.
+/// Reads all transcripts of a folder below `tests/transcripts`, in order of their names. Panics if there is none.
 pub fn scripts(folder: &str) -> Vec<Script> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(folder);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -110,7 +110,7 @@ pub fn scripts(folder: &str) -> Vec<Script> {
 }
 
 impl Script {
-    /// Reads a file; panics with its path and line when a line means nothing.
+    /// Reads a file; panics with its path and line if a line is malformed.
     pub fn read(path: PathBuf) -> Self {
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -142,13 +142,13 @@ impl Script {
         self.steps.push(Step { line, kind });
     }
 
-    /// `path:line`, to begin a failure's message with.
+    /// Returns `path:line`, to begin a failure's message with.
     pub fn place(&self, step: &Step) -> String {
         format!("{}:{}", self.path.display(), step.line)
     }
 }
 
-/// `90s`, `5m`, `2h`.
+/// Parses `90s`, `5m`, `2h`.
 pub fn duration(text: &str) -> Duration {
     let (number, unit) = text.trim().split_at(text.trim().len() - 1);
     let number: u64 = number.parse().unwrap_or_else(|_| panic!("no duration: {text:?}"));
@@ -160,7 +160,7 @@ pub fn duration(text: &str) -> Duration {
     })
 }
 
-/// A line as it goes onto the wire.
+/// Returns a line as it is sent.
 pub fn wire(text: &str) -> Vec<u8> {
     let slashes = text.len() - text.trim_end_matches('\\').len();
     if slashes % 2 == 1 {
@@ -171,7 +171,7 @@ pub fn wire(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The octets that the escapes of a line stand for.
+/// Replaces the escapes of a line by their octets.
 pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
@@ -205,7 +205,7 @@ fn repeat(text: &str) -> (Vec<u8>, &str) {
     (unescape(unit).repeat(count.parse().unwrap()), rest)
 }
 
-/// Bytes as they stand in `=` lines: quoted, with the escapes of this format.
+/// Formats bytes as in `=` lines: quoted, with the escapes of this format.
 pub fn quoted(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for &byte in bytes {

@@ -1,4 +1,4 @@
-//! AUTH: the exchange of a SASL mechanism, then the host's judgement (RFC 4954).
+//! AUTH (RFC 4954): the exchange of a SASL mechanism, then the host's check of the credentials.
 
 use pintle_mail::Reply;
 
@@ -11,7 +11,7 @@ use crate::server::ruling::AnswerKind;
 use crate::server::sasl::{SaslExchange, SaslProgress};
 use crate::server::shared::{Core, LineInput};
 
-/// The client owes a response.
+/// The client must send a response.
 #[derive(Debug)]
 pub(crate) struct Responding {
     negotiated: Negotiated,
@@ -55,7 +55,7 @@ fn proceed(
 ) -> SessionState {
     match progress {
         Ok(SaslProgress::Challenge(exchange)) => {
-            // curl and others wait for the space of an empty challenge (RFC 4954 section 4).
+            // RFC 4954 section 4: an empty challenge has a space after 334; curl and others wait for it.
             core.reply(&Reply::plain(334, exchange.challenge()));
             Responding { negotiated, exchange }.into()
         }
@@ -67,7 +67,7 @@ fn proceed(
     }
 }
 
-/// The host judges the credentials.
+/// The host checks the credentials.
 #[derive(Debug)]
 pub(crate) struct LoginAsked {
     negotiated: Negotiated,
@@ -84,21 +84,22 @@ impl LoginAsked {
             }
             AnswerKind::Unavailable(wish) => {
                 let wish = wish.filter(|reply| (400..500).contains(&reply.code));
-                core.refuse_as_told(wish.unwrap_or(replies::UNAVAILABLE), &replies::UNAVAILABLE, ready)
+                core.refuse_with(wish.unwrap_or(replies::UNAVAILABLE), &replies::UNAVAILABLE, ready)
             }
             AnswerKind::Denied(wish) => deny(wish.unwrap_or(replies::DENIED), ready, core),
             AnswerKind::Refuse(wish) => deny(wish, ready, core),
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, ready),
         }
     }
 }
 
-/// Guessing must not be cheap: the connection ends with the last guess allowed.
+/// Refuses a login. After the last attempt that is allowed the connection is closed, which makes guessing passwords
+/// slow.
 fn deny(wish: Reply, ready: Ready, core: &mut Core) -> SessionState {
     if core.is_last_login() {
         core.fail(SessionFault::TooManyAuthFailures)
     } else {
-        core.refuse_as_told(wish, &replies::DENIED, ready)
+        core.refuse_with(wish, &replies::DENIED, ready)
     }
 }

@@ -1,7 +1,7 @@
 //! DATA and BDAT: from the first octet of a message to the host's verdict on it (RFC 5321 section 4.1.1.4, RFC 3030).
 //!
-//! Both commands run through [`Receiving`]; they differ in what frames the octets. A message that is refused before its
-//! end is still taken in to that end, since the reply is due only there, but its content goes nowhere.
+//! Both commands run through [`Receiving`]; they differ in how the end is found. A message that is refused before its
+//! end is still read to that end, because the reply is due only there, but its content is dropped.
 
 use std::time::Instant;
 
@@ -19,14 +19,14 @@ use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
-/// A message is coming in.
+/// A message is being received.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     incoming: IncomingMessage,
     frame: FrameState,
 }
 
-/// What is known of a message before its end.
+/// The state of a message before its end.
 #[derive(Debug)]
 struct IncomingMessage {
     negotiated: Negotiated,
@@ -35,17 +35,17 @@ struct IncomingMessage {
     header_size: u64,
     body_size: u64,
     limit: u64,
-    /// When the peer must be through with it.
+    /// When the complete message must have arrived.
     deadline: Option<Instant>,
 }
 
-/// Which part of the message comes next.
+/// Which part of the message is being received.
 #[derive(Debug)]
 enum MessagePhase {
     Header(HeaderReader),
     Body,
-    /// None: the message is refused, and this is why.
-    Condemned(MessageRefusal),
+    /// Nothing more: the message is refused for this reason.
+    Refused(MessageRefusal),
 }
 
 /// Why a message is refused before its end.
@@ -55,26 +55,26 @@ enum MessageRefusal {
     Host(Reply),
 }
 
-/// What frames the octets that are coming in.
+/// How the end of the octets is found: by the final dot, or by the length of a chunk.
 #[derive(Debug, Clone, Copy)]
 enum FrameState {
     Dots,
     Chunk { size: u64, left: u64, last: bool },
 }
 
-/// Where the octets at hand end.
+/// What the octets that were just decoded complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FrameEnd {
-    /// Nowhere yet.
+    /// Nothing yet.
     Open,
-    /// A chunk that is not the last.
+    /// A chunk of this size, not the last.
     Chunk(u64),
     /// The message.
     Message,
 }
 
 impl Receiving {
-    /// DATA.
+    /// Starts receiving a message after DATA.
     pub(crate) fn data(addressed: RecipientsAccepted, core: &mut Core) -> SessionState {
         core.reply(&replies::DATA);
         let decoder = ContentDecoder::for_data(&core.config.leniency);
@@ -82,7 +82,7 @@ impl Receiving {
         Self::boxed(incoming, FrameState::Dots)
     }
 
-    /// The first BDAT of a message.
+    /// Starts receiving a message with its first BDAT.
     pub(crate) fn first_chunk(
         addressed: RecipientsAccepted,
         size: u64,
@@ -102,7 +102,7 @@ impl Receiving {
         Box::new(Self { incoming, frame }).into()
     }
 
-    /// When the whole message must be here.
+    /// When the complete message must have arrived.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.incoming.deadline
     }
@@ -142,7 +142,7 @@ impl Receiving {
         }
     }
 
-    /// Counts and judges content, and finds the header's end in it.
+    /// Counts and checks content, and looks for the end of the header in it.
     fn take(mut self: Box<Self>, content: Bytes, end: FrameEnd, core: &mut Core) -> SessionState {
         let incoming = &mut self.incoming;
         incoming.check(content.len() as u64, core);
@@ -154,7 +154,7 @@ impl Receiving {
                 incoming.pass_on(content, core);
                 None
             }
-            MessagePhase::Condemned(_) => None,
+            MessagePhase::Refused(_) => None,
         };
         match found {
             Some(found) => self.ask_headers(found, end, core),
@@ -206,12 +206,12 @@ impl IncomingMessage {
         }
     }
 
-    /// Condemns the message if the octets that came make it unacceptable.
+    /// Refuses the message if the octets so far make it unacceptable.
     fn check(&mut self, more: u64, core: &Core) {
         let held = match &self.phase {
             MessagePhase::Header(head) => head.len() as u64,
             MessagePhase::Body => self.header_size + self.body_size,
-            MessagePhase::Condemned(_) => return,
+            MessagePhase::Refused(_) => return,
         };
         if let Some(flaw) = self.decoder.flaw {
             self.condemn(flaw.into());
@@ -223,7 +223,7 @@ impl IncomingMessage {
     }
 
     fn condemn(&mut self, fault: SessionFault) {
-        self.phase = MessagePhase::Condemned(MessageRefusal::Fault(fault));
+        self.phase = MessagePhase::Refused(MessageRefusal::Fault(fault));
     }
 
     fn pass_on(&mut self, content: Bytes, core: &mut Core) {
@@ -233,10 +233,11 @@ impl IncomingMessage {
         }
     }
 
-    /// RFC 3030 section 2: each chunk has its reply; a refused one ends the transaction, and the chunks behind it get 503.
+    /// RFC 3030 section 2: each chunk gets a reply. A refused one ends the transaction, and the chunks after it get
+    /// 503.
     fn end_chunk(self, size: u64, core: &mut Core) -> SessionState {
         match self.phase {
-            MessagePhase::Condemned(refusal) => refusal.speak(self.negotiated, core),
+            MessagePhase::Refused(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 let text = format!("{size} octets received");
                 core.reply(&Reply::new(250, EnhancedCode(2, 0, 0), text));
@@ -247,14 +248,12 @@ impl IncomingMessage {
 
     fn end(self, core: &mut Core) -> SessionState {
         match self.phase {
-            MessagePhase::Condemned(refusal) => refusal.speak(self.negotiated, core),
+            MessagePhase::Refused(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 core.ask(Question::Message(MessageCounts {
                     header_size: self.header_size,
                     body_size: self.body_size,
                     has_8bit: self.decoder.has_8bit,
-                    had_bare_lf: self.decoder.had_bare_lf,
-                    longest_line: self.decoder.longest_line,
                 }));
                 MessageAsked { negotiated: self.negotiated }.into()
             }
@@ -267,20 +266,18 @@ impl MessageRefusal {
         core.expect_consequences();
         let next = match self {
             Self::Fault(fault) => core.fault(fault, Ready::new(negotiated)),
-            Self::Host(reply) => {
-                core.refuse_as_told(reply, &replies::REFUSED_MESSAGE, Ready::new(negotiated))
-            }
+            Self::Host(reply) => core.refuse_with(reply, &replies::REFUSED_MESSAGE, Ready::new(negotiated)),
         };
         core.reset();
         next
     }
 }
 
-/// The host judges the header.
+/// The host decides on the header.
 #[derive(Debug)]
 pub(crate) struct HeadersAsked {
     receiving: Box<Receiving>,
-    /// Body that came along with the header.
+    /// Part of the body that was read together with the header.
     rest: Bytes,
     end: FrameEnd,
 }
@@ -299,15 +296,15 @@ impl HeadersAsked {
                 incoming.pass_on(self.rest, core);
             }
             // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
-            AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Condemned(MessageRefusal::Host(wish)),
-            AnswerKind::Close(wish) => return core.close_as_told(wish),
+            AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Refused(MessageRefusal::Host(wish)),
+            AnswerKind::Close(wish) => return core.close_with(wish),
             _ => incoming.condemn(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
         receiving.go_on(self.end, core)
     }
 }
 
-/// The host judges the message, and makes it durable.
+/// The host decides on the message and makes it durable.
 #[derive(Debug)]
 pub(crate) struct MessageAsked {
     negotiated: Negotiated,
@@ -321,15 +318,15 @@ impl MessageAsked {
         match ruling {
             AnswerKind::Durable(durable) => core.reply(&durable.into_reply()),
             AnswerKind::Discard(wish) => core.reply(&replies::positive(wish, &[250], &replies::DISCARDED)),
-            AnswerKind::Refuse(wish) => return core.refuse_as_told(wish, &replies::REFUSED_MESSAGE, ready),
-            AnswerKind::Close(wish) => return core.close_as_told(wish),
+            AnswerKind::Refuse(wish) => return core.refuse_with(wish, &replies::REFUSED_MESSAGE, ready),
+            AnswerKind::Close(wish) => return core.close_with(wish),
             _ => return misuse(core, ready),
         }
         ready.into()
     }
 }
 
-/// A chunk is through, and it was not the last.
+/// A chunk that is not the last has been received.
 #[derive(Debug)]
 pub(crate) struct BetweenChunks {
     incoming: IncomingMessage,
@@ -356,19 +353,19 @@ impl Commanded for BetweenChunks {
                 core.reset();
                 core.idle(&replies::RESET, Ready::new(self.incoming.negotiated))
             }
-            // RFC 3030 section 2: DATA after BDAT is out of sequence, and so is all else.
+            // RFC 3030 section 2: DATA after BDAT is out of sequence, and so is every other command.
             _ => common(self, command, core, SessionFault::Sequence(Sequence::InChunks)),
         }
     }
 }
 
-/// The octets of a chunk that nobody wants go by; its refusal comes behind them.
+/// The octets of a refused chunk are read and dropped; the refusal is sent after them.
 #[derive(Debug)]
 pub(crate) struct DiscardingChunk {
     left: u64,
     fault: SessionFault,
     next: Box<SessionState>,
-    /// When it must be through, as if it were a message.
+    /// When the whole chunk must have arrived; the same timeout as for a message.
     deadline: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! EHLO and HELO, and what they offer (RFC 5321 section 3.2).
+//! EHLO and HELO, and the extensions that the reply to EHLO offers (RFC 5321 section 3.2).
 
 use pintle_mail::Reply;
 
@@ -12,7 +12,7 @@ use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
-/// We have greeted the client, and wait for its hello.
+/// The greeting has been sent; EHLO or HELO must come next.
 #[derive(Debug)]
 pub(crate) struct ExpectHello;
 
@@ -25,7 +25,7 @@ impl Commanded for ExpectHello {
     }
 }
 
-/// Where a refused hello leads back to.
+/// The state to return to when EHLO or HELO is refused.
 #[derive(Debug)]
 pub(crate) enum Before {
     ExpectHello,
@@ -41,7 +41,7 @@ impl From<Before> for SessionState {
     }
 }
 
-/// RFC 5321 section 4.1.4: a hello at any time, and it resets the transaction.
+/// Handles EHLO or HELO. RFC 5321 section 4.1.4: it may come at any time, and resets the transaction.
 pub(crate) fn hello(verb: HelloVerb, name: &str, before: Before, core: &mut Core) -> SessionState {
     if core.is_idle_too_long() {
         return core.fail(SessionFault::TooManyIdleCommands);
@@ -55,7 +55,7 @@ pub(crate) fn hello(verb: HelloVerb, name: &str, before: Before, core: &mut Core
     HelloAsked { verb, offers, before }.into()
 }
 
-/// What the configuration offers in this session.
+/// Returns the extensions to offer in this session.
 fn offers(core: &Core) -> Offers {
     let mut offers =
         Offers::new(core.config.extensions, core.config.limits.message, core.config.auth.mechanisms);
@@ -63,25 +63,25 @@ fn offers(core: &Core) -> Offers {
     offers
 }
 
-/// What can be served now, whoever offers it.
+/// Returns the extensions that can be served now, no matter if the configuration or the host offers them.
 fn possible(core: &Core) -> Extensions {
     let mut possible = Extension::ALL.into_iter().fold(Extensions::NONE, Extensions::with);
     let configured = core.config.extensions;
-    // RFC 3207 section 4.2: not within TLS.
+    // RFC 3207 section 4.2: STARTTLS is not offered within TLS.
     if core.tls || !configured.has(Extension::StartTls) {
         possible = possible.without(Extension::StartTls);
     }
     if !configured.has(Extension::Auth) || !(core.tls || core.config.auth.without_tls) {
         possible = possible.without(Extension::Auth);
     }
-    // RFC 8689 section 2: only within TLS.
+    // RFC 8689 section 2: REQUIRETLS is offered only within TLS.
     if !core.tls {
         possible = possible.without(Extension::RequireTls);
     }
     possible
 }
 
-/// The host judges the hello.
+/// The host decides on EHLO or HELO.
 #[derive(Debug)]
 pub(crate) struct HelloAsked {
     verb: HelloVerb,
@@ -99,8 +99,8 @@ impl HelloAsked {
                 greet_back(self.verb, offers, None, core)
             }
             AnswerKind::Offer(_) => greet_back(self.verb, self.offers, None, core),
-            AnswerKind::Refuse(wish) => core.refuse_as_told(wish, &replies::REFUSED, self.before),
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Refuse(wish) => core.refuse_with(wish, &replies::REFUSED, self.before),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, self.before),
         }
     }
@@ -112,14 +112,15 @@ fn greet_back(verb: HelloVerb, offers: Offers, wish: Option<Reply>, core: &mut C
         text.push(' ');
         text.extend(reply.text.chars().map(|c| if c == '\n' { ' ' } else { c }));
     }
-    // RFC 5321 section 4.1.1.1: one keyword a line behind the greeting.
+    // RFC 5321 section 4.1.1.1: one keyword per line after the greeting.
     offers.append_lines(&mut text);
     core.reply(&Reply::plain(250, text));
     let esmtp = verb == HelloVerb::Ehlo;
     Ready::new(Negotiated { offers: if esmtp { offers } else { unasked(core) }, esmtp }).into()
 }
 
-/// What is taken from a client that said HELO and was offered nothing: parameters of MAIL that cannot mislead it.
+/// Returns the MAIL parameters that are accepted after HELO, where nothing was offered: those that cannot mislead the
+/// client.
 fn unasked(core: &Core) -> Offers {
     let mut offers = offers(core);
     offers.restrict(Extensions::NONE.with(Extension::Size).with(Extension::EightBitMime));

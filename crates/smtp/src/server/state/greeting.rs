@@ -1,4 +1,4 @@
-//! The connection and the greeting (RFC 5321 section 3.1).
+//! A new connection and the 220 greeting (RFC 5321 section 3.1); early talkers.
 
 use pintle_mail::Reply;
 
@@ -12,14 +12,14 @@ use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
-/// The host judges the connection.
+/// The host decides on the connection.
 #[derive(Debug, Default)]
 pub(crate) struct Connecting {
     talked: bool,
 }
 
 impl Connecting {
-    /// Bytes came before the greeting.
+    /// Records that bytes came before the greeting.
     pub(crate) fn early_talk(&mut self, core: &mut Core) {
         if !std::mem::replace(&mut self.talked, true) {
             core.event(Event::Fault(SessionFault::EarlyTalk));
@@ -38,7 +38,7 @@ impl Connecting {
             AnswerKind::Refuse(wish) => {
                 turn_away(replies::negative(wish, &replies::REFUSED_CONNECTION), core)
             }
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => core.fail(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
     }
@@ -49,13 +49,14 @@ fn greet(wish: Option<Reply>, core: &mut Core) -> SessionState {
         Some(reply) => reply.text,
         None => core.config.banner.clone().into(),
     };
-    // RFC 5321 section 4.2: the greeting begins with our name.
+    // RFC 5321 section 4.2: the greeting begins with the server's name.
     let greeting = Reply::plain(220, format!("{} {text}", core.config.hostname));
     core.reply(&greeting);
     ExpectHello.into()
 }
 
-/// RFC 5321 section 3.1: 554 instead of 220, then wait for QUIT. A refusal for now can only be 421, which closes.
+/// RFC 5321 section 3.1: sends 554 instead of 220, then waits for QUIT. A temporary refusal can only be 421, which
+/// closes the session.
 fn turn_away(reply: Reply, core: &mut Core) -> SessionState {
     if reply.code < 500 {
         let reply = Reply { code: 421, ..reply };
@@ -65,7 +66,7 @@ fn turn_away(reply: Reply, core: &mut Core) -> SessionState {
     TurnedAway.into()
 }
 
-/// The greeting was a refusal.
+/// The greeting was a refusal; only QUIT is allowed.
 #[derive(Debug)]
 pub(crate) struct TurnedAway;
 

@@ -1,4 +1,4 @@
-//! MAIL: a transaction begins with a sender (RFC 5321 section 3.3).
+//! MAIL: begins a transaction with a sender (RFC 5321 section 3.3).
 
 use super::ehlo::{Before, hello};
 use super::rcpt::recipient;
@@ -9,7 +9,7 @@ use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
-/// The host judges the sender.
+/// The host decides on the sender.
 #[derive(Debug)]
 pub(crate) struct SenderAsked {
     negotiated: Negotiated,
@@ -30,15 +30,15 @@ impl SenderAsked {
             }
             AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
-                core.refuse_as_told(wish, &replies::REFUSED, Ready::new(self.negotiated))
+                core.refuse_with(wish, &replies::REFUSED, Ready::new(self.negotiated))
             }
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, Ready::new(self.negotiated)),
         }
     }
 }
 
-/// There is a sender, and no recipient yet.
+/// The sender has been accepted; there is no recipient yet.
 #[derive(Debug)]
 pub(crate) struct SenderAccepted {
     pub(super) negotiated: Negotiated,
@@ -70,7 +70,7 @@ impl InTransaction for SenderAccepted {
     }
 }
 
-/// What MAIL has made possible or impossible, with recipients or without.
+/// Handles the commands whose meaning changes after MAIL, with or without recipients.
 pub(super) fn in_transaction<S: InTransaction>(
     state: S,
     command: Command<'_>,

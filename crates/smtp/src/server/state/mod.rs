@@ -1,4 +1,4 @@
-//! The states of a session. Each is a type that holds what is true in it, and is consumed by leaving it.
+//! The states of a server session. Each is a type that holds its own data and is consumed by the transition out of it.
 //!
 //! ```text
 //! Connecting ─► ExpectHello ─► HelloAsked ─► Ready ─► SenderAsked ─► SenderAccepted
@@ -10,8 +10,8 @@
 //! Receiving ─► HeadersAsked ─► Receiving ◄─► BetweenChunks        Receiving ─► MessageAsked ─► Ready
 //! ```
 //!
-//! DATA without recipients cannot be written down: only [`RecipientsAccepted`] becomes [`Receiving`], and only a recipient
-//! that was accepted makes it.
+//! DATA without recipients is ruled out by the types: only [`RecipientsAccepted`] becomes [`Receiving`], and it takes an
+//! accepted recipient to create it.
 
 mod auth;
 mod data;
@@ -41,7 +41,7 @@ use super::replies;
 use super::ruling::AnswerKind;
 use super::shared::Core;
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Debug)]
 pub(crate) enum SessionState {
     Connecting(Connecting),
@@ -64,43 +64,43 @@ pub(crate) enum SessionState {
     Closed,
 }
 
-/// What a hello has negotiated.
+/// What EHLO or HELO has negotiated.
 #[derive(Debug)]
 pub(crate) struct Negotiated {
     pub(crate) offers: Offers,
     pub(crate) esmtp: bool,
 }
 
-/// What came of working on the input.
+/// The result of processing the input.
 pub(crate) enum Advance {
-    /// There may be more to do.
+    /// There may be more input to process.
     Again(SessionState),
-    /// Nothing more without the peer or the host.
+    /// Nothing more can be done until the client or the host acts.
     Wait(SessionState),
 }
 
-/// Whose move it is.
+/// Who must act next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhoseMove {
-    /// The peer's: a command, or a line of an AUTH exchange.
+    /// The client: a command, or a line of an AUTH exchange.
     Command,
-    /// The peer's: content.
+    /// The client: message content.
     Content,
-    /// The host's: a question is open.
+    /// The host: a question is open.
     Host,
-    /// The host's: the handshake.
+    /// The host: the TLS handshake.
     Handshake,
-    /// Nobody's.
+    /// No one: the session is over.
     Over,
 }
 
-/// A state in which commands are taken.
+/// A state in which the client may send commands.
 pub(crate) trait Commanded: Into<SessionState> + Sized {
     fn command(self, command: Command<'_>, core: &mut Core) -> SessionState;
 }
 
 impl SessionState {
-    /// Works on the input as far as it goes.
+    /// Processes the next command or piece of content, if it has arrived.
     pub(crate) fn advance(self, core: &mut Core) -> Advance {
         if matches!(self, Self::TurnedAway(_) | Self::ExpectHello(_) | Self::Ready(_))
             && let Some(over) = core.drained()
@@ -122,7 +122,7 @@ impl SessionState {
         }
     }
 
-    /// Goes on with the host's answer.
+    /// Continues with the host's answer.
     pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> Self {
         match self {
             Self::Connecting(state) => state.ruled(ruling, core),
@@ -132,13 +132,13 @@ impl SessionState {
             Self::RecipientAsked(state) => state.ruled(ruling, core),
             Self::HeadersAsked(state) => state.ruled(ruling, core),
             Self::MessageAsked(state) => state.ruled(ruling, core),
-            // The session ended while the host was still deciding: nobody is left to hear it.
+            // The session ended while the host was still deciding; the answer is ignored.
             Self::Closed => Self::Closed,
             _ => core.fail(SessionFault::HostMisuse(Misuse::NoQuestion)),
         }
     }
 
-    /// When the peer must be through with what it is at, beside the time for each step.
+    /// When the client must have completed the current message or chunk; the timeout for each step applies as well.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Receiving(state) => state.deadline(),
@@ -148,7 +148,7 @@ impl SessionState {
         }
     }
 
-    /// Octets of the message that are held back until the header is complete and judged.
+    /// Octets of the message that are held until the header is complete and accepted.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Receiving(state) => state.held(),
@@ -187,13 +187,13 @@ fn next_command<S: Commanded>(state: S, core: &mut Core) -> Advance {
     })
 }
 
-/// RFC 5321 section 4.1.1.10: QUIT may come at any time, and loses what is not complete.
+/// RFC 5321 section 4.1.1.10: QUIT may come at any time; an incomplete transaction is dropped.
 fn quit(core: &mut Core) -> SessionState {
     core.reply(&replies::BYE);
     core.close(None, Closed::Quit)
 }
 
-/// The commands that mean the same everywhere; the rest is refused with `fault`.
+/// Handles the commands that mean the same in every state; refuses the rest with `fault`.
 fn common<S: Commanded>(
     state: S,
     command: Command<'_>,
@@ -206,7 +206,7 @@ fn common<S: Commanded>(
         Command::Vrfy if core.config.require_tls && !core.tls => core.fault(SessionFault::TlsRequired, state),
         Command::Vrfy => core.idle(&replies::VRFY, state),
         Command::Rset => core.idle(&replies::RESET, state),
-        // The octets of a chunk follow whether it is welcome or not (RFC 3030 section 2).
+        // The octets of a chunk follow even if it is refused (RFC 3030 section 2).
         Command::Bdat { size, .. } => DiscardingChunk::new(size, fault, state, core).into(),
         _ => core.fault(fault, state),
     }
@@ -247,7 +247,7 @@ impl From<Box<Receiving>> for SessionState {
     }
 }
 
-/// For an answer that does not fit: the fault is the host's, the peer is asked to come again.
+/// Handles an answer that does not fit the question: the host is at fault, and the client gets a temporary refusal.
 fn misuse(core: &mut Core, next: impl Into<SessionState>) -> SessionState {
     core.fault(SessionFault::HostMisuse(Misuse::WrongAnswer), next)
 }

@@ -1,4 +1,4 @@
-//! RCPT: from a sender to a list of recipients (RFC 5321 section 3.3).
+//! RCPT: adds recipients to a transaction (RFC 5321 section 3.3).
 
 use std::num::NonZeroU32;
 
@@ -15,7 +15,7 @@ use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
-/// There are a sender and recipients.
+/// A sender and at least one recipient have been accepted.
 #[derive(Debug)]
 pub(crate) struct RecipientsAccepted {
     sender: SenderAccepted,
@@ -83,7 +83,7 @@ pub(super) fn recipient(
     }
 }
 
-/// The state that this many accepted recipients make.
+/// Returns the state that follows from this number of accepted recipients.
 fn back(sender: SenderAccepted, accepted: Option<NonZeroU32>) -> SessionState {
     match accepted {
         Some(recipients) => RecipientsAccepted { sender, recipients }.into(),
@@ -91,7 +91,7 @@ fn back(sender: SenderAccepted, accepted: Option<NonZeroU32>) -> SessionState {
     }
 }
 
-/// The host judges a recipient.
+/// The host decides on a recipient.
 #[derive(Debug)]
 pub(crate) struct RecipientAsked {
     sender: SenderAccepted,
@@ -109,9 +109,9 @@ impl RecipientAsked {
             }
             AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
-                core.refuse_as_told(wish, &replies::REFUSED, back(self.sender, self.accepted))
+                core.refuse_with(wish, &replies::REFUSED, back(self.sender, self.accepted))
             }
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, back(self.sender, self.accepted)),
         }
     }

@@ -1,4 +1,4 @@
-//! A hello was answered, and no transaction is open: MAIL, AUTH and STARTTLS begin here.
+//! EHLO or HELO has been answered and no transaction is open: MAIL, AUTH and STARTTLS are accepted here.
 
 use super::ehlo::{Before, hello};
 use super::{Commanded, Handshake, Negotiated, Responding, SenderAsked, SessionState, common};
@@ -58,7 +58,7 @@ impl Ready {
         }
         let (path, params) = parse_mail(argument, &self.negotiated.offers, &core.config)?;
         let limit = self.negotiated.message_limit(core);
-        // RFC 1870 section 6.1: a declared size beyond the limit is refused here.
+        // RFC 1870 section 6.1: a declared size above the limit is refused here.
         if params.size.is_some_and(|size| size > limit) {
             return Err(SessionFault::MessageTooBig);
         }
@@ -87,7 +87,7 @@ impl Ready {
     }
 
     fn mechanism(&self, name: &str, core: &Core) -> Result<SaslMechanism, SessionFault> {
-        // RFC 4954 section 4: once a session, and only after EHLO.
+        // RFC 4954 section 4: AUTH only once a session, and only after EHLO.
         if core.identity.is_some() {
             return Err(SessionFault::Sequence(Sequence::AuthAlready));
         }
@@ -105,7 +105,7 @@ impl Ready {
 }
 
 impl Negotiated {
-    /// The largest message of this session, in octets.
+    /// Returns the largest message of this session in octets; 0 is no limit.
     pub(crate) fn message_limit(&self, core: &Core) -> u64 {
         let limit = self.offers.size().unwrap_or(core.config.limits.message);
         if limit == 0 { u64::MAX } else { limit }
