@@ -2,7 +2,7 @@
 //! verdicts of each plugin, the same reply, the same event records, and the same header on delivery.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use e2e::{corpus, spoofs};
 use serde_json::Value;
@@ -142,16 +142,14 @@ impl Edge {
             let _ = self.gateway.line_of_any(
                 &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
             );
-            (record(&received).unwrap()["from"]["session"].as_str().unwrap().to_owned(), last)
+            (record(&received).unwrap()["session"].as_str().unwrap().to_owned(), last)
         } else {
             self.gateway.wait_for(&format!("\"session\":\"{last}\",\"listener\":"));
             (last, String::new())
         };
         let log = self.gateway.log();
-        let is_ours = |record: &Value| {
-            [&record["session"], &record["from"]["session"]].contains(&&Value::from(session.as_str()))
-                || record["queue-id"] == queue_id.as_str()
-        };
+        let is_ours =
+            |record: &Value| record["session"] == session.as_str() || record["queue-id"] == queue_id.as_str();
         let records = log.lines().skip(before).filter_map(record).filter(is_ours).collect();
         Wire { code, text, session, records }
     }
@@ -223,10 +221,9 @@ fn stable_records<'a>(records: impl Iterator<Item = &'a Value>) -> Vec<Value> {
     let stable = |record: &Value| {
         let mut members: BTreeMap<String, Value> = serde_json::from_value(record.clone()).unwrap();
         members.retain(|name, _| !["time", "queue-id", "session"].contains(&name.as_str()));
-        if let Some(from) = members.get_mut("from").and_then(Value::as_object_mut) {
-            from.remove("session");
-            let client: std::net::SocketAddr = from["client"].as_str().unwrap().parse().unwrap();
-            from["client"] = client.ip().to_string().into();
+        if let Some(client) = members.get_mut("client") {
+            let address: SocketAddr = client.as_str().unwrap().parse().unwrap();
+            *client = address.ip().to_string().into();
         }
         serde_json::to_value(members).unwrap()
     };
