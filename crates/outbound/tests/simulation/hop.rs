@@ -33,7 +33,7 @@ pub struct Kind {
 
 #[derive(Default)]
 struct State {
-    mood: HopMood,
+    mood: Mood,
     connections: u64,
     /// How often each recipient was offered.
     offered: BTreeMap<String, u32>,
@@ -41,7 +41,7 @@ struct State {
 
 /// How a host is today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HopMood {
+pub enum Mood {
     #[default]
     Up,
     /// It refuses connections.
@@ -89,11 +89,11 @@ impl Hop {
         Self { name, kind, state: Mutex::default() }
     }
 
-    pub fn set_mood(&self, mood: HopMood) {
+    pub fn set_mood(&self, mood: Mood) {
         self.state.lock().mood = mood;
     }
 
-    pub fn mood(&self) -> HopMood {
+    pub fn mood(&self) -> Mood {
         self.state.lock().mood
     }
 
@@ -131,7 +131,7 @@ impl Hop {
 pub async fn serve(world: Arc<World>, hop: Arc<Hop>, number: u64, stream: DuplexStream) {
     let mut random = Random::of(world.seed, &format!("{} {number}", hop.name));
     let sound = world.is_healthy();
-    let grief = !sound && (hop.mood() == HopMood::Flaky || random.chance(120));
+    let grief = !sound && (hop.mood() == Mood::Flaky || random.chance(120));
     let most = 1 << random.between(4, 15);
     let left = if grief { usize::try_from(random.below(most)).unwrap_or(0) } else { usize::MAX };
     let trouble = *random.pick(&[Trouble::Dies, Trouble::Dies, Trouble::Hangs, Trouble::Raves]);
@@ -174,10 +174,10 @@ impl Dialogue {
     }
 
     async fn greet(&mut self) -> Result<(), Over> {
-        let mood = if self.sound { HopMood::Up } else { self.hop.mood() };
+        let mood = if self.sound { Mood::Up } else { self.hop.mood() };
         match mood {
-            HopMood::Busy => self.last_words("421 4.3.2 too busy").await,
-            HopMood::Hostile => self.last_words("554 5.7.1 not you").await,
+            Mood::Busy => self.last_words("421 4.3.2 too busy").await,
+            Mood::Hostile => self.last_words("554 5.7.1 not you").await,
             _ => self.say("220 hop.example ready").await,
         }
     }

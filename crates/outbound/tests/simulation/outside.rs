@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 use pintle_outbound::{HostAddress, Network, Stream};
 
-use crate::hop::{HopMood, serve};
+use crate::hop::{Mood, serve};
 use crate::random::Random;
 use crate::world::{World, address};
 
@@ -30,13 +30,13 @@ impl Network for Wires {
             let number = hop.next_connection();
             let mut random = Random::of(world.seed, &format!("connect {} {number}", hop.name));
             let healthy = world.is_healthy();
-            let mood = if healthy { HopMood::Up } else { hop.mood() };
+            let mood = if healthy { Mood::Up } else { hop.mood() };
             world.tell(|| format!("{} {number}: connect, {mood:?}", hop.name));
             tokio::time::sleep(random.millis(0, 40)).await;
-            if mood == HopMood::Silent || !healthy && random.chance(20) {
+            if mood == Mood::Silent || !healthy && random.chance(20) {
                 std::future::pending::<()>().await;
             }
-            if mood == HopMood::Refuses || !healthy && random.chance(20) {
+            if mood == Mood::Refuses || !healthy && random.chance(20) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             let room = usize::try_from(random.between(64, 20_000)).unwrap_or(64);

@@ -23,7 +23,7 @@ use pintle_testkit::TempDir;
 use pintle_tls::ClientTls;
 use tokio::runtime::Builder;
 
-use crate::hop::HopMood;
+use crate::hop::Mood;
 use crate::laws::{self, AGES};
 use crate::ledger::{Counts, SimMessage};
 use crate::messages;
@@ -447,15 +447,7 @@ impl Run {
     }
 
     fn change_mood(&mut self) {
-        let moods = [
-            HopMood::Up,
-            HopMood::Up,
-            HopMood::Refuses,
-            HopMood::Silent,
-            HopMood::Busy,
-            HopMood::Hostile,
-            HopMood::Flaky,
-        ];
+        let moods = [Mood::Up, Mood::Up, Mood::Refuses, Mood::Silent, Mood::Busy, Mood::Hostile, Mood::Flaky];
         let hops: Vec<_> = self.world.hops.values().cloned().collect();
         let (hop, mood) = (self.random.pick(&hops), *self.random.pick(&moods));
         self.world.tell(|| format!("{} is {mood:?} from now on", hop.name));
