@@ -206,7 +206,7 @@ fn fault(kind: &ErrorKind<'_, '_>) -> Option<(String, Option<String>)> {
     }
 }
 
-/// What a schema wants, as one would write it down.
+/// What a schema expects, as an operator would write it.
 fn expected(schema: &Value, root: &Value, left: usize) -> String {
     one_of(forms(schema, root, left))
 }
