@@ -149,7 +149,7 @@ async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
     }
     let mut colleague = stage.colleague().await;
     colleague.deliver("", &["ann@ours.example"], MESSAGE).await;
-    let line = stage.gateway.line("a bounce of no mail of ours");
+    let line = stage.gateway.line("a bounce of mail that we did not send");
     assert!(line.contains("untagged") && line.contains("ann@ours.example"), "{line}");
 }
 
