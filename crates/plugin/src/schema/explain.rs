@@ -347,7 +347,9 @@ mod tests {
         ]});
         assert_eq!(
             found(&schema, &json!("rejct")),
-            ["none of the possible forms fits: found \"rejct\" (write \"defer\", \"reject\" or a table)"]
+            [
+                "this matches none of the possible forms: found \"rejct\" (write \"defer\", \"reject\" or a table)"
+            ]
         );
         assert_eq!(
             found(&schema, &json!({"point": 3})),
