@@ -101,7 +101,7 @@ async fn what_leaves_is_signed_and_its_bounce_comes_home() {
         stage.back("b@other.example", "prvs=0000000000=ann@ours.example").await.recipients(),
         ["ann@ours.example"]
     );
-    refused(&stage.bounce(&signed.replace("Ann", "bob")).await, "a tag (BATV) that we did not make");
+    refused(&stage.bounce(&signed.replace("Ann", "bob")).await, "a BATV tag that we did not make");
     stage.sink.assert_no_violations();
 }
 
@@ -132,7 +132,7 @@ async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
     let stage = Stage::start(more, Script::new()).await;
     refused(&stage.bounce("ann@ours.example").await, "<ann@ours.example> has no BATV tag");
     refused(&stage.bounce("prvs=4123abcdef=ann@ours.example").await, "that we did not make");
-    refused(&stage.bounce("prvs=7123abcdef=ann@ours.example").await, "of no key of ours");
+    refused(&stage.bounce("prvs=7123abcdef=ann@ours.example").await, "of a key that we do not have");
     refused(&stage.bounce(expired()).await, "that has expired");
     // The recipient inside the tag is checked like any other: no relaying.
     refused(&stage.bounce("prvs=4123abcdef=ann%other.example@ours.example").await, "");
@@ -149,7 +149,7 @@ async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
     }
     let mut colleague = stage.colleague().await;
     colleague.deliver("", &["ann@ours.example"], MESSAGE).await;
-    let line = stage.gateway.line("a bounce of no mail of ours");
+    let line = stage.gateway.line("a bounce of mail that we did not send");
     assert!(line.contains("untagged") && line.contains("ann@ours.example"), "{line}");
 }
 

@@ -155,7 +155,7 @@ async fn an_identity_sends_as_itself_and_not_too_much() {
     client.ask("RCPT TO:<b@other.example>", 250).await;
     let reply = client.ask("RCPT TO:<c@other.example>", 451).await;
     says(&reply, "4.7.0 ann may send 2 recipients an hour");
-    stage.gateway.wait_for("is its password stolen?");
+    stage.gateway.wait_for("has its password been stolen?");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,7 +113,7 @@ impl Cache {
         if !path.exists() {
             return None;
         }
-        // SAFETY: the file must hold what `Component::serialize` gave, unchanged. It lies in a folder that is ours alone
+        // SAFETY: the file must hold what `Component::serialize` gave, unchanged. It is in a folder that only this user can write to
         // (checked at `open`), was synced before it got this name, and the engine's version is checked once more by
         // the call itself.
         let component = unsafe { Component::deserialize_file(engine, path) };

@@ -1,9 +1,9 @@
-//! What a call may have the host do: one number for octets and steps, counted by call and by mail.
+//! The budget of host work: octets and calls of host functions, counted by call and by mail.
 //!
 //! The meter bounds time, which differs from machine to machine; this bounds work, which does not. Every host function
-//! charges what it reads, copies, compares and hands over, in octets, and each call of one costs something by itself. A
-//! guest that has spent its budget is done for: what it asks from then on is refused, and its call ends as a fault. All
-//! calls for one mail share a second budget, so that many cheap calls are no way around it.
+//! charges what it reads, copies, compares and hands over, in octets, and each call of one costs something by itself. After
+//! its budget is spent, everything that the guest asks for is refused, and its call ends as a fault. All
+//! calls for one mail share a second budget, so that many cheap calls cannot get around it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -12,8 +12,8 @@ use crate::state::HostServices;
 /// How many names of a client's address are looked at.
 pub(crate) const MAX_REVERSE_NAMES: usize = 10;
 
-/// A resolver that gives up on each question after a while, so that one dead name server costs its own answers, and not
-/// the call that asked it and the answers of all the others.
+/// A resolver with a time limit for each question, so that one dead name server costs its own answers, and not the call or the
+/// answers of other servers.
 pub(crate) struct TimeLimitedResolver {
     resolver: Arc<dyn Resolver>,
     limit: Duration,

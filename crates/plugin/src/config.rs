@@ -19,7 +19,7 @@ pub struct Config {
     /// The plugins, in the order in which they are asked.
     pub plugins: Vec<PluginConfig>,
     /// Where compiled code is kept between runs. The folder is made with mode 0700, and refused when it is open to
-    /// others, since what lies in it is run. None compiles at every start.
+    /// others, since the code in it is run. `None` compiles at every start.
     pub cache: Option<PathBuf>,
     /// Where plugins' stored values (`kv`) outlive the process. None keeps them in memory alone.
     pub state: Option<PathBuf>,
@@ -166,7 +166,7 @@ impl fmt::Debug for ComponentSource {
 /// Limits of one plugin on time, memory and instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// The longest that one call may take, waiting for DNS and its like included.
+    /// The longest that one call may take, waiting for DNS and other services included.
     pub wall: Duration,
     /// The longest that one call may compute.
     pub cpu: Duration,

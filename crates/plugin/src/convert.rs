@@ -157,8 +157,8 @@ pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, St
     }
 }
 
-/// The name becomes a label of metrics, a part of log lines and an argument of commands, for as long as the message lies
-/// there.
+/// The name becomes a label of metrics, a part of log lines and an argument of commands, for as long as the message is
+/// held.
 fn names_a_quarantine(name: &str) -> bool {
     (1..=MAX_QUARANTINE).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic())
 }
@@ -174,7 +174,7 @@ fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
 }
 
 /// Refuses verdicts that lose mail, unless `drop-mail` is granted. Once a client has its 250, only the gateway has the message:
-/// to give up a delivery needs the grant, and so does to discard a message, for which the client hears 250 as well.
+/// to give up a delivery needs the grant, and so does discarding a message, for which the client gets 250 as well.
 pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Result<(), String> {
     let what = match verdict {
         Verdict::Discard if hook != Hook::Deliver => "drops mail that the client believes to be accepted",
@@ -222,7 +222,7 @@ pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, Str
 }
 
 /// What the operator's policy makes of a fault. One that the message itself can have brought about lets no message
-/// through: who writes messages would choose which plugins see them. After the 250 nothing is refused for a fault,
+/// through: the author of a message could choose which plugins see it. After the 250 nothing is refused for a fault,
 /// which may be gone in a minute: the delivery waits.
 pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook, kind: FaultKind) -> Verdict {
     let sees_message = matches!(hook, Hook::Headers | Hook::Message | Hook::Deliver);

@@ -30,7 +30,7 @@ pub(crate) struct GuestEngine {
 }
 
 impl GuestEngine {
-    /// An engine with room for these plugins and some more, in so much address space where somebody has said how much.
+    /// An engine with room for these plugins and some more, within the configured address space if there is one.
     pub(crate) fn start(config: &crate::Config) -> Result<Self, String> {
         let space = layout::space(config.address_space);
         let (engine, layout) = engine(&PoolLayout::within(&config.plugins, config.usual_instances, space))?;

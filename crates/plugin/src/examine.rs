@@ -1,4 +1,4 @@
-//! What a component exports and imports, held against the contract and the grants, before any of it runs.
+//! Checks a component's exports and imports against the contract and the grants, before any of it runs.
 //!
 //! The engine would refuse most of this by itself, but in words that name neither the grant nor the remedy.
 

@@ -262,7 +262,7 @@ impl Generation {
         ahead.spent = began.elapsed();
     }
 
-    /// No call begins here any more: spare instances end now, busy ones with their calls.
+    /// Ends the generation: no call begins any more; idle instances are dropped now, busy ones when their calls end.
     pub(crate) fn retire(&self) {
         let instances = {
             let mut spare = self.spare.lock();

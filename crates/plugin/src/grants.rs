@@ -41,7 +41,7 @@ grants! {
     /// Give up mail that was accepted, or is believed to be: discard it, take recipients away, reject it at a delivery, or keep
     /// its sender from hearing of a failure.
     DropMail = "drop-mail",
-    /// Judge credentials: it sees passwords, and whom it lets in may relay.
+    /// Judge credentials: it sees passwords, and identities that it grants may relay.
     Auth = "auth",
     /// Ask DNS.
     Dns = "dns",
@@ -55,10 +55,10 @@ grants! {
     SenderAuth = "sender-auth",
     /// Sign with configured keys.
     Sign = "sign",
-    /// Speak in the gateway's name of who sent a mail: results in its Authentication-Results field, and the facts that its
-    /// own records and trace fields tell.
+    /// Speak in the gateway's name about the sender of a mail: results in its Authentication-Results field, and the facts that
+    /// its own records and trace fields use.
     AuthResults = "auth-results",
-    /// Spare a client, or a mail, the plugins that come after, by the verdict `accept`.
+    /// Exempt a client, or a mail, from the plugins that come after, by the verdict `accept`.
     Accept = "accept",
     /// Choose which SMTP extensions are offered; STARTTLS is one.
     EditExtensions = "edit-extensions",

@@ -24,7 +24,7 @@ impl GuestMemory {
         self.limit
     }
 
-    /// Whether so much more can be had; then it is.
+    /// Takes this many more octets if the limit allows; returns whether it did.
     fn take(&mut self, octets: usize) -> bool {
         let after = self.used.saturating_add(octets);
         self.refused |= after > self.limit;

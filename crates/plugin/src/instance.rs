@@ -234,7 +234,7 @@ fn fault(failure: CallFailure, guest: &StoreData) -> JudgeFault {
         CallFailure::Overspent(over) => return overspent(over),
         CallFailure::Engine(error) => error,
     };
-    // A guest that was refused its budget is free to give up as it likes.
+    // However a guest ends after it was refused its budget, the fault is the budget.
     if let Err(over) = guest.call.budget.check() {
         return overspent(over);
     }

@@ -1,4 +1,4 @@
-//! How much address space the memories of guests reserve before they are used, and in which form.
+//! The pool of instances: how much address space guests' memories reserve before they are used, and in which form.
 //!
 //! Reserved address space costs no memory, but there is not always as much of it: `ulimit -v` bounds it, and so do some
 //! containers. So there are three forms, and the first that fits is used.
@@ -25,9 +25,9 @@ const SPARE_PLACES: u32 = 64;
 const LATER_PLUGINS: u32 = 2;
 /// A memory that reserves all that its addresses can name spares the guest's code every bounds check.
 const WHOLE: u64 = 4 << 30;
-/// What lies behind such a memory, for offsets beyond its end; the engine's own choice.
+/// The guard region behind such a memory, for offsets beyond its end; the engine's default.
 const WHOLE_GUARD: u64 = 32 << 20;
-/// What lies behind a memory whose code checks bounds.
+/// The guard region behind a memory whose code checks bounds.
 const GUARD: u64 = WASM_PAGE as u64;
 /// What a memory that has no place kept reserves beyond what it uses, to grow into.
 const GROWTH: u64 = 1 << 20;
@@ -36,7 +36,7 @@ const STACK: u64 = 2 << 20;
 /// The most that is ever reserved: half of the address space that a process has on most machines.
 const MOST: u64 = 64 << 40;
 
-/// A form.
+/// How the memories of instances are reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolForm {
     /// A place for each instance, each memory with all that its addresses can name.

@@ -1,4 +1,4 @@
-//! A rate limit for log lines: a plugin that says too much, or is down, must not fill the log.
+//! A rate limit for log lines: neither a plugin that logs too much nor one that is down may fill the log.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What goes on beside the mail: lost instances are replaced, spare ones let go, timers called, files watched.
+//! Background tasks: lost instances are replaced, idle ones dropped, timers called, stored values saved, files watched.
 //!
 //! Every task is owned here and awaited by [`Maintenance::close`].
 
@@ -19,11 +19,11 @@ use crate::kv::saved::Clocks;
 use crate::revive::revived;
 use crate::watch::FileWatch;
 
-/// How often spare instances and stored values are looked through.
+/// How often idle instances and expired values are dropped.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often what plugins have stored is saved.
 const SAVE: Duration = Duration::from_secs(60);
-/// A plugin whose instances cannot be made is not tried again at once.
+/// How long to wait after an instance could not be created.
 const REST: Duration = Duration::from_secs(1);
 
 /// The tasks of the plugin host.

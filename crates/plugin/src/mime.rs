@@ -1,7 +1,7 @@
 //! The MIME tree of a message: scanned once, kept as places in the message, shared by all plugins that ask.
 //!
 //! Only places are kept. The decoded content of a part is decoded again for each call that reads it, so that a large message
-//! lies in memory while it is looked at and not for as long as it lives. Scanning and decoding go chunk by chunk within
+//! is in memory while it is read, and not for as long as it exists. Scanning and decoding go chunk by chunk within
 //! the call that asked: each chunk is charged to its budget, others get their turn between two of them, and nothing goes
 //! on when the call has ended.
 
@@ -77,7 +77,7 @@ pub(crate) async fn content(
     Ok(decoder.finish().into())
 }
 
-/// Reads so much of a body and gives each chunk to `act`, as long as that wants more.
+/// Reads this range of a body and passes each chunk to `act`, until that returns an error.
 pub(crate) async fn for_each_chunk(
     body: &dyn Body,
     place: Range<u64>,

@@ -11,14 +11,14 @@ use serde_json::Value;
 use crate::places::pointer;
 use crate::{ConfigMistake, Gateway};
 
-/// The keyword.
+/// The schema keyword that says what a text names.
 const KEYWORD: &str = "x-pintle-names";
 /// The deepest that is looked into settings and references.
 const DEEPEST: usize = 64;
 /// The most steps: a schema may lead to one value by many ways.
 const MOST: usize = 100_000;
 
-/// All names in the settings that name nothing.
+/// All names in the settings that are not defined in the gateway's configuration.
 pub(crate) fn check(schema: &Value, settings: &Value, gateway: &Gateway) -> Vec<ConfigMistake> {
     let mut walk = NameWalk { root: schema, gateway, steps: 0, mistakes: Vec::new() };
     walk.value("", schema, settings, DEEPEST);

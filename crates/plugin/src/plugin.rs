@@ -126,7 +126,7 @@ impl Plugin {
         !matches!(read, Ok(Ok(bytes)) if artifact::digest(&bytes) == serving)
     }
 
-    /// Loads the component again and lets it serve; gives the new generation's number.
+    /// Loads the component again and lets it serve; returns the new generation's number.
     pub(crate) async fn reload(&self, loader: &ComponentLoader) -> Result<u64, Vec<LoadError>> {
         let _changing = self.hold().await;
         let gateway = loader.services.gateway.load_full();
@@ -151,7 +151,7 @@ impl Plugin {
         }
     }
 
-    /// Lets a generation serve all calls that begin from now on; gives its number. The caller holds the plugin.
+    /// Lets a generation serve all calls that begin from now on; returns its number. The caller holds the lock ([`Plugin::hold`]).
     pub(crate) fn go_live(&self, generation: Arc<Generation>) -> u64 {
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());

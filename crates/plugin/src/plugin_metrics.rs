@@ -93,7 +93,7 @@ impl PluginMetrics {
     }
 }
 
-/// As much of a label as is kept.
+/// A label, cut to the length that is kept.
 fn short((name, value): &(String, String)) -> (String, String) {
     (word(name), value[..value.floor_char_boundary(MAX_LENGTH)].to_owned())
 }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const ROOM: u32 = 256 << 10;
 static VERIFYING: Semaphore = Semaphore::const_new(ROOM as usize);
 
-/// How long checks may take of a call that has so much time left: a part, so that the call can still say something.
+/// How long checks may take in a call with this much time left: a part of it, so that the call can still answer.
 pub(crate) fn patience(left: Duration) -> Duration {
     PATIENCE.min(left * 4 / 5)
 }
@@ -100,7 +100,7 @@ impl SenderAuthChecks {
         self.findings.dmarc.get_or_try_init(check).await.cloned()
     }
 
-    /// Finds out what a call will ask for. What cannot be found out the call will hear when it asks.
+    /// Prefetches what a call will ask for. Errors are not reported here: the call gets them when it asks.
     pub(crate) async fn find_out(&self, needs: Lookups, message: Option<&Message>) {
         let spf = async {
             if needs.has(Lookup::Spf) {

@@ -1,4 +1,4 @@
-//! What outlives a call, by whose it is: the host's, alike for all plugins, or one generation's.
+//! State that outlives a call: what the host gives all plugins alike, and what one generation writes.
 
 use std::sync::Arc;
 use std::time::Instant;

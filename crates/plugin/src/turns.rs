@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use pintle_policy::View;
 use tokio::sync::oneshot;
 
-/// On whose behalf a call is made.
+/// The party on whose behalf a call is made: what shares are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CallParty {
     /// The gateway itself: its timer.
@@ -54,7 +54,8 @@ impl CallParty {
     }
 }
 
-/// What one customer of a provider has at least: a /24, or a /48 (RFC 6177), with a bit that tells them apart.
+/// The network of an address: a /24, or a /48 (RFC 6177), the least that one customer of a provider has; a bit tells IPv4 from
+/// IPv6.
 fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
@@ -68,7 +69,7 @@ pub(crate) struct Turns {
     state: Mutex<TurnsState>,
 }
 
-/// What a party holds and who of it waits.
+/// The turns that a party holds, and its queue.
 #[derive(Default)]
 struct NetworkLine {
     held: usize,
@@ -82,7 +83,7 @@ struct TurnsState {
     all: usize,
     free: usize,
     lines: HashMap<CallParty, NetworkLine>,
-    /// Parties of which somebody waits and whose share allows one more. While a turn is free, it is none that they may have.
+    /// Parties with waiting calls whose share allows one more turn. While a turn is free, it is reserved for others than these.
     round: VecDeque<CallParty>,
     /// How many of them are no strangers.
     known: usize,
@@ -100,7 +101,7 @@ pub(crate) struct Turn<'a> {
 pub(crate) struct Crowded {
     /// How many turns there are for those like him.
     pub(crate) all: usize,
-    /// The party held its whole share, which is so much.
+    /// The share of the party, if the party held all of it.
     pub(crate) share: Option<usize>,
 }
 
@@ -217,7 +218,7 @@ impl TurnsState {
         }
     }
 
-    /// The first in the round who may have what is free. Thousands of strangers are passed over only for somebody.
+    /// The first party in the round that may take a free turn. Strangers are skipped only if another party waits.
     fn next(&mut self) -> Option<CallParty> {
         let first = self.round.front().filter(|_| self.free > 0)?;
         let at = match self.has_one_for(*first) {
@@ -230,7 +231,7 @@ impl TurnsState {
         Some(next)
     }
 
-    /// One turn for the first of this line. Who is about to leave, and hears of it no more, gives it back as he goes.
+    /// Gives a turn to the first call in this queue. A call that has just stopped waiting returns it in `leave`.
     fn serve(&mut self, party: CallParty) {
         let Some(line) = self.lines.get_mut(&party) else { return };
         line.in_round = false;
@@ -248,7 +249,7 @@ impl TurnsState {
         }
     }
 
-    /// Somebody waits no more. One who has just been given a turn, and has not heard of it, gives it back.
+    /// A call stops waiting. If it was given a turn in the meantime, the turn is returned.
     fn leave(&mut self, party: CallParty, ticket: u64) {
         match self.lines.get_mut(&party).and_then(|line| line.waiting.remove(&ticket)) {
             Some(_) => self.forget(party),

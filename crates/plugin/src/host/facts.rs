@@ -1,4 +1,4 @@
-//! Facts: what plugins tell each other, each under the name of the plugin that says it.
+//! Facts: values that plugins publish for each other, each under the name of the plugin that wrote it.
 //!
 //! A reader of `spf.result` must be able to rely on the plugin that the operator calls `spf` having written it. So a plugin's
 //! facts are put under its name, as its metrics are; only those that the core reads have names of their own, and

@@ -100,7 +100,7 @@ impl Host for TransactionView<'_> {
     }
 
     fn rewrite_sender(&mut self, address: String) -> Result<(), HostError> {
-        // Delivered from elsewhere than stored: for this attempt, so that our own reports still go to who sent it.
+        // In on-deliver the sender changes for this attempt only, so our own reports still go to the stored sender.
         if self.call.hook == Some(Hook::Deliver) {
             need(self.grants, GrantKind::EditEnvelope)?;
         } else {

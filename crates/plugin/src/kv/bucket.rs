@@ -44,7 +44,7 @@ impl TokenBucket {
         BucketSnapshot { tokens: self.tokens, seen: self.seen, full: self.full }
     }
 
-    /// Takes tokens, all or none; gives what is left.
+    /// Takes tokens, all or none; returns how many are left.
     pub(crate) fn take(
         &mut self,
         tokens: u32,

@@ -74,7 +74,7 @@ impl KvStore {
         Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file: None, damaged: Mutex::default() }
     }
 
-    /// Writes the file, if there is to be one and something has changed; tells whether it did. Waits for the disk.
+    /// Writes the file, if there is one and something has changed; returns whether it did. Blocks on the disk.
     pub(crate) fn save(&self, clocks: Clocks) -> io::Result<bool> {
         let Some(file) = &self.file else {
             return Ok(false);
@@ -122,7 +122,7 @@ impl KvStore {
         shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)
     }
 
-    /// Writes a value where the version is `expected`, 0 meaning absent; tells whether it was.
+    /// Writes a value where the version is `expected`, 0 meaning absent; returns whether it was.
     pub(crate) fn swap(
         &self,
         key: String,
@@ -141,7 +141,7 @@ impl KvStore {
         Ok(true)
     }
 
-    /// Takes a value away.
+    /// Removes a value or a bucket.
     pub(crate) fn delete(&self, key: &str) {
         let mut shelf = self.shelf.lock();
         shelf.unsaved = true;
@@ -151,7 +151,7 @@ impl KvStore {
         }
     }
 
-    /// Adds to a counter, which begins at 0 and whose lifetime begins with it; gives its value.
+    /// Adds to a counter, which begins at 0 and whose lifetime begins with it; returns its value.
     pub(crate) fn increment(
         &self,
         key: String,
@@ -168,7 +168,7 @@ impl KvStore {
         Ok(value)
     }
 
-    /// Takes tokens from a bucket, which begins full; gives what is left, or how long to wait.
+    /// Takes tokens from a bucket, which begins full; returns how many are left, or how long to wait.
     pub(crate) fn take(
         &self,
         key: String,

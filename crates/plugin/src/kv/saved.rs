@@ -50,8 +50,8 @@ impl Clocks {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// How long ago a moment of the wall clock was; nothing, where it is still to come, and no longer than a clock that
-    /// nobody has checked is believed.
+    /// How long ago a moment of the wall clock was; nothing, where it is still to come, and at most [`LONGEST_GONE`], since
+    /// the clock may be wrong.
     fn since(self, millis: u64) -> Duration {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis));
         at.and_then(|at| self.wall.duration_since(at).ok()).unwrap_or_default().min(LONGEST_GONE)

@@ -148,7 +148,7 @@ impl Shelf {
 }
 
 impl ShelfPart {
-    /// Forgets what has expired; gives its cost.
+    /// Removes what has expired; returns its cost in octets.
     pub(super) fn sweep(&mut self, now: Instant) -> usize {
         let mut freed = 0;
         self.entries.retain(|key, entry| {

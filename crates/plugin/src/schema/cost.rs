@@ -68,7 +68,7 @@ pub(super) fn decoded(fragment: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Looks at all that may be a schema within the schema. Values of `default` and its like are looked at as well: a
+/// Looks at all that may be a schema within the schema. Values of `default` and similar keywords are looked at as well: a
 /// reference in them would be harmless, and is refused all the same.
 fn look_over(value: &Value, patterns: &mut usize) -> Result<(), SchemaFault> {
     match value {
@@ -102,7 +102,7 @@ fn look_at(key: &str, value: &Value, patterns: &mut usize) -> Result<(), SchemaF
 }
 
 /// The validator compiles a pattern to whatever size it likes, so it is compiled here before, to a size that is
-/// bounded. Other mistakes in patterns are the validator's to find, who knows the dialect of schemas.
+/// bounded. Other mistakes in patterns are found by the validator, which knows the dialect of schemas.
 fn fits(pattern: &str) -> Result<(), SchemaFault> {
     match RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build() {
         Err(regex::Error::CompiledTooBig(_)) => Err(SchemaFault::Pattern(pattern.chars().take(60).collect())),

@@ -206,7 +206,7 @@ fn fault(kind: &ErrorKind<'_, '_>) -> Option<(String, Option<String>)> {
     }
 }
 
-/// What a schema wants, as one would write it down.
+/// What a schema expects, as an operator would write it.
 fn expected(schema: &Value, root: &Value, left: usize) -> String {
     one_of(forms(schema, root, left))
 }
@@ -347,7 +347,9 @@ mod tests {
         ]});
         assert_eq!(
             found(&schema, &json!("rejct")),
-            ["none of the possible forms fits: found \"rejct\" (write \"defer\", \"reject\" or a table)"]
+            [
+                "this matches none of the possible forms: found \"rejct\" (write \"defer\", \"reject\" or a table)"
+            ]
         );
         assert_eq!(
             found(&schema, &json!({"point": 3})),

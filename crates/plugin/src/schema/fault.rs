@@ -6,26 +6,26 @@ use std::fmt;
 pub(super) const MAX_SCHEMA: usize = 256 << 10;
 /// The identifier of the only dialect that is read.
 pub(super) const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
-/// Why a schema cannot be used. The plugin's author owns it.
+/// Why a schema cannot be used: a fault of the plugin's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaFault {
-    /// It has so many octets.
+    /// Its size in octets exceeds the limit.
     TooLarge(usize),
-    /// It is no JSON.
+    /// It is not JSON.
     NotJson(String),
     /// It is written in another dialect than 2020-12.
     Dialect(String),
-    /// It uses what is not served here: a keyword, or a reference to elsewhere.
+    /// It uses something that is not supported: a keyword, or a reference to another document.
     Unserved(String),
     /// A reference to nothing.
     Dangling(String),
-    /// Its references lead round in a circle without going deeper into the settings.
+    /// Its references form a cycle that does not descend into the settings.
     Circle,
     /// Checking these settings by it takes more steps than any check may, or goes too deep.
     Costly,
     /// A pattern that needs too large an automaton.
     Pattern(String),
-    /// It is JSON, and no schema.
+    /// It is JSON, but not a valid schema.
     Invalid(String),
 }
 

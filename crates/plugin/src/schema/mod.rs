@@ -1,9 +1,9 @@
 //! A plugin's JSON Schema (2020-12), held against its settings before the plugin itself sees them.
 //!
-//! The schema is the plugin's, and so it is believed nothing: its size is bounded, it can refer to nothing outside of
+//! The schema comes from the plugin and is not trusted: its size is bounded, it can refer to nothing outside of
 //! itself, its patterns are matched in linear time by automata of bounded size, and `cost` counts the work that it
-//! would make before any of it is done. A schema that exceeds a bound, or is none, is its author's fault
-//! ([`SchemaFault`]); what it refuses is the operator's ([`ConfigMistake`]), and `explain` says it in plain words.
+//! would make before any of it is done. A schema that is invalid or exceeds a bound is a fault of the plugin's author
+//! ([`SchemaFault`]); what a valid schema refuses is a mistake of the operator ([`ConfigMistake`]), and `explain` writes its text.
 //!
 //! Everything here computes and may take a while: it belongs onto a blocking thread.
 
@@ -19,7 +19,7 @@ use fault::{DIALECT, MAX_SCHEMA};
 
 use crate::ConfigMistake;
 
-/// What the schema is called among schemas. It is never fetched.
+/// The URL of the schema for the validator. It is never fetched.
 const NAME: &str = "plugin:///schema";
 
 /// All mistakes that the schema finds in these settings, in the order of the settings.
@@ -64,7 +64,7 @@ fn invalid(error: &boon::CompileError) -> SchemaFault {
     SchemaFault::Invalid(crate::guest_log::clean(&format!("{error:#}")))
 }
 
-/// Fetches nothing.
+/// Refuses to load any other schema.
 struct Nowhere;
 
 impl UrlLoader for Nowhere {

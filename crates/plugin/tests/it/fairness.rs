@@ -140,7 +140,7 @@ async fn who_got_no_turn_is_counted_and_told_why() {
     };
     let fault = ruling.unwrap().fault.unwrap();
     assert_eq!(fault.kind, FaultKind::Busy);
-    assert!(fault.text.contains("the 1 that one network of clients may have"), "{}", fault.text);
+    assert!(fault.text.contains("the 1 that one network may have"), "{}", fault.text);
     let status = host.plugins.status().remove(0);
     assert_eq!((status.crowded_out, status.faults, status.waiting), (1, 1, 0));
     host.end(slow).await;

@@ -106,7 +106,7 @@ async fn no_plugin_writes_facts_in_the_name_of_another() {
     let named = |name: &str| PluginConfig { name: name.to_owned(), ..unruly(json!({})) };
     let config = Config { plugins: vec![named("dmarc.strict"), named("dmarc")], ..Config::default() };
     let error = check(config).await.unwrap_err().to_string();
-    assert!(error.contains("\"dmarc.strict\"") && error.contains("without its dot"), "{error}");
+    assert!(error.contains("\"dmarc.strict\"") && error.contains("without the dot"), "{error}");
 }
 
 #[tokio::test]
