@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{Gateway, binary, configuration};
 use pintle_testkit::{
-    Client, ELSEWHERE, RecordKind, Script, Sink, SinkTransaction, TempDir, ZoneFault, ZoneServer, within,
+    Client, DnsRecordKind, ELSEWHERE, Script, Sink, SinkTransaction, TempDir, ZoneFault, ZoneServer, within,
 };
 use tokio::net::{TcpListener, TcpStream};
 
@@ -267,10 +267,10 @@ async fn mail_passes_and_no_relay_opens_however_dns_fails() {
         let expected = format!("spf={} smtp.mailfrom={}", spf(trouble.fault), trouble.domain);
         assert!(results.contains(&expected), "{:?}: {results}", trouble.fault);
         let asked = |name: String, kind| assert!(stage.zone.count(&name, kind) > 0, "{name}");
-        asked(format!("k._domainkey.{}", trouble.domain), RecordKind::Txt);
-        asked(format!("_dmarc.{}", trouble.domain), RecordKind::Txt);
+        asked(format!("k._domainkey.{}", trouble.domain), DnsRecordKind::Txt);
+        asked(format!("_dmarc.{}", trouble.domain), DnsRecordKind::Txt);
         let [a, b, c, d] = trouble.client;
-        asked(format!("{d}.{c}.{b}.{a}.list.example"), RecordKind::A);
+        asked(format!("{d}.{c}.{b}.{a}.list.example"), DnsRecordKind::A);
     }
     // No plugin call was interrupted: each ended within its own time.
     assert!(!stage.gateway.log().contains("\"timeout\""), "{}", stage.gateway.log());
@@ -309,7 +309,7 @@ async fn a_slow_answer_is_waited_for_and_nobody_else_waits() {
     }
     stage.zone.fail(&slow.domain, ZoneFault::Held);
     let others = async {
-        while stage.zone.count(&slow.domain, RecordKind::Txt) == 0 {
+        while stage.zone.count(&slow.domain, DnsRecordKind::Txt) == 0 {
             tokio::task::yield_now().await;
         }
         let code = stage.session(well).await;

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, RecordKind, Script, Sink, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, DnsRecordKind, Script, Sink, TempDir, ZoneFault, ZoneServer};
 
 /// Addresses of one /24, for which the list never answers.
 const SLOW: [IpAddr; 6] = [slow(61), slow(62), slow(63), slow(64), slow(65), slow(66)];
@@ -43,7 +43,7 @@ async fn a_network_whose_list_lookups_hang_keeps_no_other_from_being_served() {
         crowd.push(Client::connect_from(client, gateway.address("mx")).await);
     }
     // A quarter of the instances, but at least two.
-    while SLOW.iter().filter(|client| zone.count(&listed(**client), RecordKind::A) > 0).count() < 2 {
+    while SLOW.iter().filter(|client| zone.count(&listed(**client), DnsRecordKind::A) > 0).count() < 2 {
         tokio::task::yield_now().await;
     }
     let mut other = Client::connect_from(OTHER, gateway.address("mx")).await;

@@ -17,7 +17,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::quarantine::{Exit, Leave, Left, MessagePart, QuarantinePage, Quarantined, SiftPage};
+use crate::quarantine::{
+    MessagePart, QuarantineAction, QuarantineOrder, QuarantinePage, QuarantineQuery, QuarantineResult,
+    Quarantined,
+};
 use crate::routes::ReloadPlugins;
 use crate::wire::{
     Affected, HealthReport, OperatorRefusal, PluginState, Query, QueueAction, QueueEntry, QueueFilter,
@@ -140,7 +143,7 @@ impl AdminClient {
     }
 
     /// Returns a page of the messages in quarantines, oldest first.
-    pub async fn quarantine(&self, query: &SiftPage) -> Result<QuarantinePage, ClientError> {
+    pub async fn quarantine(&self, query: &QuarantineQuery) -> Result<QuarantinePage, ClientError> {
         let (sift, page) = (self.query_text(&query.sift)?, self.query_text(&query.page)?);
         self.get(&format!("/v1/quarantine?{sift}&{page}")).await
     }
@@ -199,7 +202,11 @@ impl AdminClient {
 
     /// Releases or deletes messages in quarantines. Repeat the call with `after` set to the response's `next` until
     /// there is none.
-    pub async fn leave(&self, exit: Exit, which: &Leave) -> Result<Left, ClientError> {
+    pub async fn leave(
+        &self,
+        exit: QuarantineAction,
+        which: &QuarantineOrder,
+    ) -> Result<QuarantineResult, ClientError> {
         self.post(&format!("/v1/quarantine/{}", exit.name()), which).await
     }
 

@@ -22,14 +22,15 @@ use std::path::PathBuf;
 pub use client::{AdminClient, ClientError};
 pub use operator::{Operator, OperatorFuture};
 pub use quarantine::{
-    Exit, Leave, Leaver, Left, MessagePart, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
+    MessageOctets, MessagePart, Points, QuarantineAction, QuarantineFilter, QuarantineOrder,
+    QuarantineOutcome, QuarantinePage, QuarantineQuery, QuarantineResult, Quarantined,
 };
 pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
-    Affected, CapturedMessage, CapturedPage, Component, HealthReport, OperatorRefusal, PageQuery,
-    PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueFilter, QueuePage, QueueRecipient,
-    Reloaded, Reroute, Spared, Version,
+    Affected, CapturedPage, Component, HealthReport, OperatorRefusal, PageQuery, PluginCounts, PluginState,
+    Query, QueueAction, QueueEntry, QueueFilter, QueuePage, QueueRecipient, Reloaded, Reroute,
+    SandboxMessage, Spared, Version,
 };
 
 /// The addresses that the gateway listens on for its operator.

@@ -3,7 +3,10 @@
 use futures_util::future::BoxFuture;
 use pintle_mail::QueueId;
 
-use crate::quarantine::{Exit, Leave, Left, QuarantinePage, Quarantined, SiftPage, Whole};
+use crate::quarantine::{
+    MessageOctets, QuarantineAction, QuarantineOrder, QuarantinePage, QuarantineQuery, QuarantineResult,
+    Quarantined,
+};
 use crate::wire::{
     Affected, CapturedPage, HealthReport, OperatorRefusal, PageQuery, PluginState, Query, QueueAction,
     QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute, Version,
@@ -39,16 +42,16 @@ pub trait Operator: Send + Sync + 'static {
     fn reroute(&self, order: Reroute) -> OperatorFuture<'_, Affected>;
 
     /// Returns a page of the messages in quarantines, oldest first, with the reasons.
-    fn quarantine(&self, query: SiftPage) -> OperatorFuture<'_, QuarantinePage>;
+    fn quarantine(&self, query: QuarantineQuery) -> OperatorFuture<'_, QuarantinePage>;
 
     /// Returns one message in a quarantine.
     fn quarantined(&self, id: QueueId) -> OperatorFuture<'_, Quarantined>;
 
     /// Returns the octets of a message in a quarantine.
-    fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, Whole>;
+    fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, MessageOctets>;
 
     /// Releases or deletes messages in quarantines. Returns the result for each.
-    fn leave(&self, exit: Exit, which: Leave) -> OperatorFuture<'_, Left>;
+    fn leave(&self, exit: QuarantineAction, which: QuarantineOrder) -> OperatorFuture<'_, QuarantineResult>;
 
     /// Returns the plugins and their loaded generations.
     fn plugins(&self) -> OperatorFuture<'_, Vec<PluginState>>;

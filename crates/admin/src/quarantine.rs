@@ -14,7 +14,7 @@ use crate::PageQuery;
 /// A filter for messages in quarantines: those that meet every condition given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Sift {
+pub struct QuarantineFilter {
     /// The message is in the quarantine of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -31,9 +31,9 @@ pub struct Sift {
 
 /// A filter, and the page of its matches to return.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SiftPage {
+pub struct QuarantineQuery {
     /// The filter.
-    pub sift: Sift,
+    pub sift: QuarantineFilter,
     /// The page.
     pub page: PageQuery,
 }
@@ -98,7 +98,7 @@ pub struct Points {
 }
 
 /// The octets of a message, as it would be delivered.
-pub struct Whole {
+pub struct MessageOctets {
     /// The header block, with the empty line that ends it.
     pub head: Bytes,
     /// The body, after the empty line.
@@ -133,14 +133,14 @@ impl MessagePart {
 /// What an operator does with messages in a quarantine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Exit {
+pub enum QuarantineAction {
     /// Deliver them by the normal path; their age counts from now.
     Release,
     /// Drop them without a bounce; only the log records it.
     Delete,
 }
 
-impl Exit {
+impl QuarantineAction {
     /// Returns the word used in paths and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -154,11 +154,11 @@ impl Exit {
 /// The messages to release or delete: the ids if there are any, else the messages in quarantines that match the filter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Leave {
+pub struct QuarantineOrder {
     /// The ids of the messages.
     pub ids: Vec<QueueId>,
     /// The filter, if there are no ids.
-    pub sift: Sift,
+    pub sift: QuarantineFilter,
     /// All messages in quarantines, if there are neither ids nor conditions.
     pub all: bool,
     /// Only ids after this one, which is the `next` of the response before.
@@ -167,26 +167,26 @@ pub struct Leave {
     pub user: Option<String>,
 }
 
-impl Leave {
+impl QuarantineOrder {
     /// Whether it says which messages to release or delete.
     #[must_use]
     pub fn is_specific(&self) -> bool {
-        self.all || !self.ids.is_empty() || self.sift != Sift::default()
+        self.all || !self.ids.is_empty() || self.sift != QuarantineFilter::default()
     }
 }
 
 /// The results of a release or delete. Many messages are handled in several calls, so that each responds soon.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Left {
+pub struct QuarantineResult {
     /// One result for each message.
-    pub messages: Vec<Leaver>,
+    pub messages: Vec<QuarantineOutcome>,
     /// The `after` of the next call; `None` at the end.
     pub next: Option<QueueId>,
 }
 
 /// The result for one message. If it is done, it is durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leaver {
+pub struct QuarantineOutcome {
     /// The queue id.
     pub id: QueueId,
     /// Whether the message was released or deleted.
@@ -196,7 +196,7 @@ pub struct Leaver {
     pub why: Option<String>,
 }
 
-impl fmt::Debug for Whole {
+impl fmt::Debug for MessageOctets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Whole").field("head", &self.head.len()).field("body", &self.body.size()).finish()
     }

@@ -17,7 +17,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Operator;
-use crate::quarantine::{Exit, Leave, Left, MessagePart, SiftPage, Whole};
+use crate::quarantine::{
+    MessageOctets, MessagePart, QuarantineAction, QuarantineOrder, QuarantineQuery, QuarantineResult,
+};
 use crate::wire::{
     Affected, HealthReport, MAX_LIMIT, OperatorRefusal, PageQuery, Query, QueueAction, QueueFilter, Reroute,
 };
@@ -154,7 +156,7 @@ async fn quarantine(
     RawQuery(text): RawQuery,
 ) -> Result<impl IntoResponse, OperatorRefusal> {
     let (sift, page) = read_filtered(text.as_deref().unwrap_or_default())?;
-    Ok(Json(operator.quarantine(SiftPage { sift, page }).await?))
+    Ok(Json(operator.quarantine(QuarantineQuery { sift, page }).await?))
 }
 
 async fn quarantined(
@@ -166,9 +168,9 @@ async fn quarantined(
 
 async fn leave(
     State(operator): Gateway,
-    exit: Result<Path<Exit>, PathRejection>,
-    which: Result<Json<Leave>, JsonRejection>,
-) -> Result<Json<Left>, OperatorRefusal> {
+    exit: Result<Path<QuarantineAction>, PathRejection>,
+    which: Result<Json<QuarantineOrder>, JsonRejection>,
+) -> Result<Json<QuarantineResult>, OperatorRefusal> {
     let (exit, which) = (exit?.0, which?.0);
     if !which.is_specific() {
         return Err(OperatorRefusal::Invalid(format!(
@@ -195,7 +197,7 @@ async fn quarantined_message(
 ) -> Result<Response, OperatorRefusal> {
     let asked: WhichPart = serde_urlencoded::from_str(text.as_deref().unwrap_or_default())
         .map_err(|error| OperatorRefusal::Invalid(format!("the query is malformed: {error}")))?;
-    let Whole { head, body } = operator.quarantined_message(id?.0).await?;
+    let MessageOctets { head, body } = operator.quarantined_message(id?.0).await?;
     let (head, length) = match asked.part {
         MessagePart::Whole => (head.clone(), head.len() as u64 + body.size()),
         MessagePart::Header => (head.clone(), head.len() as u64),

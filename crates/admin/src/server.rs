@@ -174,7 +174,7 @@ mod tests {
             Box::pin(pending())
         }
 
-        fn quarantine(&self, _: SiftPage) -> OperatorFuture<'_, QuarantinePage> {
+        fn quarantine(&self, _: QuarantineQuery) -> OperatorFuture<'_, QuarantinePage> {
             Box::pin(pending())
         }
 
@@ -182,11 +182,11 @@ mod tests {
             Box::pin(pending())
         }
 
-        fn quarantined_message(&self, _: QueueId) -> OperatorFuture<'_, Whole> {
+        fn quarantined_message(&self, _: QueueId) -> OperatorFuture<'_, MessageOctets> {
             Box::pin(pending())
         }
 
-        fn leave(&self, _: Exit, _: Leave) -> OperatorFuture<'_, Left> {
+        fn leave(&self, _: QuarantineAction, _: QuarantineOrder) -> OperatorFuture<'_, QuarantineResult> {
             Box::pin(pending())
         }
 

@@ -306,14 +306,14 @@ pub struct Version {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CapturedPage {
     /// The messages, oldest first.
-    pub messages: Vec<CapturedMessage>,
+    pub messages: Vec<SandboxMessage>,
     /// The `after` of the next page; `None` at the end.
     pub next: Option<QueueId>,
 }
 
 /// A message that the sandbox has stored instead of delivering it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapturedMessage {
+pub struct SandboxMessage {
     /// The queue id.
     pub id: QueueId,
     /// When it was received.

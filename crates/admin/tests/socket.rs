@@ -11,8 +11,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_admin::wire::*;
 use pintle_admin::{
-    AdminClient, BindError, ClientError, Config, Exit, Leave, Leaver, Left, MessagePart, Operator,
-    OperatorFuture, QuarantinePage, Quarantined, Server, Sift, SiftPage, Whole,
+    AdminClient, BindError, ClientError, Config, MessageOctets, MessagePart, Operator, OperatorFuture,
+    QuarantineAction, QuarantineFilter, QuarantineOrder, QuarantineOutcome, QuarantinePage, QuarantineQuery,
+    QuarantineResult, Quarantined, Server,
 };
 use pintle_mail::{Bytes, QueueId, UnixTime};
 use tempfile::TempDir;
@@ -26,7 +27,7 @@ struct Pretender {
     ready: bool,
     entries: Vec<QueueEntry>,
     acts: Mutex<Vec<(QueueAction, QueueFilter)>>,
-    sifted: Mutex<Vec<SiftPage>>,
+    sifted: Mutex<Vec<QuarantineQuery>>,
 }
 
 const HEAD: &str = "Subject: \u{fc}ber\r\n\r\n";
@@ -99,7 +100,7 @@ impl Operator for Pretender {
         async move { Ok(Affected { ids: vec![], spared }) }.boxed()
     }
 
-    fn quarantine(&self, query: SiftPage) -> OperatorFuture<'_, QuarantinePage> {
+    fn quarantine(&self, query: QuarantineQuery) -> OperatorFuture<'_, QuarantinePage> {
         self.sifted.lock().unwrap().push(query);
         async { Ok(QuarantinePage::default()) }.boxed()
     }
@@ -108,17 +109,18 @@ impl Operator for Pretender {
         async move { Err(OperatorRefusal::NotFound(format!("no message {id}"))) }.boxed()
     }
 
-    fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, Whole> {
-        let whole = Whole { head: HEAD.into(), body: Arc::new(Bytes::from(octets())) };
+    fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, MessageOctets> {
+        let whole = MessageOctets { head: HEAD.into(), body: Arc::new(Bytes::from(octets())) };
         let found = self.entries.iter().any(|entry| entry.id == id);
         async move { if found { Ok(whole) } else { Err(OperatorRefusal::NotFound(format!("no message {id}"))) } }
             .boxed()
     }
 
-    fn leave(&self, exit: Exit, which: Leave) -> OperatorFuture<'_, Left> {
-        let leaver = |id: &QueueId| Leaver { id: *id, done: exit == Exit::Release, why: None };
+    fn leave(&self, exit: QuarantineAction, which: QuarantineOrder) -> OperatorFuture<'_, QuarantineResult> {
+        let leaver =
+            |id: &QueueId| QuarantineOutcome { id: *id, done: exit == QuarantineAction::Release, why: None };
         let messages = which.ids.iter().map(leaver).collect();
-        async move { Ok(Left { messages, next: which.after }) }.boxed()
+        async move { Ok(QuarantineResult { messages, next: which.after }) }.boxed()
     }
 
     fn plugins(&self) -> OperatorFuture<'_, Vec<PluginState>> {
@@ -220,16 +222,17 @@ async fn a_message_in_quarantine_is_handed_over_octet_by_octet() {
 async fn quarantines_are_sifted_and_left() {
     let running = Running::start(Pretender::default()).await;
     let client = running.client().await;
-    let sift = Sift { name: Some("a&b".into()), older_than_ms: Some(5), ..Sift::default() };
-    let query = SiftPage { sift, page: PageQuery { after: Some(id(3)), limit: 7 } };
+    let sift =
+        QuarantineFilter { name: Some("a&b".into()), older_than_ms: Some(5), ..QuarantineFilter::default() };
+    let query = QuarantineQuery { sift, page: PageQuery { after: Some(id(3)), limit: 7 } };
     client.quarantine(&query).await.unwrap();
     assert_eq!(*running.operator.sifted.lock().unwrap(), [query]);
-    let which = Leave { ids: vec![id(1)], user: Some("anna".into()), ..Leave::default() };
-    for (exit, done) in [(Exit::Release, true), (Exit::Delete, false)] {
+    let which = QuarantineOrder { ids: vec![id(1)], user: Some("anna".into()), ..QuarantineOrder::default() };
+    for (exit, done) in [(QuarantineAction::Release, true), (QuarantineAction::Delete, false)] {
         let left = client.leave(exit, &which).await.unwrap();
-        assert_eq!(left.messages, [Leaver { id: id(1), done, why: None }]);
+        assert_eq!(left.messages, [QuarantineOutcome { id: id(1), done, why: None }]);
     }
-    let refused = client.leave(Exit::Delete, &Leave::default()).await.unwrap_err();
+    let refused = client.leave(QuarantineAction::Delete, &QuarantineOrder::default()).await.unwrap_err();
     assert!(matches!(refused, ClientError::Refused(OperatorRefusal::Invalid(_))), "{refused}");
 }
 
@@ -429,7 +432,7 @@ fn the_paths_are_documented() {
     for action in [QueueAction::Retry, QueueAction::Hold, QueueAction::Release, QueueAction::Bounce] {
         assert!(page.contains(&format!("/v1/queue/{}", action.name())), "{action:?}");
     }
-    for exit in [Exit::Release, Exit::Delete] {
+    for exit in [QuarantineAction::Release, QuarantineAction::Delete] {
         assert!(page.contains(&format!("/v1/quarantine/{}", exit.name())), "{exit:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use futures_util::future::{join, join_all};
 
-use crate::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use crate::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver};
 
 /// All addresses of `host`, IPv6 and IPv4 alternating, beginning with IPv6; never empty.
 ///
@@ -19,7 +19,8 @@ pub async fn addresses(resolver: &dyn Resolver, host: &str) -> Result<Vec<IpAddr
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let (v6, v4) = join(resolver.lookup(host, RecordKind::Aaaa), resolver.lookup(host, RecordKind::A)).await;
+    let (v6, v4) =
+        join(resolver.lookup(host, DnsRecordKind::Aaaa), resolver.lookup(host, DnsRecordKind::A)).await;
     match (v6, v4) {
         (Err(v6), Err(v4)) => Err(if v6.is_temporary() { v6 } else { v4 }),
         (v6, v4) => Ok(in_turn(&families(v6), &families(v4))),
@@ -57,7 +58,7 @@ pub async fn reverse_names(
     limit: usize,
 ) -> Result<ReverseNames, DnsError> {
     let address = address.to_canonical();
-    let names = match resolver.lookup(&reverse_zone_name(address), RecordKind::Ptr).await {
+    let names = match resolver.lookup(&reverse_zone_name(address), DnsRecordKind::Ptr).await {
         Ok(answer) => pointers(answer, limit),
         Err(error) if error.is_temporary() => return Err(error),
         Err(_) => return Ok(ReverseNames::Unnamed),
@@ -77,7 +78,7 @@ pub async fn query_lists(
 ) -> Vec<Result<DnsAnswer, DnsError>> {
     let prefix = reversed(address);
     let names: Vec<String> = zones.iter().map(|zone| format!("{prefix}.{zone}")).collect();
-    join_all(names.iter().map(|name| resolver.lookup(name, RecordKind::A))).await
+    join_all(names.iter().map(|name| resolver.lookup(name, DnsRecordKind::A))).await
 }
 
 /// The address in reverse order, as lists expect it: "2.0.0.192" for 192.0.2.0 (RFC 5782 section 2.1), single
@@ -114,10 +115,10 @@ fn families(answer: Result<DnsAnswer, DnsError>) -> Vec<IpAddr> {
     records.into_iter().filter_map(|record| ip(&record)).collect()
 }
 
-fn ip(record: &Record) -> Option<IpAddr> {
+fn ip(record: &DnsRecord) -> Option<IpAddr> {
     match record {
-        Record::A(v4) => Some(IpAddr::V4(*v4)),
-        Record::Aaaa(v6) => Some(IpAddr::V6(*v6)),
+        DnsRecord::A(v4) => Some(IpAddr::V4(*v4)),
+        DnsRecord::Aaaa(v6) => Some(IpAddr::V6(*v6)),
         _ => None,
     }
 }
@@ -129,7 +130,7 @@ fn in_turn(first: &[IpAddr], second: &[IpAddr]) -> Vec<IpAddr> {
 
 fn pointers(answer: DnsAnswer, limit: usize) -> Vec<String> {
     let name = |record| match record {
-        Record::Ptr(name) => Some(name),
+        DnsRecord::Ptr(name) => Some(name),
         _ => None,
     };
     answer.records.into_iter().filter_map(name).take(limit).collect()
@@ -137,7 +138,7 @@ fn pointers(answer: DnsAnswer, limit: usize) -> Vec<String> {
 
 /// Whether `name` resolves to `address`; only the address's family is queried.
 async fn leads_to(resolver: &dyn Resolver, name: &str, address: IpAddr) -> Result<bool, DnsError> {
-    let kind = if address.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
+    let kind = if address.is_ipv4() { DnsRecordKind::A } else { DnsRecordKind::Aaaa };
     match resolver.lookup(name, kind).await {
         Ok(answer) => Ok(answer.records.iter().any(|record| ip(record) == Some(address))),
         Err(error) if error.is_temporary() => Err(error),

@@ -22,7 +22,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record as WireRecord, RecordType}
 use hickory_resolver::{TokioResolver, system_conf};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::{DnsAnswer, DnsError, Record, RecordKind, Resolver, second_look};
+use crate::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver, second_look};
 
 /// Queries name servers over UDP, and over TCP when an answer does not fit, and caches the answers.
 ///
@@ -139,7 +139,7 @@ impl HickoryResolver {
         self.servers.iter().map(ToString::to_string).collect()
     }
 
-    async fn ask(&self, name: Name, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
+    async fn ask(&self, name: Name, kind: DnsRecordKind) -> Result<DnsAnswer, DnsError> {
         let answer = tokio::time::timeout(self.deadline, self.ask_until_told(&name, kind)).await;
         let result = answer.unwrap_or(Err(DnsError::Timeout));
         if let Err(error) = &result {
@@ -149,7 +149,7 @@ impl HickoryResolver {
     }
 
     /// Returns the first answer that a server gives; if there is none, the error of the first server.
-    async fn ask_until_told(&self, name: &Name, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
+    async fn ask_until_told(&self, name: &Name, kind: DnsRecordKind) -> Result<DnsAnswer, DnsError> {
         let error = match self.all.lookup(name.clone(), record_type(kind)).await {
             Ok(found) => return answer(name, kind, &found),
             Err(error) if is_bare_denial(&error) => return Err(self.look_again(name, kind).await),
@@ -166,7 +166,7 @@ impl HickoryResolver {
     }
 
     /// Classifies an answer that has no records and no SOA record to deny them.
-    async fn look_again(&self, name: &Name, kind: RecordKind) -> DnsError {
+    async fn look_again(&self, name: &Name, kind: DnsRecordKind) -> DnsError {
         let denied = second_look::is_denied(&self.servers, name, record_type(kind), self.timeout).await;
         if denied { DnsError::NoData } else { DnsError::ServFail }
     }
@@ -191,7 +191,7 @@ fn stub(servers: Vec<NameServerConfig>, options: ResolverOpts) -> Result<TokioRe
 }
 
 impl Resolver for HickoryResolver {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let name = qualified(name);
         async move { self.ask(name?, kind).await }.boxed()
     }
@@ -272,17 +272,17 @@ fn from_octets(name: &str) -> Result<Name, ProtoError> {
     }
 }
 
-fn record_type(kind: RecordKind) -> RecordType {
+fn record_type(kind: DnsRecordKind) -> RecordType {
     match kind {
-        RecordKind::A => RecordType::A,
-        RecordKind::Aaaa => RecordType::AAAA,
-        RecordKind::Mx => RecordType::MX,
-        RecordKind::Txt => RecordType::TXT,
-        RecordKind::Ptr => RecordType::PTR,
-        RecordKind::Ns => RecordType::NS,
-        RecordKind::Cname => RecordType::CNAME,
-        RecordKind::Srv => RecordType::SRV,
-        RecordKind::Tlsa => RecordType::TLSA,
+        DnsRecordKind::A => RecordType::A,
+        DnsRecordKind::Aaaa => RecordType::AAAA,
+        DnsRecordKind::Mx => RecordType::MX,
+        DnsRecordKind::Txt => RecordType::TXT,
+        DnsRecordKind::Ptr => RecordType::PTR,
+        DnsRecordKind::Ns => RecordType::NS,
+        DnsRecordKind::Cname => RecordType::CNAME,
+        DnsRecordKind::Srv => RecordType::SRV,
+        DnsRecordKind::Tlsa => RecordType::TLSA,
     }
 }
 
@@ -291,10 +291,10 @@ const MAX_ALIASES: usize = 16;
 
 /// Takes from the answer section the records that belong to `name` or to the end of its aliases. Records of other names
 /// that a server adds are ignored.
-fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<DnsAnswer, DnsError> {
-    let owner = if kind == RecordKind::Cname { name } else { end_of_aliases(name, lookup.answers()) };
+fn answer(name: &Name, kind: DnsRecordKind, lookup: &Lookup) -> Result<DnsAnswer, DnsError> {
+    let owner = if kind == DnsRecordKind::Cname { name } else { end_of_aliases(name, lookup.answers()) };
     let matching = lookup.answers().iter().filter(|record| &record.name == owner);
-    let records: Vec<Record> =
+    let records: Vec<DnsRecord> =
         matching.filter_map(|record| convert(&record.data)).filter(|record| record.kind() == kind).collect();
     if records.is_empty() {
         // No server has said that there is nothing: there are just more aliases than are followed.
@@ -319,22 +319,22 @@ fn end_of_aliases<'a>(name: &'a Name, answers: &'a [WireRecord]) -> &'a Name {
     owner
 }
 
-fn convert(data: &RData) -> Option<Record> {
+fn convert(data: &RData) -> Option<DnsRecord> {
     Some(match data {
-        RData::A(address) => Record::A(address.0),
-        RData::AAAA(address) => Record::Aaaa(address.0),
-        RData::MX(mx) => Record::Mx { preference: mx.preference, exchange: text(&mx.exchange) },
-        RData::TXT(txt) => Record::Txt(txt.txt_data.concat()),
-        RData::PTR(name) => Record::Ptr(text(&name.0)),
-        RData::NS(name) => Record::Ns(text(&name.0)),
-        RData::CNAME(name) => Record::Cname(text(&name.0)),
-        RData::SRV(srv) => Record::Srv {
+        RData::A(address) => DnsRecord::A(address.0),
+        RData::AAAA(address) => DnsRecord::Aaaa(address.0),
+        RData::MX(mx) => DnsRecord::Mx { preference: mx.preference, exchange: text(&mx.exchange) },
+        RData::TXT(txt) => DnsRecord::Txt(txt.txt_data.concat()),
+        RData::PTR(name) => DnsRecord::Ptr(text(&name.0)),
+        RData::NS(name) => DnsRecord::Ns(text(&name.0)),
+        RData::CNAME(name) => DnsRecord::Cname(text(&name.0)),
+        RData::SRV(srv) => DnsRecord::Srv {
             priority: srv.priority,
             weight: srv.weight,
             port: srv.port,
             target: text(&srv.target),
         },
-        RData::TLSA(tlsa) => Record::Tlsa {
+        RData::TLSA(tlsa) => DnsRecord::Tlsa {
             usage: tlsa.cert_usage.into(),
             selector: tlsa.selector.into(),
             matching: tlsa.matching.into(),

@@ -25,7 +25,7 @@ pub use address::{
     ReverseNames, address_literal, addresses, query_lists, reverse_names, reverse_zone_name, reversed,
 };
 pub use hickory::{Config, ConfigError, HickoryResolver, NameServers};
-pub use record::{Record, RecordKind};
+pub use record::{DnsRecord, DnsRecordKind};
 pub use resolver::{DnsAnswer, DnsError, Resolver, lookup_many};
 pub use route::{Exchanger, MailRoute, before_ours, mail_exchangers, random_seed};
 pub use watch::WatchedResolver;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The kinds of record that Pintle and its plugins query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RecordKind {
+pub enum DnsRecordKind {
     /// An IPv4 address (RFC 1035 section 3.4.1).
     A,
     /// An IPv6 address (RFC 3596 section 2.1).
@@ -26,7 +26,7 @@ pub enum RecordKind {
     Tlsa,
 }
 
-impl fmt::Display for RecordKind {
+impl fmt::Display for DnsRecordKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::A => "A",
@@ -47,7 +47,7 @@ impl fmt::Display for RecordKind {
 /// `Display` writes the presentation form that the plugin contract defines: "10 mail.example" for MX, the joined
 /// strings for TXT (bytes that are not UTF-8 become U+FFFD).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Record {
+pub enum DnsRecord {
     /// An IPv4 address.
     A(Ipv4Addr),
     /// An IPv6 address.
@@ -91,24 +91,24 @@ pub enum Record {
     },
 }
 
-impl Record {
+impl DnsRecord {
     /// The kind of this record.
-    pub fn kind(&self) -> RecordKind {
+    pub fn kind(&self) -> DnsRecordKind {
         match self {
-            Self::A(_) => RecordKind::A,
-            Self::Aaaa(_) => RecordKind::Aaaa,
-            Self::Mx { .. } => RecordKind::Mx,
-            Self::Txt(_) => RecordKind::Txt,
-            Self::Ptr(_) => RecordKind::Ptr,
-            Self::Ns(_) => RecordKind::Ns,
-            Self::Cname(_) => RecordKind::Cname,
-            Self::Srv { .. } => RecordKind::Srv,
-            Self::Tlsa { .. } => RecordKind::Tlsa,
+            Self::A(_) => DnsRecordKind::A,
+            Self::Aaaa(_) => DnsRecordKind::Aaaa,
+            Self::Mx { .. } => DnsRecordKind::Mx,
+            Self::Txt(_) => DnsRecordKind::Txt,
+            Self::Ptr(_) => DnsRecordKind::Ptr,
+            Self::Ns(_) => DnsRecordKind::Ns,
+            Self::Cname(_) => DnsRecordKind::Cname,
+            Self::Srv { .. } => DnsRecordKind::Srv,
+            Self::Tlsa { .. } => DnsRecordKind::Tlsa,
         }
     }
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for DnsRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::A(address) => address.fmt(f),
@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn presentation_forms_follow_the_plugin_contract() {
-        let tlsa = Record::Tlsa { usage: 3, selector: 1, matching: 1, data: vec![0x0a, 0xff] };
-        let srv = Record::Srv { priority: 0, weight: 5, port: 587, target: "mail.example".into() };
+        let tlsa = DnsRecord::Tlsa { usage: 3, selector: 1, matching: 1, data: vec![0x0a, 0xff] };
+        let srv = DnsRecord::Srv { priority: 0, weight: 5, port: 587, target: "mail.example".into() };
         let forms = [
-            (Record::Mx { preference: 10, exchange: "mail.example".into() }, "10 mail.example"),
-            (Record::Txt(b"v=spf1 -all".to_vec()), "v=spf1 -all"),
-            (Record::Txt(vec![b'a', 0xff]), "a\u{fffd}"),
-            (Record::Aaaa("2001:db8::1".parse().unwrap()), "2001:db8::1"),
+            (DnsRecord::Mx { preference: 10, exchange: "mail.example".into() }, "10 mail.example"),
+            (DnsRecord::Txt(b"v=spf1 -all".to_vec()), "v=spf1 -all"),
+            (DnsRecord::Txt(vec![b'a', 0xff]), "a\u{fffd}"),
+            (DnsRecord::Aaaa("2001:db8::1".parse().unwrap()), "2001:db8::1"),
             (srv, "0 5 587 mail.example"),
             (tlsa, "3 1 1 0aff"),
         ];

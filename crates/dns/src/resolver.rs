@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 
-use crate::{Record, RecordKind};
+use crate::{DnsRecord, DnsRecordKind};
 
 /// Answers DNS queries: the real resolver, or a map in a test.
 ///
@@ -17,11 +17,11 @@ pub trait Resolver: Send + Sync + 'static {
     ///
     /// `name` is fully qualified, with or without its final dot; U-labels are converted. An answer has at least one
     /// record: a name without a record of this kind gives [`DnsError::NoData`].
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>>;
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>>;
 }
 
 impl<R: Resolver + ?Sized> Resolver for Arc<R> {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         (**self).lookup(name, kind)
     }
 }
@@ -31,7 +31,7 @@ impl<R: Resolver + ?Sized> Resolver for Arc<R> {
 /// The caller limits their number: each one is a query on the wire unless the answer is cached.
 pub async fn lookup_many(
     resolver: &dyn Resolver,
-    questions: &[(String, RecordKind)],
+    questions: &[(String, DnsRecordKind)],
 ) -> Vec<Result<DnsAnswer, DnsError>> {
     join_all(questions.iter().map(|(name, kind)| resolver.lookup(name, *kind))).await
 }
@@ -40,7 +40,7 @@ pub async fn lookup_many(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsAnswer {
     /// The records of the requested kind, in the order of the server; never empty.
-    pub records: Vec<Record>,
+    pub records: Vec<DnsRecord>,
     /// How long the answer may be cached: the shortest TTL of its records.
     pub ttl: Duration,
 }

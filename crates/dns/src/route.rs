@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::{DnsError, Record, RecordKind, Resolver};
+use crate::{DnsError, DnsRecord, DnsRecordKind, Resolver};
 
 /// Where a domain receives its mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub async fn mail_exchangers(
     domain: &str,
     seed: u64,
 ) -> Result<MailRoute, DnsError> {
-    match resolver.lookup(domain, RecordKind::Mx).await {
+    match resolver.lookup(domain, DnsRecordKind::Mx).await {
         Ok(answer) => Ok(route_by_records(answer.records, seed)),
         // RFC 5321 section 5.1: a name that exists without MX records is its own exchanger, of preference 0.
         Err(DnsError::NoData) => Ok(MailRoute::Exchangers(vec![implicit(domain)])),
@@ -70,7 +70,7 @@ fn implicit(domain: &str) -> Exchanger {
     Exchanger { preference: 0, host, implicit: true }
 }
 
-fn route_by_records(records: Vec<Record>, seed: u64) -> MailRoute {
+fn route_by_records(records: Vec<DnsRecord>, seed: u64) -> MailRoute {
     let mut exchangers: Vec<Exchanger> = records.into_iter().filter_map(exchanger).collect();
     if exchangers.is_empty() {
         return MailRoute::NullMx;
@@ -84,9 +84,9 @@ fn route_by_records(records: Vec<Record>, seed: u64) -> MailRoute {
 
 /// None for a null MX. RFC 7505 section 3 allows it only as the single record; next to real exchangers it is a mistake
 /// of the domain and the real ones are used, since mail that can be delivered should be.
-fn exchanger(record: Record) -> Option<Exchanger> {
+fn exchanger(record: DnsRecord) -> Option<Exchanger> {
     match record {
-        Record::Mx { preference, exchange } if exchange != "." => {
+        DnsRecord::Mx { preference, exchange } if exchange != "." => {
             let host = exchange.to_ascii_lowercase();
             Some(Exchanger { preference, host, implicit: false })
         }
@@ -118,11 +118,11 @@ fn next_random(state: &mut u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn mx(preference: u16, exchange: &str) -> Record {
-        Record::Mx { preference, exchange: exchange.into() }
+    fn mx(preference: u16, exchange: &str) -> DnsRecord {
+        DnsRecord::Mx { preference, exchange: exchange.into() }
     }
 
-    fn hosts(records: &[Record], seed: u64) -> Vec<String> {
+    fn hosts(records: &[DnsRecord], seed: u64) -> Vec<String> {
         match route_by_records(records.to_vec(), seed) {
             MailRoute::Exchangers(list) => list.into_iter().map(|e| e.host).collect(),
             MailRoute::NullMx => vec!["(null)".into()],

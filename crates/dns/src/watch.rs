@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, select_ok};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Config, ConfigError, DnsAnswer, DnsError, HickoryResolver, RecordKind, Resolver};
+use crate::{Config, ConfigError, DnsAnswer, DnsError, DnsRecordKind, HickoryResolver, Resolver};
 
 /// The interval between probes of silent servers; a result is valid for as long.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -115,7 +115,7 @@ impl WatchedResolver {
         (state.refusals >= REFUSALS).then(|| format!("{REFUSING} ({}): {ACCESS}", self.servers))
     }
 
-    async fn ask(&self, name: &str, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
+    async fn ask(&self, name: &str, kind: DnsRecordKind) -> Result<DnsAnswer, DnsError> {
         let mut silent = self.silent.subscribe();
         let result = if *silent.borrow() {
             let prompt = timeout(PROMPT, self.inner.lookup(name, kind)).await;
@@ -153,7 +153,7 @@ impl WatchedResolver {
     /// root.
     async fn look(&self) {
         let answers = [".", "com"].map(|zone| {
-            let asked = timeout(LOOK * 2, self.probe.lookup(zone, RecordKind::Ns));
+            let asked = timeout(LOOK * 2, self.probe.lookup(zone, DnsRecordKind::Ns));
             asked
                 .map(|answer| if answer.as_ref().map_or(true, is_unanswered) { Err(()) } else { Ok(()) })
                 .boxed()
@@ -222,7 +222,7 @@ const ACCESS: &str = "DNS checks give no result and mail by MX waits; let them s
                       others in `servers` of [dns]";
 
 impl Resolver for WatchedResolver {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let name = name.to_owned();
         async move { self.ask(&name, kind).await }.boxed()
     }
@@ -260,7 +260,7 @@ mod tests {
     struct FakeResolver(Arc<FakeServers>, bool);
 
     impl Resolver for FakeResolver {
-        fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+        fn lookup(&self, name: &str, _: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
             let (name, cached) = (name.to_owned(), self.1 && name == "cached.example");
             async move {
                 if name == "." {
@@ -291,7 +291,7 @@ mod tests {
 
     async fn asked(watched: &WatchedResolver, name: &str) -> (Result<DnsAnswer, DnsError>, Duration) {
         let start = Instant::now();
-        let result = watched.lookup(name, RecordKind::A).await;
+        let result = watched.lookup(name, DnsRecordKind::A).await;
         (result, start.elapsed())
     }
 
@@ -335,8 +335,10 @@ mod tests {
         servers.silent.store(true, Ordering::Relaxed);
         let mut silent = watched.silent.subscribe();
         let asking = async {
-            while timeout(Duration::from_secs(4), watched.lookup("a.example", RecordKind::A)).await.is_err() {
-            }
+            while timeout(Duration::from_secs(4), watched.lookup("a.example", DnsRecordKind::A))
+                .await
+                .is_err()
+            {}
         };
         tokio::join!(asking, async { silent.wait_for(|silent| *silent).await.map(drop).unwrap() });
         assert!(watched.ailment().is_some());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pintle_mail::trace;
 use pintle_mail::{Address, Body, BodyError, Bytes, HeaderBlock, HeaderEdit, Recipient, auth_results};
 use pintle_policy::{Frozen, Message, Session, Transaction, facts};
-use pintle_spool::{Content, Draft, Hold, NewMessage, Receipt, Spool, SpoolError};
+use pintle_spool::{Content, Draft, HoldReason, NewMessage, Receipt, Spool, SpoolError};
 
 use crate::ids;
 use crate::sign::method_result;
@@ -90,7 +90,7 @@ pub(crate) struct Accepted<'a> {
     /// The header block to store, below the fields that the gateway adds.
     pub(crate) header: &'a HeaderBlock,
     pub(crate) hostname: &'a str,
-    pub(crate) hold: Option<Hold>,
+    pub(crate) hold: Option<HoldReason>,
     /// Signatures and seal, to be placed above the header.
     pub(crate) signatures: Vec<u8>,
 }

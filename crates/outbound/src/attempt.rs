@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pintle_mail::{NextHop, UnixTime};
 use pintle_queue::{Again, Attempt, AttemptReport, HoldState, HopSign};
 use pintle_smtp::client::ReplyOutcome;
-use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
+use pintle_spool::{HoldReason, Quarantine, SpoolError, Stored};
 
 use crate::clock::monotonic;
 use crate::connect_failure::ConnectFailure;
@@ -210,7 +210,7 @@ impl RunningAttempt<'_> {
     async fn quarantine(&self, name: String, by: Option<String>) -> Finished {
         let stage = Some("deliver".to_owned());
         let since = self.shared.clock.now();
-        let hold = Hold::Quarantine(Quarantine { name, since, by: by.clone(), stage });
+        let hold = HoldReason::Quarantine(Quarantine { name, since, by: by.clone(), stage });
         match self.shared.spool.hold(self.stored.id, hold.clone()).await {
             Ok(_) => {
                 quarantine::count("quarantined");
@@ -227,7 +227,7 @@ impl RunningAttempt<'_> {
     }
 
     /// The result for a message that is held. An operator may have released it since: the queue knows which came later.
-    fn held(&self, hold: Option<&Hold>) -> Finished {
+    fn held(&self, hold: Option<&HoldReason>) -> Finished {
         let custody = self.config.quarantine.custody(hold, &self.shared.ages.timeline());
         self.finished(AttemptReport { hold: custody, ..interrupted(self.attempt.recipients.clone()) })
     }

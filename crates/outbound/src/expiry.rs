@@ -12,7 +12,7 @@ use pintle_mail::{QueueId, Recipient, ReversePath, UnixTime};
 use pintle_queue::{Aged, AttemptReport, HoldState, JobId};
 use pintle_record::{PeerMembers, ReportKind};
 use pintle_smtp::client::Speaker;
-use pintle_spool::{Change, Hold, Quarantine, SpoolError, Status, Stored};
+use pintle_spool::{Change, DeliveryStatus, HoldReason, Quarantine, SpoolError, Stored};
 
 use crate::bounce::{DsnBuilder, NewReport};
 use crate::finished::Finished;
@@ -74,7 +74,7 @@ pub(crate) async fn expire(shared: Arc<OutboundShared>, group: AgedJobs) -> Opti
             return Some(group.finished(AttemptReport::deferred));
         }
     };
-    if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
+    if let Some(quarantine) = stored.entry.hold.as_ref().and_then(HoldReason::quarantine) {
         return Some(end_of_quarantine(&shared, &stored, &group, quarantine).await);
     }
     let (held, config) = (stored.entry.hold.is_some(), shared.config.load_full());
@@ -152,7 +152,7 @@ fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
 fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
     let mut pending = recipient_result::pending(stored, recipient)?.clone();
     pending.warned = true;
-    Some(Change { recipient, status: Status::Pending(pending) })
+    Some(Change { recipient, status: DeliveryStatus::Pending(pending) })
 }
 
 async fn warning(

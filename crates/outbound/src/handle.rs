@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply, UnixTime};
 use pintle_queue::{ClockStep, Snapshot};
 use pintle_record::{Record, Release};
-use pintle_spool::{Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Waiting};
+use pintle_spool::{Filter, Guard, HoldReason, Listing, Page, Quarantine, SpoolError, Stored, Waiting};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
@@ -145,13 +145,13 @@ impl Handle {
     pub async fn hold(&self, which: Select, reason: &str) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let _in_order = self.shared.acting.lock().await;
-        let hold = Hold::Operator(reason.to_owned());
+        let hold = HoldReason::Operator(reason.to_owned());
         let held = for_each(ids.clone(), MAX_HOLDING, |id| self.shared.spool.hold(id, hold.clone())).await;
         let acts = ids.iter().zip(held).map(|(id, before)| CommandResult {
             id: *id,
             outcome: match before {
-                Ok(Some(Hold::Quarantine(quarantine))) => CommandOutcome::Quarantined(quarantine.name),
-                Ok(Some(Hold::Operator(_) | Hold::Other(_)) | None) => {
+                Ok(Some(HoldReason::Quarantine(quarantine))) => CommandOutcome::Quarantined(quarantine.name),
+                Ok(Some(HoldReason::Operator(_) | HoldReason::Other(_)) | None) => {
                     self.shared.record_hold(*id, &hold, None);
                     CommandOutcome::Done
                 }
@@ -337,13 +337,13 @@ impl Handle {
         match self.shared.spool.load(id).await {
             Err(error) => CommandOutcome::of(error),
             Ok(stored) => match stored.entry.hold {
-                Some(Hold::Quarantine(quarantine)) => CommandOutcome::Quarantined(quarantine.name),
+                Some(HoldReason::Quarantine(quarantine)) => CommandOutcome::Quarantined(quarantine.name),
                 _ => CommandOutcome::NotQuarantined,
             },
         }
     }
 
-    fn record_release(&self, id: QueueId, hold: &Hold, user: Option<&str>) {
+    fn record_release(&self, id: QueueId, hold: &HoldReason, user: Option<&str>) {
         if hold.quarantine().is_some() {
             quarantine::count("released");
         }
@@ -374,7 +374,7 @@ impl Handle {
         match self.shared.spool.load(id).await {
             Err(error) => CommandOutcome::of(error),
             Ok(stored) => match stored.entry.hold {
-                Some(Hold::Quarantine(quarantine)) => CommandOutcome::Quarantined(quarantine.name),
+                Some(HoldReason::Quarantine(quarantine)) => CommandOutcome::Quarantined(quarantine.name),
                 Some(hold) => CommandOutcome::Held(hold.to_string()),
                 None => CommandOutcome::NotNow,
             },
@@ -386,7 +386,7 @@ impl Handle {
         loop {
             tries += 1;
             let stored = self.shared.spool.load(id).await.map_err(CommandOutcome::of)?;
-            if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
+            if let Some(quarantine) = stored.entry.hold.as_ref().and_then(HoldReason::quarantine) {
                 return Err(CommandOutcome::Quarantined(quarantine.name.clone()));
             }
             let end = Resolution::Failed(ReportPolicy::Due);

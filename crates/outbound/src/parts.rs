@@ -8,7 +8,7 @@ use pintle_dns::Resolver;
 use pintle_mail::QueueId;
 use pintle_policy::Chain;
 use pintle_record::{NoRecords, Record, RecordSink};
-use pintle_spool::{Hold, Spool};
+use pintle_spool::{HoldReason, Spool};
 use pintle_tls::ClientTls;
 use tokio::sync::mpsc::WeakUnboundedSender;
 
@@ -123,11 +123,11 @@ impl OutboundShared {
     }
 
     /// Writes the event record of a hold. `by` is the plugin that asked for it.
-    pub(crate) fn record_hold(&self, id: QueueId, hold: &Hold, by: Option<&str>) {
+    pub(crate) fn record_hold(&self, id: QueueId, hold: &HoldReason, by: Option<&str>) {
         let (quarantine, reason) = match hold.clone() {
-            Hold::Quarantine(quarantine) => (Some(quarantine.name), None),
-            Hold::Operator(reason) => (None, Some(reason)),
-            other @ Hold::Other(_) => (None, Some(other.to_string())),
+            HoldReason::Quarantine(quarantine) => (Some(quarantine.name), None),
+            HoldReason::Operator(reason) => (None, Some(reason)),
+            other @ HoldReason::Other(_) => (None, Some(other.to_string())),
         };
         self.records.record(&Record::Hold(pintle_record::Hold {
             time: self.clock.now(),

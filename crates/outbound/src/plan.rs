@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pintle_mail::{Body, Bytes, Envelope, NextHop, QueueId, TlsPolicy};
 use pintle_policy::View;
-use pintle_smtp::client::{Content, Credentials, Transaction};
+use pintle_smtp::client::{ContentClass, Credentials, Transaction};
 
 use crate::Config;
 
@@ -84,9 +84,9 @@ impl DeliveryPlan {
     /// The transaction for these recipients of the plan.
     pub(crate) fn transaction(&self, ids: &[u32]) -> Transaction {
         let content = match (self.head.is_ascii(), self.has_8bit) {
-            (false, _) => Content::EightBitHeader,
-            (true, true) => Content::EightBitBody,
-            (true, false) => Content::SevenBit,
+            (false, _) => ContentClass::EightBitHeader,
+            (true, true) => ContentClass::EightBitBody,
+            (true, false) => ContentClass::SevenBit,
         };
         let mut envelope = self.envelope.clone();
         envelope.recipients.retain(|recipient| ids.contains(&recipient.id));

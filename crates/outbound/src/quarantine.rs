@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pintle_mail::{QueueId, Reply};
 use pintle_queue::{Again, Aged, AttemptReport, HoldState, HopSign};
-use pintle_spool::{Amount, Hold, Quarantine, SpoolError, Stored};
+use pintle_spool::{Amount, HoldReason, Quarantine, SpoolError, Stored};
 
 use crate::parts::OutboundShared;
 use crate::recipient_result::{self, DiscardStage, RecipientResult, ReportPolicy, Resolution};
@@ -119,7 +119,7 @@ pub(crate) async fn delete(
     deletion: &Deletion<'_>,
 ) -> Result<(), CommandOutcome> {
     let stored = shared.spool.load(id).await.map_err(CommandOutcome::of)?;
-    let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
+    let quarantine = stored.entry.hold.as_ref().and_then(HoldReason::quarantine);
     let quarantine = quarantine.filter(|found| deletion.means(found));
     let cause = SettleCause::QuarantineDeletion {
         quarantine: quarantine.ok_or(CommandOutcome::NotQuarantined)?.name.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pintle_mail::UnixTime;
 use pintle_queue::{HoldState, Timeline};
-use pintle_spool::{Hold, Quarantine};
+use pintle_spool::{HoldReason, Quarantine};
 
 /// How long messages stay in quarantines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +35,13 @@ impl Retention {
     }
 
     /// How the queue keeps a message with this hold.
-    pub(crate) fn custody(&self, hold: Option<&Hold>, timeline: &Timeline) -> HoldState {
+    pub(crate) fn custody(&self, hold: Option<&HoldReason>, timeline: &Timeline) -> HoldState {
         match hold {
             None => HoldState::Free,
-            Some(Hold::Operator(_) | Hold::Other(_)) => HoldState::Held,
-            Some(Hold::Quarantine(quarantine)) => HoldState::Quarantined(self.until(quarantine, timeline)),
+            Some(HoldReason::Operator(_) | HoldReason::Other(_)) => HoldState::Held,
+            Some(HoldReason::Quarantine(quarantine)) => {
+                HoldState::Quarantined(self.until(quarantine, timeline))
+            }
         }
     }
 }
@@ -58,6 +60,6 @@ mod tests {
         let until = |name: &str| retention.until(&Quarantine::new(name, since), &timeline);
         assert_eq!(until("score"), since.plus(Duration::from_secs(60)));
         assert_eq!(until("dmarc"), since.plus(Duration::from_secs(2_592_000)));
-        assert_eq!(retention.custody(Some(&Hold::Operator("x".into())), &timeline), HoldState::Held);
+        assert_eq!(retention.custody(Some(&HoldReason::Operator("x".into())), &timeline), HoldState::Held);
     }
 }

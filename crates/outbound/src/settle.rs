@@ -13,7 +13,7 @@ use pintle_record::{
 };
 use pintle_smtp::client::Speaker;
 use pintle_spool::{
-    Change, Disposition, Guard, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
+    Change, DeliveryStatus, Disposition, Guard, NewMessage, Pending, Settled, Settlement, SpoolError, Stored,
 };
 
 use crate::bounce::{self, NewReport};
@@ -198,13 +198,13 @@ fn settlement(
 
 fn change(stored: &Stored, result: &RecipientResult) -> Change {
     let status = match result.end {
-        Resolution::Delivered(_) => Status::Done(Disposition::Delivered),
-        Resolution::Failed(_) => Status::Done(Disposition::Failed),
-        Resolution::Expired(_) => Status::Done(Disposition::Expired),
-        Resolution::Discarded(_) => Status::Done(Disposition::Discarded),
+        Resolution::Delivered(_) => DeliveryStatus::Done(Disposition::Delivered),
+        Resolution::Failed(_) => DeliveryStatus::Done(Disposition::Failed),
+        Resolution::Expired(_) => DeliveryStatus::Done(Disposition::Expired),
+        Resolution::Discarded(_) => DeliveryStatus::Done(Disposition::Discarded),
         Resolution::Deferred(next_attempt) => {
             let before = pending(stored, result.recipient);
-            Status::Pending(Pending {
+            DeliveryStatus::Pending(Pending {
                 attempts: before.map_or(0, |pending| pending.attempts).saturating_add(1),
                 next_attempt,
                 last: result.reply.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{FakeClock, HOUR, MINUTE, World, message_to, to_relay};
 use pintle_mail::{QueueId, UnixTime};
 use pintle_outbound::Config;
-use pintle_spool::{Filter, Hold, Memory, Page, Quarantine, Spool};
+use pintle_spool::{Filter, HoldReason, Memory, Page, Quarantine, Spool};
 use pintle_testkit::{Script, Sink, SinkStep, StaticResolver};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -157,7 +157,7 @@ async fn a_restart_under_a_clock_ahead_tries_first_and_waits_before_it_gives_up(
 async fn quarantined(world: &World) -> QueueId {
     let id = QueueId::new(common::START, 7);
     let mut message = message_to(&["bob@example.net"]).message(id, common::START);
-    message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
+    message.entry.hold = Some(HoldReason::Quarantine(Quarantine::new("spam", common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     seen(world).await;
     id
@@ -206,7 +206,8 @@ async fn a_quarantine_under_a_wrong_clock_ends_all_the_same() {
         let world = World::start(config, StaticResolver::new());
         let mut message =
             message_to(&["bob@example.net"]).message(QueueId::new(common::START, 7), common::START);
-        message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", UnixTime::from_millis(since))));
+        message.entry.hold =
+            Some(HoldReason::Quarantine(Quarantine::new("spam", UnixTime::from_millis(since))));
         world.outbound.spool().commit(message).await.unwrap();
         seen(&world).await;
         world.clock.advance(29 * DAY);

@@ -7,7 +7,7 @@ mod common;
 use std::net::SocketAddr;
 
 use common::{MINUTE, World, by_mx, message_to, nobody, relay, to_relay, with_relay};
-use pintle_dns::{DnsError, RecordKind};
+use pintle_dns::{DnsError, DnsRecordKind};
 use pintle_mail::{Charset, NextHop, ReversePath};
 use pintle_outbound::{Protocol, Route, RouteTable};
 use pintle_record::Record;
@@ -156,7 +156,7 @@ async fn dns_answers_fail_or_defer() {
         .with_mx("null.example", 0, ".")
         .with_mx("empty.example", 10, "no-address.example")
         .with_address("other.example", "127.0.0.1")
-        .with_fault("broken.example", RecordKind::Mx, DnsError::ServFail);
+        .with_fault("broken.example", DnsRecordKind::Mx, DnsError::ServFail);
     let world = World::start(by_mx(1), resolver);
     for (domain, event, code) in [
         ("null.example", "bounce", "556 5.1.10"),

@@ -13,7 +13,7 @@ use pintle_outbound::{
     Capture, CapturedMessage, CommandOutcome, CommandResults, Config, OperateError, Route, RouteTable, Select,
 };
 use pintle_record::Record;
-use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
+use pintle_spool::{Filter, HoldReason, Page, Quarantine, SpoolError};
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, within};
 
 fn one(id: QueueId) -> Select {
@@ -97,7 +97,7 @@ async fn quarantined() -> (Sink, World, QueueId) {
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     let id = QueueId::new(common::START, 7);
     let mut message = message_to(&["bob@example.net"]).message(id, common::START);
-    message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
+    message.entry.hold = Some(HoldReason::Quarantine(Quarantine::new("spam", common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
     (sink, world, id)

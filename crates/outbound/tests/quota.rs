@@ -7,13 +7,13 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{World, config, message_to};
-use pintle_dns::{DnsError, RecordKind};
+use pintle_dns::{DnsError, DnsRecordKind};
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_outbound::{Config, QuarantineFull, Route, RouteTable, Select, WhenFull};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::{
-    Amount, Draft, Filter, Guard, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt,
+    Amount, Draft, Filter, Guard, Health, HoldReason, Listing, Memory, NewMessage, Page, Quarantine, Receipt,
     Settled, Settlement, Spool, SpoolFuture, Stored, Totals, Waiting,
 };
 use pintle_testkit::{StaticResolver, within};
@@ -48,10 +48,10 @@ impl Spool for MiscountingSpool {
     fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>> {
         self.engine.arrivals()
     }
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
+    fn hold(&self, id: QueueId, hold: HoldReason) -> SpoolFuture<'_, Option<HoldReason>> {
         self.engine.hold(id, hold)
     }
-    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<HoldReason>> {
         self.engine.release(id, at, guard)
     }
     fn reroute(&self, id: QueueId, ids: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
@@ -101,7 +101,7 @@ fn odd(config: Config, beyond: u64, free: Option<u64>) -> World {
 async fn hold(world: &World, number: u128, name: &str) -> QueueId {
     let id = QueueId::new(common::START, number);
     let mut message = message_to(&["bob@example.net"]).message(id, common::START);
-    message.entry.hold = Some(Hold::Quarantine(Quarantine::new(name, common::START)));
+    message.entry.hold = Some(HoldReason::Quarantine(Quarantine::new(name, common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     id
 }
@@ -196,7 +196,7 @@ async fn what_has_been_released_is_not_dropped() {
     // By MX, and nothing is found: it stays in the queue.
     config.routes = RouteTable::default();
     let shared = Arc::clone(&spool) as Arc<dyn Spool>;
-    let resolver = StaticResolver::new().with_fault("example.net", RecordKind::Mx, DnsError::ServFail);
+    let resolver = StaticResolver::new().with_fault("example.net", DnsRecordKind::Mx, DnsError::ServFail);
     let world = World::over(engine, config, resolver, |parts| parts.spool = shared);
     let mut ids = Vec::new();
     for number in 0..4 {
@@ -254,7 +254,7 @@ async fn held_mail_leaves_a_share_of_the_disk_alone() {
     assert!(world.handle.quarantine_room("other", most).await.is_ok());
     // What an operator holds counts as well.
     let mut kept = message_to(&["bob@example.net"]).message(QueueId::new(common::START, 9), common::START);
-    kept.entry.hold = Some(Hold::Operator("look".into()));
+    kept.entry.hold = Some(HoldReason::Operator("look".into()));
     world.outbound.spool().commit(kept).await.unwrap();
     assert_eq!(full(world.handle.quarantine_room("other", most).await), QuarantineFull::Disk);
     assert_eq!(world.log.count("discard"), 0);

@@ -381,7 +381,7 @@ async fn jobs_that_grow_old_together_make_one_report() {
 }
 
 /// Commits a message with this hold.
-async fn held(world: &World, hold: pintle_spool::Hold) -> pintle_mail::QueueId {
+async fn held(world: &World, hold: pintle_spool::HoldReason) -> pintle_mail::QueueId {
     let id = pintle_mail::QueueId::new(common::START, 99);
     let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(hold);
@@ -391,8 +391,8 @@ async fn held(world: &World, hold: pintle_spool::Hold) -> pintle_mail::QueueId {
     id
 }
 
-fn spam() -> pintle_spool::Hold {
-    pintle_spool::Hold::Quarantine(pintle_spool::Quarantine::new("spam", common::START))
+fn spam() -> pintle_spool::HoldReason {
+    pintle_spool::HoldReason::Quarantine(pintle_spool::Quarantine::new("spam", common::START))
 }
 
 /// Law 9: the age counts in a state without attempts too.
@@ -400,7 +400,7 @@ fn spam() -> pintle_spool::Hold {
 async fn held_mail_expires_and_its_sender_hears_of_it() {
     let (next, home, config) = two_ways(Script::new()).await;
     let world = World::start(config, StaticResolver::new());
-    held(&world, pintle_spool::Hold::Operator("look".into())).await;
+    held(&world, pintle_spool::HoldReason::Operator("look".into())).await;
     world.clock.advance(5 * 24 * HOUR + MINUTE);
     world.log.wait_for("expiration", 1).await;
     world.empty().await;

@@ -15,8 +15,8 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_outbound::{CommandOutcome, Select};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_spool::{
-    Draft, Filter, Guard, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt, Settled,
-    Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
+    Draft, Filter, Guard, Health, HoldReason, Listing, Memory, NewMessage, Page, Quarantine, Receipt,
+    Settled, Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, within};
 use tokio::sync::Notify;
@@ -223,7 +223,7 @@ impl Spool for FaultySpool {
     fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>> {
         self.engine.arrivals()
     }
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
+    fn hold(&self, id: QueueId, hold: HoldReason) -> SpoolFuture<'_, Option<HoldReason>> {
         let held = self.engine.hold(id, hold);
         if let SpoolFault::Slow(peak) = &self.fault {
             return Box::pin(async {
@@ -241,7 +241,7 @@ impl Spool for FaultySpool {
             before
         })
     }
-    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<HoldReason>> {
         Box::pin(async move {
             match &self.fault {
                 SpoolFault::Quarantined => drop(self.engine.hold(id, spam()).await?),
@@ -268,8 +268,8 @@ impl Spool for FaultySpool {
     }
 }
 
-fn spam() -> Hold {
-    Hold::Quarantine(Quarantine::new("spam", common::START))
+fn spam() -> HoldReason {
+    HoldReason::Quarantine(Quarantine::new("spam", common::START))
 }
 
 fn unsettled(engine: &Arc<Memory>, fault: SpoolFault, times: usize) -> Arc<dyn Spool> {
@@ -397,7 +397,7 @@ async fn a_release_of_many_spares_what_goes_into_quarantine_meanwhile() {
     });
     let id = QueueId::new(common::START, 1);
     let mut message = message_to(&["bob@example.net"]).message(id, common::START);
-    message.entry.hold = Some(Hold::Operator("look".into()));
+    message.entry.hold = Some(HoldReason::Operator("look".into()));
     world.outbound.spool().commit(message).await.unwrap();
     let acts = world.handle.release_held(Select::Matching(Filter::default()), None).await.unwrap();
     assert_eq!(acts.0[0].outcome, CommandOutcome::Quarantined("spam".into()));

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use futures_util::future::BoxFuture;
-use pintle_admin::CapturedMessage as Entry;
+use pintle_admin::SandboxMessage as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
 use pintle_outbound::{Capture, CapturedMessage};
 

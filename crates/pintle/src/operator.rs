@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use pintle_admin::{
-    Affected, CapturedPage, Component, Exit, HealthReport, Leave, Left, Operator, OperatorRefusal, PageQuery,
-    PluginCounts, PluginState, QuarantinePage, Quarantined, Query, QueueAction, QueueEntry, QueueFilter,
-    QueuePage, Reloaded, Reroute, SiftPage, Version, Whole,
+    Affected, CapturedPage, Component, HealthReport, MessageOctets, Operator, OperatorRefusal, PageQuery,
+    PluginCounts, PluginState, QuarantineAction, QuarantineOrder, QuarantinePage, QuarantineQuery,
+    QuarantineResult, Quarantined, Query, QueueAction, QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute,
+    Version,
 };
 use pintle_mail::{QueueId, UnixTime};
 use pintle_plugin::ReloadError;
@@ -104,7 +105,7 @@ impl Operator for AdminOperator {
         to_its_end(async move { queue::reroute(&parts, &order).await })
     }
 
-    fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
+    fn quarantine(&self, query: QuarantineQuery) -> Answer<'_, QuarantinePage> {
         Box::pin(quarantine::list(&self.parts, query))
     }
 
@@ -112,11 +113,11 @@ impl Operator for AdminOperator {
         Box::pin(quarantine::show(&self.parts, id))
     }
 
-    fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole> {
+    fn quarantined_message(&self, id: QueueId) -> Answer<'_, MessageOctets> {
         Box::pin(quarantine::whole(&self.parts, id))
     }
 
-    fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left> {
+    fn leave(&self, exit: QuarantineAction, which: QuarantineOrder) -> Answer<'_, QuarantineResult> {
         let parts = Arc::clone(&self.parts);
         to_its_end(async move { quarantine::leave(&parts, exit, which).await })
     }

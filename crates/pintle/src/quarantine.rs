@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pintle_admin::{
-    Exit, Leave, Leaver, Left, OperatorRefusal, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
+    MessageOctets, OperatorRefusal, Points, QuarantineAction, QuarantineFilter, QuarantineOrder,
+    QuarantineOutcome, QuarantinePage, QuarantineQuery, QuarantineResult, Quarantined,
 };
 use pintle_mail::{HeaderBlock, QueueId};
 use pintle_outbound::{CommandOutcome, CommandResult, OperateError, Select};
 use pintle_policy::{AuthResult, Frozen, Transaction};
-use pintle_spool::{Filter, Hold, Page, Stored};
+use pintle_spool::{Filter, HoldReason, Page, Stored};
 
 use crate::parts::GatewayParts;
 use crate::refusal::refusal;
@@ -24,7 +25,10 @@ const MAX_LIST: usize = 8 << 20;
 const LONGEST_SUBJECT: usize = 500;
 
 /// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
-pub(crate) async fn list(parts: &GatewayParts, query: SiftPage) -> Result<QuarantinePage, OperatorRefusal> {
+pub(crate) async fn list(
+    parts: &GatewayParts,
+    query: QuarantineQuery,
+) -> Result<QuarantinePage, OperatorRefusal> {
     let page = Page { after: query.page.after, limit: query.page.limit };
     let listing = parts.outbound.list(filter(parts, &query.sift), page).await.map_err(refusal)?;
     let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
@@ -71,16 +75,20 @@ pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<Quarantine
 }
 
 /// Its octets.
-pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<Whole, OperatorRefusal> {
+pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<MessageOctets, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     match stored.entry.hold {
-        Some(Hold::Quarantine(_)) => Ok(Whole { head: stored.head, body: stored.body }),
-        Some(Hold::Operator(_) | Hold::Other(_)) | None => Err(elsewhere(id)),
+        Some(HoldReason::Quarantine(_)) => Ok(MessageOctets { head: stored.head, body: stored.body }),
+        Some(HoldReason::Operator(_) | HoldReason::Other(_)) | None => Err(elsewhere(id)),
     }
 }
 
 /// Lets messages leave.
-pub(crate) async fn leave(parts: &GatewayParts, exit: Exit, which: Leave) -> Result<Left, OperatorRefusal> {
+pub(crate) async fn leave(
+    parts: &GatewayParts,
+    exit: QuarantineAction,
+    which: QuarantineOrder,
+) -> Result<QuarantineResult, OperatorRefusal> {
     let (ids, next) = if which.ids.is_empty() {
         let page = Page { after: which.after, limit: AT_ONCE };
         let listing = parts.outbound.list(filter(parts, &which.sift), page).await.map_err(refusal)?;
@@ -90,22 +98,22 @@ pub(crate) async fn leave(parts: &GatewayParts, exit: Exit, which: Leave) -> Res
     };
     let (ids, user) = (Select::Ids(ids), which.user.as_deref());
     let acts = match exit {
-        Exit::Release => parts.outbound.release_quarantined(ids, user).await,
-        Exit::Delete => parts.outbound.delete_quarantined(ids, user).await,
+        QuarantineAction::Release => parts.outbound.release_quarantined(ids, user).await,
+        QuarantineAction::Delete => parts.outbound.delete_quarantined(ids, user).await,
     };
-    Ok(Left { messages: acts.map_err(refusal)?.0.iter().map(leaver).collect(), next })
+    Ok(QuarantineResult { messages: acts.map_err(refusal)?.0.iter().map(leaver).collect(), next })
 }
 
-fn leaver(act: &CommandResult) -> Leaver {
+fn leaver(act: &CommandResult) -> QuarantineOutcome {
     let done = act.outcome == CommandOutcome::Done;
-    Leaver { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
+    QuarantineOutcome { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
 }
 
 fn elsewhere(id: QueueId) -> OperatorRefusal {
     OperatorRefusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
 }
 
-fn filter(parts: &GatewayParts, sift: &Sift) -> Filter {
+fn filter(parts: &GatewayParts, sift: &QuarantineFilter) -> Filter {
     let before = |age: u64| parts.outbound.stored_before(Duration::from_millis(age));
     Filter {
         sender: sift.sender.clone(),
@@ -119,7 +127,7 @@ fn filter(parts: &GatewayParts, sift: &Sift) -> Filter {
 
 fn view(parts: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
     let entry = &stored.entry;
-    let quarantine = entry.hold.as_ref().and_then(Hold::quarantine)?;
+    let quarantine = entry.hold.as_ref().and_then(HoldReason::quarantine)?;
     // What we wrote ourselves came in no session, and nobody has judged it.
     let known =
         Frozen::from_bytes(&entry.context).ok().map(|known| known.thaw(stored.id, entry.envelope.clone()));

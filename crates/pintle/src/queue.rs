@@ -8,7 +8,7 @@ use pintle_admin::{
 };
 use pintle_mail::{Address, NextHop, QueueId};
 use pintle_outbound::{CommandOutcome, CommandResult, CommandResults, JobStatus, NextAttempt, Select};
-use pintle_spool::{Hold, Status, Summary};
+use pintle_spool::{DeliveryStatus, HoldReason, Summary};
 
 use crate::parts::GatewayParts;
 use crate::refusal::refusal;
@@ -185,8 +185,10 @@ fn entry(parts: &GatewayParts, summary: &Summary, legs: &[JobStatus]) -> QueueEn
         id: summary.id,
         received_ms: summary.received,
         expires_ms: Some(match &summary.hold {
-            Some(Hold::Quarantine(quarantine)) => outbound.kept_until(quarantine),
-            Some(Hold::Operator(_) | Hold::Other(_)) | None => outbound.expires(summary.age_from()),
+            Some(HoldReason::Quarantine(quarantine)) => outbound.kept_until(quarantine),
+            Some(HoldReason::Operator(_) | HoldReason::Other(_)) | None => {
+                outbound.expires(summary.age_from())
+            }
         }),
         size: summary.size,
         sender: summary.sender.clone(),
@@ -204,7 +206,7 @@ fn entry(parts: &GatewayParts, summary: &Summary, legs: &[JobStatus]) -> QueueEn
 fn recipient(
     outbound: &pintle_outbound::Handle,
     address: &Address,
-    status: &Status,
+    status: &DeliveryStatus,
     leg: Option<&JobStatus>,
 ) -> QueueRecipient {
     let pending = status.pending();
@@ -213,8 +215,8 @@ fn recipient(
         address: address.clone(),
         next_hop: pending.map(|_| leg.map_or_else(by_route, |leg| leg.next_hop.to_string())),
         disposition: match status {
-            Status::Pending(_) => None,
-            Status::Done(disposition) => Some(*disposition),
+            DeliveryStatus::Pending(_) => None,
+            DeliveryStatus::Done(disposition) => Some(*disposition),
         },
         attempts: pending.map_or(0, |pending| pending.attempts),
         next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next_attempt) {

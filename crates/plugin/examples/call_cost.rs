@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};
 use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
@@ -21,7 +21,7 @@ const ROUNDS: usize = 20_000;
 struct NoDns;
 
 impl Resolver for NoDns {
-    fn lookup(&self, _: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, _: &str, _: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         Box::pin(std::future::ready(Err(DnsError::NxDomain)))
     }
 }

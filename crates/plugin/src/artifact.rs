@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::{ComponentSource, LoadError, OpenError};
+use crate::{ComponentSource, LoadError, PluginsError};
 
 /// The largest component that is read at all.
 const MAX_COMPONENT: u64 = 256 << 20;
@@ -81,8 +81,8 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Makes the folder if there is none, and refuses one that is open to others.
-    pub(crate) fn open(folder: &Path) -> Result<Self, OpenError> {
-        let refused = |why: String| OpenError::Cache(folder.to_owned(), why);
+    pub(crate) fn open(folder: &Path) -> Result<Self, PluginsError> {
+        let refused = |why: String| PluginsError::Cache(folder.to_owned(), why);
         make_private(folder).map_err(|error| refused(error.to_string()))?;
         let found = fs::symlink_metadata(folder).map_err(|error| refused(error.to_string()))?;
         check_private(&found).map_err(refused)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{RecordKind, Resolver};
+use pintle_dns::{DnsRecordKind, Resolver};
 
 use crate::meter::CallMeter;
 use crate::state::HostServices;
@@ -29,7 +29,7 @@ impl Resolver for TimeLimitedResolver {
     fn lookup(
         &self,
         name: &str,
-        kind: RecordKind,
+        kind: DnsRecordKind,
     ) -> BoxFuture<'_, Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>> {
         let lookup = self.resolver.lookup(name, kind);
         Box::pin(async move {

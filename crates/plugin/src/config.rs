@@ -49,14 +49,14 @@ pub struct Gateway {
     /// The domains whose mail is accepted from anybody.
     pub domains: Domains,
     /// The keys that can be signed with, by their domain (A-labels, lower case).
-    pub keys: BTreeMap<String, Vec<SigningKey>>,
+    pub keys: BTreeMap<String, Vec<SigningKeyName>>,
     /// The relays that the configuration lists, by name.
     pub relays: BTreeSet<String>,
 }
 
 /// What a plugin may know of a signing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SigningKey {
+pub struct SigningKeyName {
     /// The operator's name for it.
     pub name: String,
     /// The selector under which it is published.

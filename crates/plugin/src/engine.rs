@@ -13,7 +13,7 @@ use wasmtime::{Config, Engine, Strategy};
 use crate::interfaces;
 use crate::layout::{self, MEMORIES, PoolLayout, TABLE_ELEMENTS, TABLES};
 use crate::store_data::StoreData;
-use crate::{LoadError, OpenError, PluginConfig};
+use crate::{LoadError, PluginConfig, PluginsError};
 
 /// How often a computing guest is interrupted to look at the clock and to let other tasks run.
 const TICK: Duration = Duration::from_millis(4);
@@ -41,9 +41,9 @@ impl GuestEngine {
     }
 
     /// Whether these plugins can be served by an engine that was started for others.
-    pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), OpenError> {
+    pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), PluginsError> {
         let room = self.layout.has_places_for(plugins);
-        let too_many = |(needs, has): (u32, u32)| OpenError::NoRoom {
+        let too_many = |(needs, has): (u32, u32)| PluginsError::NoRoom {
             what: "instances in all",
             needs: needs.into(),
             limit: has.into(),
@@ -54,7 +54,7 @@ impl GuestEngine {
             return Ok(());
         }
         let has = self.layout.memory as u64;
-        Err(OpenError::NoRoom { what: "octets of memory", needs: biggest as u64, limit: has })
+        Err(PluginsError::NoRoom { what: "octets of memory", needs: biggest as u64, limit: has })
     }
 
     /// Whether an instance of this component fits into a slot of the pool.

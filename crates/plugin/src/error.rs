@@ -141,7 +141,7 @@ impl fmt::Display for PluginProblem {
 
 /// Why the host does not start, or does not take another configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenError {
+pub enum PluginsError {
     /// The engine could not be started.
     Engine(String),
     /// The folder for compiled code cannot be used.
@@ -177,7 +177,7 @@ pub enum OpenError {
     Plugins(Vec<PluginProblem>),
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for PluginsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(why) => write!(f, "the plugin engine cannot be started: {why}"),
@@ -205,7 +205,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for PluginsError {}
 
 /// Why a plugin was not reloaded. What served before serves on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -52,10 +52,11 @@ mod turns;
 mod watch;
 
 pub use config::{
-    ComponentSource, Config, FailurePolicies, FailurePolicy, Gateway, PluginConfig, PluginLimits, SigningKey,
+    ComponentSource, Config, FailurePolicies, FailurePolicy, Gateway, PluginConfig, PluginLimits,
+    SigningKeyName,
 };
 pub use config_mistake::ConfigMistake;
-pub use error::{LoadError, OpenError, PluginProblem, ReloadError};
+pub use error::{LoadError, PluginProblem, PluginsError, ReloadError};
 pub use grants::{Grant, GrantKind, GrantMistake, Grants};
 pub use places::{FileLine, Places};
 pub(crate) use plugin::Plugin;

@@ -83,11 +83,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::SigningKey;
+    use crate::SigningKeyName;
 
     #[test]
     fn names_of_nothing_are_found_wherever_they_stand() {
-        let key = SigningKey { name: "good".into(), selector: "s".into() };
+        let key = SigningKeyName { name: "good".into(), selector: "s".into() };
         let gateway = Gateway {
             keys: [("a.example".to_owned(), vec![key])].into(),
             relays: ["inside".to_owned()].into(),

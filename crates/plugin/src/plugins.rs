@@ -19,7 +19,7 @@ use crate::prepare::{self, AppliedPlugins, PreparedPlugin, PreparedPlugins};
 use crate::state::{GenerationState, HostServices};
 use crate::turns::Turns;
 use crate::{
-    Config, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, PluginStatus, ReloadError, kv,
+    Config, Grants, Manifest, Plugin, PluginCheck, PluginConfig, PluginStatus, PluginsError, ReloadError, kv,
 };
 
 /// The plugins of a running gateway. The caller that opens them must call [`Plugins::shutdown`].
@@ -49,7 +49,7 @@ impl Plugins {
     ///
     /// # Errors
     /// What keeps the host from starting; all plugins that are required and do not load are named together.
-    pub async fn open(config: Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
+    pub async fn open(config: Config, dns: Arc<dyn Resolver>) -> Result<Self, PluginsError> {
         check_names(&config.plugins)?;
         let cache = config.cache.as_deref().map(Cache::open).transpose()?;
         let shared = HostShared::start(&config, dns, cache)?;
@@ -96,16 +96,16 @@ impl Plugins {
     ///
     /// # Errors
     /// What is wrong: of the plugins, all that are required or serve already, and do not load.
-    pub async fn prepare(&self, config: Config) -> Result<PreparedPlugins, OpenError> {
+    pub async fn prepare(&self, config: Config) -> Result<PreparedPlugins, PluginsError> {
         check_names(&config.plugins)?;
         self.shared.loader.host.has_room_for(&config.plugins)?;
         self.load(config).await
     }
 
-    async fn load(&self, config: Config) -> Result<PreparedPlugins, OpenError> {
+    async fn load(&self, config: Config) -> Result<PreparedPlugins, PluginsError> {
         let changing = Arc::clone(&self.changing).lock_owned().await;
         if self.maintenance.is_closing() {
-            return Err(OpenError::Closing);
+            return Err(PluginsError::Closing);
         }
         let (loader, gateway) = (&self.shared.loader, config.gateway);
         let plugins = config.plugins.into_iter().map(async |config| match self.find(&config.name) {
@@ -153,7 +153,7 @@ impl Plugins {
 ///
 /// # Errors
 /// The engine could not be started, or two plugins share a name.
-pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
+pub async fn check(config: Config) -> Result<Vec<PluginCheck>, PluginsError> {
     check_names(&config.plugins)?;
     // Stored values belong to the running gateway.
     let config = Config { state: None, ..config };
@@ -183,15 +183,15 @@ fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
 }
 
 impl HostShared {
-    fn start(config: &Config, dns: Arc<dyn Resolver>, cache: Option<Cache>) -> Result<Self, OpenError> {
+    fn start(config: &Config, dns: Arc<dyn Resolver>, cache: Option<Cache>) -> Result<Self, PluginsError> {
         let cache = cache.map(Arc::new);
         // A host that only reads does not lock the folder.
         let claimed = config.state.as_ref().filter(|_| !config.state_is_anothers);
         let claim = claimed.map(|folder| {
-            kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
+            kv::folder::claim(folder).map_err(|why| PluginsError::State { folder: folder.clone(), why })
         });
         let claim = Mutex::new(claim.transpose()?);
-        let host = Arc::new(GuestEngine::start(config).map_err(OpenError::Engine)?);
+        let host = Arc::new(GuestEngine::start(config).map_err(PluginsError::Engine)?);
         let services = Arc::new(HostServices {
             dns,
             gateway: ArcSwap::from_pointee(config.gateway.clone()),
@@ -221,17 +221,17 @@ impl HostShared {
     }
 }
 
-fn check_names(plugins: &[PluginConfig]) -> Result<(), OpenError> {
+fn check_names(plugins: &[PluginConfig]) -> Result<(), PluginsError> {
     let mut seen = HashSet::new();
     if let Some(twice) = plugins.iter().find(|plugin| !seen.insert(plugin.name.as_str())) {
-        return Err(OpenError::TwiceNamed(twice.name.clone()));
+        return Err(PluginsError::TwiceNamed(twice.name.clone()));
     }
     // One plugin must not be able to write facts in the name of another.
     let above =
         |name: &str| name.match_indices('.').map(|(dot, _)| dot).find(|dot| seen.contains(&name[..*dot]));
     match plugins.iter().find_map(|plugin| above(&plugin.name).map(|dot| (&plugin.name, dot))) {
         Some((inner, dot)) => {
-            Err(OpenError::NamedWithin { outer: inner[..dot].to_owned(), inner: inner.clone() })
+            Err(PluginsError::NamedWithin { outer: inner[..dot].to_owned(), inner: inner.clone() })
         }
         None => Ok(()),
     }
@@ -241,12 +241,12 @@ mod no_dns {
     //! A resolver for checks, where nothing may ask.
 
     use futures_util::future::BoxFuture;
-    use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
+    use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};
 
     pub(super) struct NoDns;
 
     impl Resolver for NoDns {
-        fn lookup(&self, _: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+        fn lookup(&self, _: &str, _: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
             Box::pin(std::future::ready(Err(DnsError::Unreachable)))
         }
     }

@@ -10,7 +10,7 @@ use pintle_policy::Judge;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::generation::{self, ComponentLoader, Generation};
-use crate::{Gateway, LoadError, OpenError, Plugin, PluginConfig, PluginProblem};
+use crate::{Gateway, LoadError, Plugin, PluginConfig, PluginProblem, PluginsError};
 
 /// A configuration that is loaded and waits to be applied. Dropped, it leaves everything as it was.
 ///
@@ -142,9 +142,9 @@ impl PreparedPlugin {
 }
 
 /// Refuses a configuration in which a plugin fails that must not.
-pub(crate) fn check_required(plugins: &[PreparedPlugin]) -> Result<(), OpenError> {
+pub(crate) fn check_required(plugins: &[PreparedPlugin]) -> Result<(), PluginsError> {
     let fatal: Vec<_> = plugins.iter().flat_map(PreparedPlugin::fatal).collect();
-    if fatal.is_empty() { Ok(()) } else { Err(OpenError::Plugins(fatal)) }
+    if fatal.is_empty() { Ok(()) } else { Err(PluginsError::Plugins(fatal)) }
 }
 
 async fn load(

@@ -4,7 +4,7 @@
 //! successor no longer has are supported as far as possible: `pct=0` was the way to ask for a test and is read as
 //! `t=y`; other percentages are ignored.
 
-use pintle_dns::{DnsError, RecordKind};
+use pintle_dns::{DnsError, DnsRecordKind};
 use pintle_mail::HeaderBlock;
 
 use crate::spf::{SpfIdentity, SpfResult};
@@ -176,7 +176,7 @@ async fn policy(
 }
 
 async fn exists(dns: DeadlineResolver<'_>, name: &str) -> Result<bool, DnsError> {
-    match dns.records(name, RecordKind::A).await {
+    match dns.records(name, DnsRecordKind::A).await {
         Err(DnsError::NxDomain) => Ok(false),
         Err(error) if error.is_temporary() => Err(error),
         _ => Ok(true),

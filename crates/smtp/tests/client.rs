@@ -24,8 +24,8 @@ use pintle_mail::{
     TlsPolicy,
 };
 use pintle_smtp::client::{
-    Channel, Config, Content, Credentials, Delivery, DsnRelay, EightBit, Event, Protocol, RecipientOutcome,
-    ReplyOutcome, Session, Speaker, Transaction, Transfer, is_hop_trouble,
+    Channel, Config, ContentClass, Credentials, Delivery, DsnRelay, EightBit, Event, Protocol,
+    RecipientOutcome, ReplyOutcome, Session, Speaker, Transaction, Transfer, is_hop_trouble,
 };
 use transcript::{Cut, Kind, Script, unescape};
 
@@ -188,7 +188,7 @@ fn transaction(text: &str) -> Transaction {
             recipients: Vec::new(),
         },
         size: 0,
-        content: Content::SevenBit,
+        content: ContentClass::SevenBit,
     };
     let envelope = &mut transaction.envelope;
     for word in text.split(' ') {
@@ -199,8 +199,8 @@ fn transaction(text: &str) -> Transaction {
                 envelope.recipients.push(recipient(id, path));
             }
             ("size", size) => transaction.size = size.parse().unwrap(),
-            ("content", "8bit-body") => transaction.content = Content::EightBitBody,
-            ("content", "8bit-header") => transaction.content = Content::EightBitHeader,
+            ("content", "8bit-body") => transaction.content = ContentClass::EightBitBody,
+            ("content", "8bit-header") => transaction.content = ContentClass::EightBitHeader,
             ("smtputf8", "") => envelope.params.smtputf8 = true,
             ("binary", "") => envelope.params.body = BodyType::BinaryMime,
             ("require-tls", "") => envelope.params.require_tls = true,

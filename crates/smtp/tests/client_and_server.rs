@@ -13,7 +13,7 @@ use pintle_mail::{
     Return, ReversePath, TlsPolicy,
 };
 use pintle_smtp::Extension;
-use pintle_smtp::client::{self, Content, Delivery, ReplyOutcome, Transaction, Transfer};
+use pintle_smtp::client::{self, ContentClass, Delivery, ReplyOutcome, Transaction, Transfer};
 use pintle_smtp::server::{self, HostAnswer, Question, Sequence, SessionFault};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -246,9 +246,9 @@ fn letter() -> impl Strategy<Value = Letter> {
             message.extend_from_slice(b"\r\n");
         }
         let content = match (message[..header].is_ascii(), message.is_ascii()) {
-            (false, _) => Content::EightBitHeader,
-            (true, false) => Content::EightBitBody,
-            (true, true) => Content::SevenBit,
+            (false, _) => ContentClass::EightBitHeader,
+            (true, false) => ContentClass::EightBitBody,
+            (true, true) => ContentClass::SevenBit,
         };
         let size = message.len() as u64;
         Letter { transaction: Transaction { envelope, size, content }, message, cuts }
@@ -266,14 +266,14 @@ fn pieces(message: &[u8], cuts: &[Index]) -> VecDeque<Bytes> {
 /// The parameters of MAIL that the server must have received.
 fn expected_params(transaction: &Transaction) -> MailParams {
     let envelope = &transaction.envelope;
-    let utf8_header = envelope.params.smtputf8 && transaction.content == Content::EightBitHeader;
+    let utf8_header = envelope.params.smtputf8 && transaction.content == ContentClass::EightBitHeader;
     let utf8_sender = envelope.sender.address().is_some_and(|address| address.needs_smtputf8());
     let utf8_recipient = envelope.recipients.iter().any(|recipient| recipient.address.needs_smtputf8());
     MailParams {
         size: Some(transaction.size),
         body: match transaction.content {
-            Content::SevenBit => BodyType::SevenBit,
-            Content::EightBitBody | Content::EightBitHeader => BodyType::EightBitMime,
+            ContentClass::SevenBit => BodyType::SevenBit,
+            ContentClass::EightBitBody | ContentClass::EightBitHeader => BodyType::EightBitMime,
         },
         smtputf8: utf8_header || utf8_sender || utf8_recipient,
         ..envelope.params.clone()

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
 use pintle_smtp::client::{
-    Channel, Config, Content, Delivery, Event, Protocol, ReplyOutcome, Session, Transaction, Transfer,
+    Channel, Config, ContentClass, Delivery, Event, Protocol, ReplyOutcome, Session, Transaction, Transfer,
 };
 use proptest::prelude::*;
 
@@ -211,7 +211,7 @@ fn transaction(count: u32, round: usize) -> Transaction {
             recipients: recipients(count, round),
         },
         size: 0,
-        content: Content::SevenBit,
+        content: ContentClass::SevenBit,
     }
 }
 

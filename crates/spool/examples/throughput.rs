@@ -11,7 +11,8 @@ use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
 };
 use pintle_spool::{
-    Change, Disposition, Embedded, EmbeddedConfig, Entry, Guard, NewMessage, Settlement, Spool, Status,
+    Change, DeliveryStatus, Disposition, Embedded, EmbeddedConfig, Entry, Guard, NewMessage, Settlement,
+    Spool,
 };
 
 #[tokio::main]
@@ -95,7 +96,7 @@ async fn produce(
         let receipt = spool.commit(NewMessage { id, head, content, entry }).await.expect("the disk works");
         waits.push(start.elapsed());
         if settle {
-            let status = Status::Done(Disposition::Delivered);
+            let status = DeliveryStatus::Done(Disposition::Delivered);
             let changes = vec![Change { recipient: 1, status }];
             let settlement =
                 Settlement { id: receipt.id(), changes, children: Vec::new(), guard: Guard::Any };

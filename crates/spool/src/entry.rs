@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Content, Hold};
+use crate::{Content, HoldReason};
 
 /// A message that is ready to be committed.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Entry {
     pub parent: Option<QueueId>,
     /// The current hold. A held message is not delivered.
     #[serde(skip)]
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldReason>,
     /// When an operator released it from a quarantine, if one did.
     #[serde(skip)]
     pub released: Option<UnixTime>,
@@ -90,7 +90,7 @@ pub struct RecipientState {
     /// [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
     /// Its delivery status.
-    pub status: Status,
+    pub status: DeliveryStatus,
     /// The operator's choice of next hop, which overrides the routes.
     pub route: Option<NextHop>,
 }
@@ -98,14 +98,14 @@ pub struct RecipientState {
 /// The delivery status of a recipient: pending or done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub enum DeliveryStatus {
     /// Still to be delivered.
     Pending(Pending),
     /// Done. It never changes again.
     Done(Disposition),
 }
 
-impl Status {
+impl DeliveryStatus {
     /// The status right after the commit: due at once, never tried.
     #[must_use]
     pub fn fresh(received: UnixTime) -> Self {
@@ -162,7 +162,7 @@ mod tests {
     fn a_disposition_is_written_as_its_word() {
         use Disposition::{Delivered, Discarded, Expired, Failed};
         for disposition in [Delivered, Failed, Expired, Discarded] {
-            let text = serde_json::to_string(&Status::Done(disposition)).unwrap();
+            let text = serde_json::to_string(&DeliveryStatus::Done(disposition)).unwrap();
             assert_eq!(text, format!("{{\"done\":\"{disposition}\"}}"));
         }
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Why a message is not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Hold {
+pub enum HoldReason {
     /// A verdict put it into this quarantine.
     Quarantine(Quarantine),
     /// The operator holds it, for this reason.
@@ -54,7 +54,7 @@ enum StoredQuarantine {
     },
 }
 
-impl Hold {
+impl HoldReason {
     /// The quarantine. None for other holds.
     #[must_use]
     pub fn quarantine(&self) -> Option<&Quarantine> {
@@ -94,7 +94,7 @@ impl From<StoredQuarantine> for Quarantine {
     }
 }
 
-impl fmt::Display for Hold {
+impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quarantine(quarantine) => write!(f, "quarantine {}", quarantine.name),
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn what_earlier_versions_wrote_is_read_and_dated() {
-        let hold: Hold = serde_json::from_str(r#"{"quarantine":"viruses"}"#).unwrap();
-        let Hold::Quarantine(mut quarantine) = hold else { panic!("{hold:?}") };
+        let hold: HoldReason = serde_json::from_str(r#"{"quarantine":"viruses"}"#).unwrap();
+        let HoldReason::Quarantine(mut quarantine) = hold else { panic!("{hold:?}") };
         quarantine.dated(UnixTime::from_millis(7));
         assert_eq!(quarantine, Quarantine::new("viruses", UnixTime::from_millis(7)));
     }
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn a_hold_of_a_later_version_is_a_hold_and_stays_as_it_was() {
         for text in [r#"{"embargo":{"until":7}}"#, r#""frozen""#, r#"{"quarantine":{"label":7}}"#] {
-            let hold: Hold = serde_json::from_str(text).unwrap();
-            assert!(matches!(hold, Hold::Other(_)), "{text}");
+            let hold: HoldReason = serde_json::from_str(text).unwrap();
+            assert!(matches!(hold, HoldReason::Other(_)), "{text}");
             assert_eq!(serde_json::to_string(&hold).unwrap(), text);
-            assert!(!Hold::Operator("mine".to_owned()).replaces(Some(&hold)));
+            assert!(!HoldReason::Operator("mine".to_owned()).replaces(Some(&hold)));
         }
     }
 
@@ -131,9 +131,9 @@ mod tests {
         let by = Some("dmarc".to_owned());
         let stage = Some("message".to_owned());
         let quarantine = Quarantine { by, stage, ..Quarantine::new("spoofed", UnixTime::from_millis(9)) };
-        for hold in [Hold::Quarantine(quarantine), Hold::Operator("look".to_owned())] {
+        for hold in [HoldReason::Quarantine(quarantine), HoldReason::Operator("look".to_owned())] {
             let text = serde_json::to_string(&hold).unwrap();
-            assert_eq!(serde_json::from_str::<Hold>(&text).unwrap(), hold, "{text}");
+            assert_eq!(serde_json::from_str::<HoldReason>(&text).unwrap(), hold, "{text}");
         }
     }
 }

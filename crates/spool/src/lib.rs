@@ -31,9 +31,9 @@ pub use embedded::fuzz_segments;
 pub use embedded::{
     DraftLimits, Embedded, EmbeddedConfig, Inspection, OpenError, Problem, Repair, inspect, repair,
 };
-pub use entry::{Entry, NewMessage, Pending, RecipientState, Status, Stored};
+pub use entry::{DeliveryStatus, Entry, NewMessage, Pending, RecipientState, Stored};
 pub use error::{SpoolError, SpoolFuture};
-pub use hold::{Hold, Quarantine};
+pub use hold::{HoldReason, Quarantine};
 pub use listing::{Amount, Filter, Listing, Page, Summary, Totals, Waiting, WaitingRecipient};
 pub use memory::Memory;
 pub use pintle_mail::Disposition;

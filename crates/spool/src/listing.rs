@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pintle_mail::{Address, NextHop, QueueId, ReversePath, UnixTime};
 
-use crate::{Entry, Hold, Pending, Quarantine, RecipientState, Status};
+use crate::{DeliveryStatus, Entry, HoldReason, Pending, Quarantine, RecipientState};
 
 /// A message with pending recipients, as a scheduler needs it, without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Waiting {
     /// Octets of header block and body.
     pub size: u64,
     /// Its hold. A held message must not be delivered.
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldReason>,
     /// When it was released from a quarantine, if it was.
     pub released: Option<UnixTime>,
     /// The recipients that are still pending.
@@ -114,7 +114,7 @@ impl Filter {
             && self.recipient.as_ref().is_none_or(recipient)
             && self.held.is_none_or(|held| held == summary.hold.is_some())
             && self.received_before.is_none_or(|limit| summary.received < limit)
-            && self.admits_hold(summary.hold.as_ref().and_then(Hold::quarantine))
+            && self.admits_hold(summary.hold.as_ref().and_then(HoldReason::quarantine))
     }
 
     fn admits_hold(&self, found: Option<&Quarantine>) -> bool {
@@ -166,11 +166,11 @@ pub struct Summary {
     /// The sender: its reverse-path.
     pub sender: ReversePath,
     /// Its hold, if it is not being delivered.
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldReason>,
     /// When it was released from a quarantine, if it was.
     pub released: Option<UnixTime>,
     /// The recipients with their statuses, in the envelope's order.
-    pub recipients: Vec<(Address, Status)>,
+    pub recipients: Vec<(Address, DeliveryStatus)>,
     /// The recipients' [ids](pintle_mail::Recipient::id), in the same order.
     pub ids: Vec<u32>,
 }
@@ -244,24 +244,24 @@ pub struct Amount {
 
 impl Totals {
     /// Adds a new message.
-    pub(crate) fn count_in(&mut self, size: u64, hold: Option<&Hold>) {
+    pub(crate) fn count_in(&mut self, size: u64, hold: Option<&HoldReason>) {
         self.messages += 1;
         self.bytes += size;
         self.hold(size, hold);
     }
 
     /// Subtracts a message that was removed.
-    pub(crate) fn count_out(&mut self, size: u64, hold: Option<&Hold>) {
+    pub(crate) fn count_out(&mut self, size: u64, hold: Option<&HoldReason>) {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(size);
         self.let_go(size, hold);
     }
 
     /// Adds a message to those that are held, if it is.
-    pub(crate) fn hold(&mut self, size: u64, hold: Option<&Hold>) {
+    pub(crate) fn hold(&mut self, size: u64, hold: Option<&HoldReason>) {
         self.held += u64::from(hold.is_some());
         self.held_bytes += if hold.is_some() { size } else { 0 };
-        if let Some(quarantine) = hold.and_then(Hold::quarantine) {
+        if let Some(quarantine) = hold.and_then(HoldReason::quarantine) {
             let amount = self.quarantines.entry(quarantine.name.clone()).or_default();
             amount.messages += 1;
             amount.bytes += size;
@@ -269,10 +269,10 @@ impl Totals {
     }
 
     /// Subtracts a message from those that are held, if it was.
-    pub(crate) fn let_go(&mut self, size: u64, hold: Option<&Hold>) {
+    pub(crate) fn let_go(&mut self, size: u64, hold: Option<&HoldReason>) {
         self.held = self.held.saturating_sub(u64::from(hold.is_some()));
         self.held_bytes = self.held_bytes.saturating_sub(if hold.is_some() { size } else { 0 });
-        let Some(quarantine) = hold.and_then(Hold::quarantine) else {
+        let Some(quarantine) = hold.and_then(HoldReason::quarantine) else {
             return;
         };
         if let Some(amount) = self.quarantines.get_mut(&quarantine.name) {

@@ -12,8 +12,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::draft::DraftWriter;
 use crate::{
-    Content, Draft, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, RecipientState,
-    Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals, Waiting,
+    Content, DeliveryStatus, Draft, Entry, Filter, Guard, Health, HoldReason, Listing, NewMessage, Page,
+    Receipt, RecipientState, Settled, Settlement, Spool, SpoolError, SpoolFuture, Stored, Summary, Totals,
+    Waiting,
 };
 
 /// The in-memory engine.
@@ -103,7 +104,7 @@ impl Spool for Memory {
         Some(receiver)
     }
 
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
+    fn hold(&self, id: QueueId, hold: HoldReason) -> SpoolFuture<'_, Option<HoldReason>> {
         now(self.with(|state| {
             let entry = &mut state.kept(id)?.entry;
             let before = entry.hold.clone();
@@ -114,7 +115,7 @@ impl Spool for Memory {
         }))
     }
 
-    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<HoldReason>> {
         now(self.with(|state| {
             let kept = state.kept(id)?;
             guard.check(id, kept.entry.hold.as_ref())?;
@@ -267,7 +268,7 @@ impl MemoryMessage {
         let recipients = message.entry.envelope.recipients.iter();
         let recipients = recipients.map(|recipient| RecipientState {
             id: recipient.id,
-            status: Status::fresh(received),
+            status: DeliveryStatus::fresh(received),
             route: None,
         });
         Self {

@@ -10,7 +10,8 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
-    Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, SpoolFuture, Status, Stored, Totals, Waiting,
+    DeliveryStatus, Draft, Filter, HoldReason, Listing, NewMessage, Page, SpoolError, SpoolFuture, Stored,
+    Totals, Waiting,
 };
 
 /// A store of messages, as seen by the gateway that owns them: those that it has accepted.
@@ -62,12 +63,12 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Keeps a message from delivery until [`release`](Self::release). Gives the hold that it had before. An operator's
     /// hold leaves a message in its quarantine.
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>>;
+    fn hold(&self, id: QueueId, hold: HoldReason) -> SpoolFuture<'_, Option<HoldReason>>;
 
     /// Releases a held message, which is announced as an arrival. Out of a quarantine, `at` becomes its time of release.
     /// Gives the hold that it had. A message without a hold stays as it is, and so does one that the guard does not
     /// mean ([`SpoolError::HoldChanged`]).
-    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>>;
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<HoldReason>>;
 
     /// Sends the recipients with these ids (all, when none are given) by another next hop, whatever routes say. `None`
     /// removes such a choice.
@@ -149,8 +150,8 @@ pub enum Guard {
 }
 
 impl Guard {
-    pub(crate) fn check(self, id: QueueId, hold: Option<&Hold>) -> Result<(), SpoolError> {
-        let quarantined = hold.and_then(Hold::quarantine).is_some();
+    pub(crate) fn check(self, id: QueueId, hold: Option<&HoldReason>) -> Result<(), SpoolError> {
+        let quarantined = hold.and_then(HoldReason::quarantine).is_some();
         match self {
             Self::Quarantined if !quarantined => Err(SpoolError::HoldChanged(id)),
             Self::Free if quarantined => Err(SpoolError::HoldChanged(id)),
@@ -165,7 +166,7 @@ pub struct Change {
     /// [`Recipient::id`](pintle_mail::Recipient::id).
     pub recipient: u32,
     /// Its status from now on.
-    pub status: Status,
+    pub status: DeliveryStatus,
 }
 
 /// The result of a settlement.

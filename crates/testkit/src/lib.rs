@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use ca::{Leaf, LeafFiles, TestCa};
 pub use client::{Client, SmtpReply};
 /// The records of zones, for tests that do not use the crate `dns`.
-pub use pintle_dns::{Record, RecordKind};
+pub use pintle_dns::{DnsRecord, DnsRecordKind};
 pub use resolver::StaticResolver;
 pub use sink::{Act, Script, Sink, SinkCommand, SinkLog, SinkPath, SinkStep, SinkTransaction};
 pub use spf_suite::{SpfCase, SpfScenario};

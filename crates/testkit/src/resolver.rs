@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver};
 
 /// Answers with the records that it was given, `NxDomain` for unknown names, `NoData` for other kinds of known names.
 /// Clones share everything, so a test can keep one and change it while another is in use.
@@ -17,9 +17,9 @@ pub struct StaticResolver {
 
 #[derive(Debug, Default)]
 struct StaticState {
-    records: HashMap<String, Vec<Record>>,
-    faults: HashMap<(String, RecordKind), DnsError>,
-    asked: Vec<(String, RecordKind)>,
+    records: HashMap<String, Vec<DnsRecord>>,
+    faults: HashMap<(String, DnsRecordKind), DnsError>,
+    asked: Vec<(String, DnsRecordKind)>,
 }
 
 impl StaticResolver {
@@ -30,7 +30,7 @@ impl StaticResolver {
 
     /// Adds a record; a CNAME is followed, as a real resolver would.
     #[must_use]
-    pub fn with(self, name: &str, record: Record) -> Self {
+    pub fn with(self, name: &str, record: DnsRecord) -> Self {
         self.add(name, record);
         self
     }
@@ -38,7 +38,7 @@ impl StaticResolver {
     /// Adds an MX record.
     #[must_use]
     pub fn with_mx(self, name: &str, preference: u16, exchange: &str) -> Self {
-        self.with(name, Record::Mx { preference, exchange: exchange.to_owned() })
+        self.with(name, DnsRecord::Mx { preference, exchange: exchange.to_owned() })
     }
 
     /// Adds an A or AAAA record.
@@ -48,36 +48,36 @@ impl StaticResolver {
     #[must_use]
     pub fn with_address(self, name: &str, address: &str) -> Self {
         let record = match address.parse().expect("an IP address") {
-            std::net::IpAddr::V4(v4) => Record::A(v4),
-            std::net::IpAddr::V6(v6) => Record::Aaaa(v6),
+            std::net::IpAddr::V4(v4) => DnsRecord::A(v4),
+            std::net::IpAddr::V6(v6) => DnsRecord::Aaaa(v6),
         };
         self.with(name, record)
     }
 
     /// Makes every query of this name and kind fail; the name then counts as known.
     #[must_use]
-    pub fn with_fault(self, name: &str, kind: RecordKind, fault: DnsError) -> Self {
+    pub fn with_fault(self, name: &str, kind: DnsRecordKind, fault: DnsError) -> Self {
         self.fail(name, kind, fault);
         self
     }
 
     /// As [`StaticResolver::with`], on a resolver in use.
-    pub fn add(&self, name: &str, record: Record) {
+    pub fn add(&self, name: &str, record: DnsRecord) {
         self.state().records.entry(key(name)).or_default().push(record);
     }
 
     /// As [`StaticResolver::with_fault`], on a resolver in use.
-    pub fn fail(&self, name: &str, kind: RecordKind, fault: DnsError) {
+    pub fn fail(&self, name: &str, kind: DnsRecordKind, fault: DnsError) {
         self.state().faults.insert((key(name), kind), fault);
     }
 
     /// Removes a fault.
-    pub fn heal(&self, name: &str, kind: RecordKind) {
+    pub fn heal(&self, name: &str, kind: DnsRecordKind) {
         self.state().faults.remove(&(key(name), kind));
     }
 
     /// All queries so far, in order.
-    pub fn asked(&self) -> Vec<(String, RecordKind)> {
+    pub fn asked(&self) -> Vec<(String, DnsRecordKind)> {
         self.state().asked.clone()
     }
 
@@ -87,7 +87,7 @@ impl StaticResolver {
 }
 
 impl Resolver for StaticResolver {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let mut state = self.state();
         state.asked.push((key(name), kind));
         let result = state.answer(&key(name), kind);
@@ -96,7 +96,7 @@ impl Resolver for StaticResolver {
 }
 
 impl StaticState {
-    fn answer(&self, name: &str, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
+    fn answer(&self, name: &str, kind: DnsRecordKind) -> Result<DnsAnswer, DnsError> {
         let mut owner = name.to_owned();
         for _ in 0..8 {
             if let Some(fault) = self.faults.get(&(owner.clone(), kind)) {
@@ -112,14 +112,14 @@ impl StaticState {
         Err(DnsError::ServFail)
     }
 
-    fn step(&self, owner: &str, kind: RecordKind) -> Result<LookupStep, DnsError> {
+    fn step(&self, owner: &str, kind: DnsRecordKind) -> Result<LookupStep, DnsError> {
         let records = self.records.get(owner).ok_or(DnsError::NxDomain)?;
-        let found: Vec<Record> = records.iter().filter(|record| record.kind() == kind).cloned().collect();
+        let found: Vec<DnsRecord> = records.iter().filter(|record| record.kind() == kind).cloned().collect();
         if !found.is_empty() {
             return Ok(LookupStep::Found(found));
         }
         let alias = records.iter().find_map(|record| match record {
-            Record::Cname(target) => Some(LookupStep::Alias(key(target))),
+            DnsRecord::Cname(target) => Some(LookupStep::Alias(key(target))),
             _ => None,
         });
         alias.ok_or(DnsError::NoData)
@@ -127,7 +127,7 @@ impl StaticState {
 }
 
 enum LookupStep {
-    Found(Vec<Record>),
+    Found(Vec<DnsRecord>),
     Alias(String),
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use pintle_dns::{Record, RecordKind};
+use pintle_dns::{DnsRecord, DnsRecordKind};
 use serde_json::Value;
 
 /// A zone, and checks against it.
@@ -18,9 +18,9 @@ pub struct SpfScenario {
     /// The checks, in the order of their names.
     pub cases: Vec<SpfCase>,
     /// The DNS records; their names may contain any characters.
-    pub records: Vec<(String, Record)>,
+    pub records: Vec<(String, DnsRecord)>,
     /// The queries that are never answered.
-    pub silent: Vec<(String, RecordKind)>,
+    pub silent: Vec<(String, DnsRecordKind)>,
 }
 
 /// One check.
@@ -41,8 +41,8 @@ pub struct SpfCase {
 }
 
 /// The kinds of record that a check may query.
-const KINDS: [RecordKind; 5] =
-    [RecordKind::A, RecordKind::Aaaa, RecordKind::Mx, RecordKind::Ptr, RecordKind::Txt];
+const KINDS: [DnsRecordKind; 5] =
+    [DnsRecordKind::A, DnsRecordKind::Aaaa, DnsRecordKind::Mx, DnsRecordKind::Ptr, DnsRecordKind::Txt];
 
 impl SpfScenario {
     /// Reads a file of the repository's `tests/data/spf`.
@@ -82,7 +82,7 @@ impl SpfScenario {
         if let Some(texts) = found.remove("SPF") {
             found.entry("TXT".to_owned()).or_insert(texts);
         }
-        let said: Vec<RecordKind> = found
+        let said: Vec<DnsRecordKind> = found
             .iter()
             .flat_map(|(kind, values)| values.iter().filter_map(|value| record(kind, value)))
             .map(|record| {
@@ -115,20 +115,20 @@ fn case(name: &str, case: &Value) -> SpfCase {
 }
 
 /// Parses a record; none for the word `NONE`.
-fn record(kind: &str, value: &Value) -> Option<Record> {
+fn record(kind: &str, value: &Value) -> Option<DnsRecord> {
     if value.as_str() == Some("NONE") {
         return None;
     }
     Some(match kind {
-        "A" => Record::A(string(value).parse().expect("an IPv4 address")),
-        "AAAA" => Record::Aaaa(string(value).parse().expect("an IPv6 address")),
-        "MX" => Record::Mx {
+        "A" => DnsRecord::A(string(value).parse().expect("an IPv4 address")),
+        "AAAA" => DnsRecord::Aaaa(string(value).parse().expect("an IPv6 address")),
+        "MX" => DnsRecord::Mx {
             preference: value[0].as_i64().and_then(|value| value.try_into().ok()).expect("a preference"),
             exchange: string(&value[1]),
         },
-        "PTR" => Record::Ptr(string(value)),
-        "CNAME" => Record::Cname(string(value)),
-        "TXT" => Record::Txt(match value.as_array() {
+        "PTR" => DnsRecord::Ptr(string(value)),
+        "CNAME" => DnsRecord::Cname(string(value)),
+        "TXT" => DnsRecord::Txt(match value.as_array() {
             Some(strings) => strings.iter().flat_map(|piece| octets(&string(piece))).collect(),
             None => octets(&string(value)),
         }),
@@ -169,7 +169,7 @@ mod tests {
     fn octets_are_octets() {
         let scenarios = SpfScenario::read("rfc7208-tests.json");
         let texts = scenarios[0].records.iter().filter_map(|(name, record)| match record {
-            Record::Txt(text) if name == "hosed.example.com" => Some(text.clone()),
+            DnsRecord::Txt(text) if name == "hosed.example.com" => Some(text.clone()),
             _ => None,
         });
         assert_eq!(texts.collect::<Vec<_>>(), [b"v=spf1 a:\xef\xbb\xbfgarbage.example.net -all"]);

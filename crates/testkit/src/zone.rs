@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::txt::Parser;
-use pintle_dns::Record as Plain;
+use pintle_dns::DnsRecord as Plain;
 
 /// Records by name and type, over as many domains as the text has.
 #[derive(Debug)]

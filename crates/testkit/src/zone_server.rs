@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_proto::op::{Message, ResponseCode};
-use pintle_dns::RecordKind;
+use pintle_dns::DnsRecordKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
@@ -82,7 +82,7 @@ impl ZoneServer {
     }
 
     /// Replaces the zones by these records, whose names need not be valid in master files.
-    pub fn serve_records(&self, records: &[(String, pintle_dns::Record)]) {
+    pub fn serve_records(&self, records: &[(String, pintle_dns::DnsRecord)]) {
         *lock(&self.shared.zone) = ZoneData::of(records);
     }
 
@@ -116,7 +116,7 @@ impl ZoneServer {
     }
 
     /// Fails at queries about `name` for one kind of record.
-    pub fn fail_kind(&self, name: &str, kind: RecordKind, fault: ZoneFault) {
+    pub fn fail_kind(&self, name: &str, kind: DnsRecordKind, fault: ZoneFault) {
         lock(&self.shared.faults).insert((key(name), Some(kind.to_string())), fault);
     }
 
@@ -131,7 +131,7 @@ impl ZoneServer {
     }
 
     /// The number of queries about `name` for `kind`.
-    pub fn count(&self, name: &str, kind: RecordKind) -> usize {
+    pub fn count(&self, name: &str, kind: DnsRecordKind) -> usize {
         let (name, kind) = (key(name), kind.to_string());
         lock(&self.shared.asked).iter().filter(|asked| asked.name == name && asked.kind == kind).count()
     }

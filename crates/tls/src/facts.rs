@@ -9,7 +9,7 @@ use tokio_rustls::{client, server};
 
 /// The facts of a session that we accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFacts {
+pub struct HandshakeFacts {
     /// The protocol version: "TLSv1.2" or "TLSv1.3".
     pub version: String,
     /// The IANA name of the cipher suite: "TLS_AES_256_GCM_SHA384".
@@ -25,7 +25,7 @@ pub struct TlsFacts {
     pub client_certificate_verified: bool,
 }
 
-impl TlsFacts {
+impl HandshakeFacts {
     pub(crate) fn of_server<S>(stream: &server::TlsStream<S>) -> Self {
         let connection = stream.get_ref().1;
         Self {

@@ -24,7 +24,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 pub use certificates::{CertificateSource, Validity};
 pub use client::{ClientConfig, ClientPolicy, ClientTls, Roots};
 pub use error::{HandshakeError, TlsError};
-pub use facts::{PeerFacts, TlsFacts};
+pub use facts::{HandshakeFacts, PeerFacts};
 pub use server::{CertificateReload, ClientCertificates, RenewedCertificates, ServerConfig, ServerTls};
 
 /// Makes aws-lc-rs the default crypto provider of the process. Calling it again does nothing.

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificates::{CertificateSet, CertificateSource, FileStamp};
 use crate::hello::HelloPrefix;
-use crate::{HandshakeError, TlsError, TlsFacts, provider};
+use crate::{HandshakeError, HandshakeFacts, TlsError, provider};
 
 /// Accepts TLS for one listener, or for several that share certificates.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl ServerTls {
 
     /// Performs a handshake. The caller sets the time limit (by dropping the future) and, for STARTTLS, must have
     /// discarded everything that it had read after the command (RFC 3207 section 4.2).
-    pub async fn accept<S>(&self, mut stream: S) -> Result<(TlsStream<S>, TlsFacts), HandshakeError>
+    pub async fn accept<S>(&self, mut stream: S) -> Result<(TlsStream<S>, HandshakeFacts), HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -101,7 +101,7 @@ impl ServerTls {
             let _ = session.read_tls(&mut hello.octets());
         });
         let stream = accepted.await.map_err(|error| HandshakeError::from(error).knowing(hello))?;
-        let facts = TlsFacts::of_server(&stream);
+        let facts = HandshakeFacts::of_server(&stream);
         Ok((stream, facts))
     }
 

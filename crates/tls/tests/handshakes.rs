@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pintle_testkit::{Leaf, TempDir, TestCa};
 use pintle_tls::{
     CertificateReload, CertificateSource, ClientCertificates, ClientConfig, ClientPolicy, ClientTls,
-    HandshakeError, PeerFacts, Roots, ServerConfig, ServerTls, TlsError, TlsFacts,
+    HandshakeError, HandshakeFacts, PeerFacts, Roots, ServerConfig, ServerTls, TlsError,
 };
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
@@ -34,7 +34,7 @@ impl<F> Shaken<F> {
     }
 }
 
-type Both = (Result<Shaken<TlsFacts>, HandshakeError>, Result<Shaken<PeerFacts>, HandshakeError>);
+type Both = (Result<Shaken<HandshakeFacts>, HandshakeError>, Result<Shaken<PeerFacts>, HandshakeError>);
 
 fn pem(leaf: &Leaf) -> CertificateSource {
     CertificateSource::Pem { chain: leaf.chain_pem.clone(), key: leaf.key_pem.clone() }
@@ -76,7 +76,11 @@ async fn shake(server: &ServerTls, client: &ClientTls, policy: ClientPolicy, hos
 }
 
 /// The certificate that a plain client gets when it asks for `host`.
-async fn shown(server: &ServerTls, config: Arc<rustls::ClientConfig>, host: &str) -> (Vec<u8>, TlsFacts) {
+async fn shown(
+    server: &ServerTls,
+    config: Arc<rustls::ClientConfig>,
+    host: &str,
+) -> (Vec<u8>, HandshakeFacts) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from(host.to_owned()).expect("a name");
     let (accepted, connected) =

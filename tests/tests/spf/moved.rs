@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pintle_testkit::{Record, RecordKind};
+use pintle_testkit::{DnsRecord, DnsRecordKind};
 
 /// The conversion for one client, and everything that belongs to it.
 pub(super) struct Moved {
@@ -32,12 +32,12 @@ impl Moved {
     }
 
     /// Converts the records.
-    pub(super) fn records(&self, records: &[(String, Record)]) -> Vec<(String, Record)> {
+    pub(super) fn records(&self, records: &[(String, DnsRecord)]) -> Vec<(String, DnsRecord)> {
         records.iter().map(|(name, record)| (self.text(name), self.record(record))).collect()
     }
 
     /// Converts the queries that are never answered.
-    pub(super) fn silent(&self, silent: &[(String, RecordKind)]) -> Vec<(String, RecordKind)> {
+    pub(super) fn silent(&self, silent: &[(String, DnsRecordKind)]) -> Vec<(String, DnsRecordKind)> {
         silent.iter().map(|(name, kind)| (self.text(name), *kind)).collect()
     }
 
@@ -50,20 +50,20 @@ impl Moved {
         }
     }
 
-    fn record(&self, record: &Record) -> Record {
+    fn record(&self, record: &DnsRecord) -> DnsRecord {
         match record {
-            Record::A(address) => match self.address((*address).into()) {
-                IpAddr::V4(v4) => Record::A(v4),
+            DnsRecord::A(address) => match self.address((*address).into()) {
+                IpAddr::V4(v4) => DnsRecord::A(v4),
                 IpAddr::V6(_) => record.clone(),
             },
-            Record::Aaaa(address) => match self.address((*address).into()) {
-                IpAddr::V6(v6) => Record::Aaaa(v6),
+            DnsRecord::Aaaa(address) => match self.address((*address).into()) {
+                IpAddr::V6(v6) => DnsRecord::Aaaa(v6),
                 IpAddr::V4(_) => record.clone(),
             },
-            Record::Txt(octets) => {
+            DnsRecord::Txt(octets) => {
                 // One character stands for each octet, in both directions.
                 let text: String = octets.iter().copied().map(char::from).collect();
-                Record::Txt(self.text(&text).chars().map(|c| u8::try_from(c).unwrap()).collect())
+                DnsRecord::Txt(self.text(&text).chars().map(|c| u8::try_from(c).unwrap()).collect())
             }
             other => other.clone(),
         }

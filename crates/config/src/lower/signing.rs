@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pintle_plugin::SigningKey;
+use pintle_plugin::SigningKeyName;
 use pintle_sender_auth::sign::{KeyConfig, KeyFault, Keyring, Pem};
 
 use crate::Cause;
@@ -28,10 +28,10 @@ pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
 }
 
 /// What plugins may know of them.
-pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKey>> {
-    let mut told: BTreeMap<String, Vec<SigningKey>> = BTreeMap::new();
+pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
+    let mut told: BTreeMap<String, Vec<SigningKeyName>> = BTreeMap::new();
     for key in keys.iter() {
-        let known = SigningKey { name: key.name().to_owned(), selector: key.selector().to_owned() };
+        let known = SigningKeyName { name: key.name().to_owned(), selector: key.selector().to_owned() };
         told.entry(key.domain().to_owned()).or_default().push(known);
     }
     // In the order of their names: the ring has none.
@@ -40,9 +40,9 @@ pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKey>> {
 }
 
 /// The names that the file gives to keys, good or not: who names one that is mistaken has not made a second mistake.
-pub(super) fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKey>> {
-    let known = |(name, _): (String, Section<'_>)| SigningKey { name, selector: String::new() };
-    let names: Vec<SigningKey> = root.named("dkim_keys").into_iter().map(known).collect();
+pub(super) fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKeyName>> {
+    let known = |(name, _): (String, Section<'_>)| SigningKeyName { name, selector: String::new() };
+    let names: Vec<SigningKeyName> = root.named("dkim_keys").into_iter().map(known).collect();
     if names.is_empty() { BTreeMap::new() } else { [(String::new(), names)].into() }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
 use pintle_policy::{Call, Hook, Message, Transaction};
 use pintle_smtp::server::{self, Headers};
-use pintle_spool::{Hold, Quarantine};
+use pintle_spool::{HoldReason, Quarantine};
 
 use super::Pipeline;
 use super::fate::StageAnswer;
@@ -126,7 +126,7 @@ impl Pipeline {
             message,
             header: &header,
             hostname,
-            hold: quarantine.clone().map(Hold::Quarantine),
+            hold: quarantine.clone().map(HoldReason::Quarantine),
             signatures,
         };
         match received.commit(accepted, services.spool.as_ref()).await {

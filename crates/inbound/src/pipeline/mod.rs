@@ -100,7 +100,7 @@ impl Pipeline {
     }
 
     /// Records that the session uses TLS from now on; what was received before does not count (RFC 3207 section 4.2).
-    pub(crate) fn encrypted(&mut self, facts: pintle_tls::TlsFacts) {
+    pub(crate) fn encrypted(&mut self, facts: pintle_tls::HandshakeFacts) {
         let session = Arc::make_mut(&mut self.view.session);
         session.hello = None;
         session.identity = None;

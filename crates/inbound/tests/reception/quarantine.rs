@@ -21,7 +21,9 @@ async fn quarantined_mail_is_kept_and_held() {
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     let (stored, ..) = gate.only().await.unwrap();
-    let Some(pintle_spool::Hold::Quarantine(quarantine)) = stored.entry.hold else { panic!("not held") };
+    let Some(pintle_spool::HoldReason::Quarantine(quarantine)) = stored.entry.hold else {
+        panic!("not held")
+    };
     assert_eq!((quarantine.name.as_str(), quarantine.stage.as_deref()), ("odd", Some("rcpt")));
     assert!(quarantine.by.is_some());
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pintle_mail::QueueId;
-use pintle_spool::{Change, Disposition, Entry, Hold, Status};
+use pintle_spool::{Change, DeliveryStatus, Disposition, Entry, HoldReason};
 
 use crate::ledger::{DeliveredCopy, KnownMessage, Ledger, Op, SimMessage, StoredState};
 
@@ -34,7 +34,7 @@ pub fn before(ledger: &mut Ledger, op: &Op) {
 fn settled(ledger: &mut Ledger, id: QueueId, changes: &[Change], children: &[SimMessage]) {
     let pending = ledger.pending(id);
     for change in changes.iter().filter(|change| pending.contains(&change.recipient)) {
-        if let Status::Done(disposition) = change.status {
+        if let DeliveryStatus::Done(disposition) = change.status {
             ended_for_a_reason(ledger, id, change.recipient, disposition);
         }
     }
@@ -89,7 +89,7 @@ fn ended_for_a_reason(ledger: &mut Ledger, id: QueueId, recipient: u32, disposit
 /// stored, cannot be known. Nothing expires soon after a start or a step of the clock, and nothing that was never tried.
 fn may_expire(ledger: &Ledger, id: QueueId, known: &KnownMessage) -> bool {
     let hold = ledger.disk.get(&id).and_then(|state| state.hold.as_ref());
-    let wanted = if hold.and_then(Hold::quarantine).is_some() { AGES.quarantine } else { AGES.message };
+    let wanted = if hold.and_then(HoldReason::quarantine).is_some() { AGES.quarantine } else { AGES.message };
     let error = ledger.clock.least(ledger.now).saturating_sub(known.since.ahead).max(0);
     let age = ledger.now.saturating_sub(known.since.passed) + Duration::from_millis(error.unsigned_abs());
     let steady = ledger.now.saturating_sub(ledger.clock.stepped) + Duration::from_secs(1) >= wanted / 20;
@@ -160,10 +160,10 @@ fn due(entry: &Entry, state: &StoredState, changes: &[Change], due: Due) -> BTre
     let pairs = entry.envelope.recipients.iter().zip(&state.recipients);
     let is_due = |change: &Change, before: &pintle_spool::Pending, notify: pintle_mail::Notify| match due {
         Due::Failure => {
-            let ended = [Disposition::Failed, Disposition::Expired].map(Status::Done);
+            let ended = [Disposition::Failed, Disposition::Expired].map(DeliveryStatus::Done);
             notify.failure && ended.contains(&change.status)
         }
-        Due::Success => notify.success && change.status == Status::Done(Disposition::Delivered),
+        Due::Success => notify.success && change.status == DeliveryStatus::Done(Disposition::Delivered),
         Due::Delay => notify.delay && !before.warned && change.status.pending().is_some_and(|now| now.warned),
     };
     let chosen = pairs.filter(|(recipient, before)| {

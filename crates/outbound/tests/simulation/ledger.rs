@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_spool::{Change, Disposition, Entry, Hold, RecipientState, Status};
+use pintle_spool::{Change, DeliveryStatus, Disposition, Entry, HoldReason, RecipientState};
 
 /// A message as it was handed to the spool.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct Moment {
 pub enum Op {
     Commit(Vec<SimMessage>),
     Settle(QueueId, Vec<Change>, Vec<SimMessage>),
-    Hold(QueueId, Hold),
+    Hold(QueueId, HoldReason),
     Release(QueueId, UnixTime, Moment),
     Reroute(QueueId, Vec<u32>, Option<NextHop>),
 }
@@ -51,7 +51,7 @@ pub enum OpResult {
 /// What of a message can change on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredState {
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldReason>,
     pub released: Option<UnixTime>,
     pub recipients: Vec<RecipientState>,
 }
@@ -168,7 +168,7 @@ impl Ledger {
     }
 
     /// The gateway has read a message.
-    pub fn read(&mut self, id: QueueId, hold: Option<&Hold>) {
+    pub fn read(&mut self, id: QueueId, hold: Option<&HoldReason>) {
         self.step += 1;
         let step = self.step;
         if let Some(known) = self.known.get_mut(&id) {
@@ -268,7 +268,7 @@ impl Ledger {
     fn end(&mut self, id: QueueId, changes: &[Change]) {
         let (step, pending) = (self.step, self.pending(id));
         for change in changes {
-            let Status::Done(disposition) = change.status else {
+            let DeliveryStatus::Done(disposition) = change.status else {
                 self.deferred.insert(id);
                 continue;
             };
@@ -314,7 +314,7 @@ impl Ledger {
     /// Whether a message lies in a quarantine.
     pub fn quarantined(&self, id: QueueId) -> bool {
         let hold = self.disk.get(&id).and_then(|state| state.hold.as_ref());
-        hold.and_then(Hold::quarantine).is_some()
+        hold.and_then(HoldReason::quarantine).is_some()
     }
 }
 
@@ -367,7 +367,7 @@ impl StoredState {
         let recipients = entry.envelope.recipients.iter();
         let recipients = recipients.map(|recipient| RecipientState {
             id: recipient.id,
-            status: Status::fresh(entry.received),
+            status: DeliveryStatus::fresh(entry.received),
             route: None,
         });
         Self { hold: entry.hold.clone(), released: entry.released, recipients: recipients.collect() }
@@ -388,7 +388,7 @@ fn apply(disk: &mut Disk, op: &Op) {
         Op::Settle(id, changes, _) => settle(disk, *id, changes),
         Op::Hold(id, hold) => {
             if let Some(state) = disk.get_mut(id) {
-                let verdict = state.hold.as_ref().and_then(Hold::quarantine).is_some();
+                let verdict = state.hold.as_ref().and_then(HoldReason::quarantine).is_some();
                 if !verdict || hold.quarantine().is_some() {
                     state.hold = Some(hold.clone());
                 }
@@ -397,7 +397,7 @@ fn apply(disk: &mut Disk, op: &Op) {
         Op::Release(id, at, _) => {
             if let Some(state) = disk.get_mut(id) {
                 let before = state.hold.take();
-                if before.as_ref().and_then(Hold::quarantine).is_some() {
+                if before.as_ref().and_then(HoldReason::quarantine).is_some() {
                     state.released = Some(*at);
                 }
             }

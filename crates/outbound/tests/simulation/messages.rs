@@ -5,7 +5,7 @@ use pintle_mail::{
     Address, Charset, Envelope, MailParams, Notify, QueueId, RcptParams, Recipient, Return, ReversePath,
     UnixTime,
 };
-use pintle_spool::{Entry, Hold, Quarantine};
+use pintle_spool::{Entry, HoldReason, Quarantine};
 
 use crate::ledger::{Moment, SimMessage};
 use crate::random::Random;
@@ -23,8 +23,8 @@ pub fn drawn(random: &mut Random, number: u32, id: QueueId, now: UnixTime) -> Si
         ..MailParams::default()
     };
     let hold = match random.below(20) {
-        0 | 1 => Some(Hold::Quarantine(Quarantine::new("doubtful", now))),
-        2 => Some(Hold::Operator("from the start".to_owned())),
+        0 | 1 => Some(HoldReason::Quarantine(Quarantine::new("doubtful", now))),
+        2 => Some(HoldReason::Operator("from the start".to_owned())),
         _ => None,
     };
     let entry = Entry {

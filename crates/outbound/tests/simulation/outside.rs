@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver};
 use pintle_outbound::{HostAddress, Network, Stream};
 
 use crate::hop::{Mood, serve};
@@ -51,7 +51,7 @@ impl Network for Wires {
 pub struct Names(pub Arc<World>);
 
 impl Resolver for Names {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let (name, world) = (name.to_owned(), Arc::clone(&self.0));
         Box::pin(async move {
             let (wait, fault) = world.draw(|random| (random.millis(0, 60), fault(random, &name)));
@@ -59,7 +59,7 @@ impl Resolver for Names {
             let wait = if fault == Some(DnsError::Timeout) { Duration::from_secs(5) } else { wait };
             tokio::time::sleep(wait).await;
             let answer = fault.map_or_else(|| records(&name, kind), Err);
-            if kind == RecordKind::Mx && answer.as_ref().is_err_and(|error| !error.is_temporary()) {
+            if kind == DnsRecordKind::Mx && answer.as_ref().is_err_and(|error| !error.is_temporary()) {
                 world.ledger(|ledger| ledger.no_mail.insert(name.clone()));
             }
             world.tell(|| format!("names: {name} {kind}: {answer:?}"));
@@ -78,18 +78,18 @@ fn fault(random: &mut Random, name: &str) -> Option<DnsError> {
     }
 }
 
-fn records(name: &str, kind: RecordKind) -> Result<Vec<Record>, DnsError> {
-    let mx = |preference, exchange: &str| Record::Mx { preference, exchange: exchange.to_owned() };
+fn records(name: &str, kind: DnsRecordKind) -> Result<Vec<DnsRecord>, DnsError> {
+    let mx = |preference, exchange: &str| DnsRecord::Mx { preference, exchange: exchange.to_owned() };
     let host = |net, host| match address(net, host) {
-        IpAddr::V4(v4) => Record::A(v4),
-        IpAddr::V6(v6) => Record::Aaaa(v6),
+        IpAddr::V4(v4) => DnsRecord::A(v4),
+        IpAddr::V6(v6) => DnsRecord::Aaaa(v6),
     };
     match (name, kind) {
-        ("mx.example", RecordKind::Mx) => Ok(vec![mx(20, "b.mx.example"), mx(10, "a.mx.example")]),
-        ("fickle.example", RecordKind::Mx) => Ok(vec![mx(10, "a.fickle.example")]),
-        ("a.mx.example", RecordKind::A) => Ok(vec![host(3, 1)]),
-        ("b.mx.example", RecordKind::A) => Ok(vec![host(3, 2)]),
-        ("a.fickle.example", RecordKind::A) => Ok(vec![host(4, 1)]),
+        ("mx.example", DnsRecordKind::Mx) => Ok(vec![mx(20, "b.mx.example"), mx(10, "a.mx.example")]),
+        ("fickle.example", DnsRecordKind::Mx) => Ok(vec![mx(10, "a.fickle.example")]),
+        ("a.mx.example", DnsRecordKind::A) => Ok(vec![host(3, 1)]),
+        ("b.mx.example", DnsRecordKind::A) => Ok(vec![host(3, 2)]),
+        ("a.fickle.example", DnsRecordKind::A) => Ok(vec![host(4, 1)]),
         ("a.mx.example" | "b.mx.example" | "a.fickle.example", _) => Err(DnsError::NoData),
         _ => Err(DnsError::NxDomain),
     }

@@ -17,7 +17,7 @@ use pintle_policy::Chain;
 use pintle_record::NoRecords;
 use pintle_spool::fault::{CrashPoint, Faults, InjectedFault};
 use pintle_spool::{
-    Content, DraftLimits, Embedded, EmbeddedConfig, Health, Hold, NewMessage, Spool, SpoolError,
+    Content, DraftLimits, Embedded, EmbeddedConfig, Health, HoldReason, NewMessage, Spool, SpoolError,
 };
 use pintle_testkit::TempDir;
 use pintle_tls::ClientTls;
@@ -502,7 +502,7 @@ impl Run {
     /// Nothing stays held for ever: an operator looks through it all, or leaves quarantines to themselves.
     async fn release_all(&mut self, life: &Life, thorough: bool) {
         let held = self.world.ledger(|ledger| {
-            let release = |hold: &Hold| thorough || hold.quarantine().is_none();
+            let release = |hold: &HoldReason| thorough || hold.quarantine().is_none();
             let held = ledger.disk.iter().filter(|(_, state)| state.hold.as_ref().is_some_and(release));
             held.map(|(id, _)| *id).collect::<Vec<_>>()
         });

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use pintle_mail::{Body, BodyFuture, NextHop, QueueId, UnixTime};
 use pintle_spool::fault::Faults;
 use pintle_spool::{
-    Change, Disposition, Draft, Embedded, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt,
-    Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Totals, Waiting,
+    Change, DeliveryStatus, Disposition, Draft, Embedded, Filter, Guard, Health, HoldReason, Listing,
+    NewMessage, Page, Receipt, Settled, Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -80,7 +80,7 @@ impl Store {
         for waiting in first {
             let changes = waiting.recipients.iter().map(|recipient| Change {
                 recipient: recipient.id,
-                status: Status::Done(Disposition::Discarded),
+                status: DeliveryStatus::Done(Disposition::Discarded),
             });
             let settlement = Settlement {
                 id: waiting.id,
@@ -254,11 +254,11 @@ impl Spool for Store {
         self.engine.spool.arrivals()
     }
 
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
+    fn hold(&self, id: QueueId, hold: HoldReason) -> SpoolFuture<'_, Option<HoldReason>> {
         self.write(Op::Hold(id, hold.clone()), move |spool| spool.hold(id, hold))
     }
 
-    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<HoldReason>> {
         let op = Op::Release(id, at, self.engine.world.time.moment());
         self.write(op, move |spool| spool.release(id, at, guard))
     }

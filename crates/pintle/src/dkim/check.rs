@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pintle_dns::{Config, DnsError, HickoryResolver, NameServers, Record, RecordKind, Resolver};
+use pintle_dns::{Config, DnsError, DnsRecord, DnsRecordKind, HickoryResolver, NameServers, Resolver};
 use pintle_sender_auth::sign::{
     KeyFinding, PrivateKey, PublishedKey, SigningKey, examine, key_name, zone_line,
 };
@@ -104,12 +104,12 @@ fn wants_record(finding: &KeyFinding) -> bool {
 
 async fn texts(dns: &Config, name: &str) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
     let resolver = HickoryResolver::new(dns)?;
-    match resolver.lookup(name, RecordKind::Txt).await {
+    match resolver.lookup(name, DnsRecordKind::Txt).await {
         Ok(answer) => Ok(answer
             .records
             .into_iter()
             .filter_map(|record| match record {
-                Record::Txt(text) => Some(text),
+                DnsRecord::Txt(text) => Some(text),
                 _ => None,
             })
             .collect()),

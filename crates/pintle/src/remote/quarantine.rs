@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use pintle_admin::{
-    AdminClient, ClientError, Exit, Leave, Leaver, Left, MessagePart, PageQuery, QuarantinePage, Quarantined,
-    Sift, SiftPage,
+    AdminClient, ClientError, MessagePart, PageQuery, QuarantineAction, QuarantineFilter, QuarantineOrder,
+    QuarantineOutcome, QuarantinePage, QuarantineQuery, QuarantineResult, Quarantined,
 };
 use pintle_mail::QueueId;
 
@@ -20,8 +20,8 @@ pub(crate) fn quarantine(options: QuarantineOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| match options.command {
         QuarantineCommand::List { name, sender, recipient, limit, after } => {
-            let sift = Sift { name, sender, recipient, older_than_ms: None };
-            let page = client.quarantine(&SiftPage { sift, page: PageQuery { after, limit } }).await?;
+            let sift = QuarantineFilter { name, sender, recipient, older_than_ms: None };
+            let page = client.quarantine(&QuarantineQuery { sift, page: PageQuery { after, limit } }).await?;
             show(json, &page, print_page);
             Ok(ExitCode::SUCCESS)
         }
@@ -37,8 +37,8 @@ pub(crate) fn quarantine(options: QuarantineOptions) -> CommandResult {
                 None => print_details(&client, id, json).await,
             }
         }
-        QuarantineCommand::Release(which) => leave(&client, Exit::Release, which, json).await,
-        QuarantineCommand::Delete(which) => leave(&client, Exit::Delete, which, json).await,
+        QuarantineCommand::Release(which) => leave(&client, QuarantineAction::Release, which, json).await,
+        QuarantineCommand::Delete(which) => leave(&client, QuarantineAction::Delete, which, json).await,
     })
 }
 
@@ -126,7 +126,7 @@ impl<W: Write> Terminal<W> {
     }
 }
 
-async fn leave(client: &AdminClient, exit: Exit, which: Leaving, json: bool) -> CommandResult {
+async fn leave(client: &AdminClient, exit: QuarantineAction, which: Leaving, json: bool) -> CommandResult {
     let mut which = request(which)?;
     if !which.is_specific() {
         let verb = exit.name();
@@ -134,7 +134,7 @@ async fn leave(client: &AdminClient, exit: Exit, which: Leaving, json: bool) -> 
             format!("say which messages to {verb}: ids, --all, --all NAME or --older-than TIME").into()
         );
     }
-    let mut all = Left::default();
+    let mut all = QuarantineResult::default();
     loop {
         let left = client.leave(exit, &which).await?;
         if !json {
@@ -151,14 +151,18 @@ async fn leave(client: &AdminClient, exit: Exit, which: Leaving, json: bool) -> 
     Ok(if done == all.messages.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn request(which: Leaving) -> Result<Leave, String> {
+fn request(which: Leaving) -> Result<QuarantineOrder, String> {
     let Leaving { ids, all, older_than } = which;
     let older_than = older_than.as_deref().map(pintle_config::duration).transpose()?;
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Ok(Leave {
+    Ok(QuarantineOrder {
         ids,
         all: all == Some(None),
-        sift: Sift { name: all.flatten(), older_than_ms: older_than.map(millis), ..Sift::default() },
+        sift: QuarantineFilter {
+            name: all.flatten(),
+            older_than_ms: older_than.map(millis),
+            ..QuarantineFilter::default()
+        },
         after: None,
         user: user(),
     })
@@ -170,14 +174,14 @@ fn user() -> Option<String> {
     ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(named)
 }
 
-fn past(exit: Exit) -> &'static str {
+fn past(exit: QuarantineAction) -> &'static str {
     match exit {
-        Exit::Release => "released",
-        Exit::Delete => "deleted",
+        QuarantineAction::Release => "released",
+        QuarantineAction::Delete => "deleted",
     }
 }
 
-fn print_leaver(exit: Exit, leaver: &Leaver) {
+fn print_leaver(exit: QuarantineAction, leaver: &QuarantineOutcome) {
     match &leaver.why {
         None => say!("{}  {}", leaver.id, past(exit)),
         Some(why) => say!("{}  not {}: {}", leaver.id, past(exit), escape_untrusted(why)),

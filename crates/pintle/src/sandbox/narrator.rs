@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use pintle_admin::CapturedMessage;
+use pintle_admin::SandboxMessage;
 use pintle_mail::QueueId;
 use pintle_record::{Bounce, Deferral, PluginFault, Reception, Record, RecordSink};
 use tracing::field::{Field, Visit};
@@ -63,7 +63,7 @@ impl RecordSink for Narrator {
 
 impl Narrator {
     /// Tells where a message has gone.
-    pub(crate) fn captured(&self, entry: &CapturedMessage) {
+    pub(crate) fn captured(&self, entry: &SandboxMessage) {
         let line = line(Colour::Green, "captured", &entry.file.display().to_string());
         let mut order = self.order();
         // Reports to senders were never received.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use pintle_dns::{RecordKind, lookup_many};
+use pintle_dns::{DnsRecordKind, lookup_many};
 use wasmtime::component::{HasData, Linker};
 
 use super::checks::need;
@@ -93,17 +93,17 @@ fn refused_all(count: usize, error: &HostError) -> Vec<Result<Answer, DnsError>>
     (0..count).map(|_| Err(DnsError::Refused(error.clone()))).collect()
 }
 
-fn record_kind(kind: RecordType) -> RecordKind {
+fn record_kind(kind: RecordType) -> DnsRecordKind {
     match kind {
-        RecordType::A => RecordKind::A,
-        RecordType::Aaaa => RecordKind::Aaaa,
-        RecordType::Mx => RecordKind::Mx,
-        RecordType::Txt => RecordKind::Txt,
-        RecordType::Ptr => RecordKind::Ptr,
-        RecordType::Ns => RecordKind::Ns,
-        RecordType::Cname => RecordKind::Cname,
-        RecordType::Srv => RecordKind::Srv,
-        RecordType::Tlsa => RecordKind::Tlsa,
+        RecordType::A => DnsRecordKind::A,
+        RecordType::Aaaa => DnsRecordKind::Aaaa,
+        RecordType::Mx => DnsRecordKind::Mx,
+        RecordType::Txt => DnsRecordKind::Txt,
+        RecordType::Ptr => DnsRecordKind::Ptr,
+        RecordType::Ns => DnsRecordKind::Ns,
+        RecordType::Cname => DnsRecordKind::Cname,
+        RecordType::Srv => DnsRecordKind::Srv,
+        RecordType::Tlsa => DnsRecordKind::Tlsa,
     }
 }
 

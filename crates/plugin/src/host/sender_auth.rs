@@ -97,7 +97,7 @@ impl Host for SenderAuthView<'_> {
         need(self.grants, GrantKind::Sign)?;
         let domain = domain_to_ascii(&domain);
         let gateway = self.gateway.load();
-        let key = |key: &crate::SigningKey| SigningKey {
+        let key = |key: &crate::SigningKeyName| SigningKey {
             name: key.name.clone(),
             domain: domain.clone(),
             selector: key.selector.clone(),

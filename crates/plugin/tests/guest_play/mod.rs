@@ -13,13 +13,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};
 use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     Reply, ReversePath, SessionId, TlsPolicy, UnixTime,
 };
 use pintle_plugin::{
-    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKey,
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKeyName,
 };
 use pintle_policy::{
     Call, Delivery, Edit, FaultKind, Judge, Message, Piece, Ruling, Session, Transaction, Verdict, View,
@@ -66,7 +66,7 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let grants = GrantKind::ALL.iter().copied().collect();
     let granted = PluginConfig { grants, ..plugin("granted", &["http", "tables"]) };
     let bare = plugin("bare", &["http", "tables", "dns", "kv", "sender-auth"]);
-    let key = SigningKey { name: "key".into(), selector: "s".into() };
+    let key = SigningKeyName { name: "key".into(), selector: "s".into() };
     let gateway = Gateway {
         hostname: "gate.example".into(),
         keys: [("example.com".to_owned(), vec![key])].into(),
@@ -104,7 +104,7 @@ fn plugin(name: &str, without: &[&str]) -> PluginConfig {
 struct Nobody;
 
 impl Resolver for Nobody {
-    fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, _: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let error = if name.len().is_multiple_of(2) { DnsError::NxDomain } else { DnsError::ServFail };
         Box::pin(std::future::ready(Err(error)))
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, select, select_all};
-use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};
 use pintle_mail::{Charset, ReversePath};
 use pintle_plugin::{PluginConfig, Plugins};
 use pintle_policy::{Call, FaultKind, Judge, Ruling, Verdict, View};
@@ -31,7 +31,7 @@ struct Gate {
 }
 
 impl Resolver for Gate {
-    fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, _: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         // Of the slow network, by its address turned round; and of domains that are called so.
         let slow = name.contains("2.0.192.") || name.contains("slow.example");
         Box::pin(async move {

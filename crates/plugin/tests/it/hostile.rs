@@ -12,7 +12,7 @@ use pintle_mail::{
     TlsPolicy,
 };
 use pintle_plugin::{
-    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKey,
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKeyName,
 };
 use pintle_policy::{Call, Chain, Decision, Delivery, DeliveryOutcome, Hook, Message, View};
 use serde_json::{Value, json};
@@ -339,7 +339,7 @@ async fn stock() -> Plugins {
         config.limits = PluginLimits { wall, cpu, max_instances: 2, ..PluginLimits::default() };
         config
     };
-    let key = SigningKey { name: "key".into(), selector: "s".into() };
+    let key = SigningKeyName { name: "key".into(), selector: "s".into() };
     let gateway = Gateway {
         hostname: "gate.example".into(),
         keys: [("example.com".to_owned(), vec![key])].into(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_plugin::{
-    ComponentSource, Config, FailurePolicy, Grants, LoadError, OpenError, Places, PluginCheck, PluginConfig,
-    Plugins, check,
+    ComponentSource, Config, FailurePolicy, Grants, LoadError, Places, PluginCheck, PluginConfig, Plugins,
+    PluginsError, check,
 };
 use pintle_policy::{AuthVerdict, Call, Credentials, FaultKind, Hook, Judge, Verdict};
 use serde_json::json;
@@ -148,7 +148,7 @@ async fn required_plugins_keep_the_host_from_starting() {
         ..Config::default()
     };
     let error = Plugins::open(config, Arc::new(Zone)).await.err().unwrap();
-    let OpenError::Plugins(problems) = &error else { panic!("{error}") };
+    let PluginsError::Plugins(problems) = &error else { panic!("{error}") };
     assert_eq!(problems.len(), 2, "{error}");
     assert!(error.to_string().starts_with("plugin \"p\": not a WASI 0.2 component"));
 }

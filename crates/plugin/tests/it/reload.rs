@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pintle_mail::Bytes;
 use pintle_plugin::{
-    AppliedPlugins, ComponentSource, Config, FailurePolicy, OpenError, PluginConfig, PluginStatus, Plugins,
-    ReloadError,
+    AppliedPlugins, ComponentSource, Config, FailurePolicy, PluginConfig, PluginStatus, Plugins,
+    PluginsError, ReloadError,
 };
 use pintle_policy::{Call, Judge, Verdict};
 use serde_json::json;
@@ -236,7 +236,7 @@ async fn a_plugin_that_is_missing_answers_by_the_failure_policy_of_today() {
     assert_eq!(at_connect(&judge).await, Verdict::Next);
     missing.required = true;
     let refused = plugins.prepare(config(vec![missing])).await.err().unwrap();
-    assert!(matches!(refused, OpenError::Plugins(_)), "{refused}");
+    assert!(matches!(refused, PluginsError::Plugins(_)), "{refused}");
     plugins.shutdown().await;
-    assert!(matches!(plugins.prepare(config(Vec::new())).await, Err(OpenError::Closing)));
+    assert!(matches!(plugins.prepare(config(Vec::new())).await, Err(PluginsError::Closing)));
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pintle_dns::{Record, RecordKind};
+use pintle_dns::{DnsRecord, DnsRecordKind};
 use pintle_mail::{Bytes, Charset, Domains, HeaderBlock, ReversePath};
-use pintle_plugin::{Config, Gateway, GrantKind, PluginConfig, Plugins, SigningKey};
+use pintle_plugin::{Config, Gateway, GrantKind, PluginConfig, Plugins, SigningKeyName};
 use pintle_policy::{Call, Chain, Edit, Judge, Message, Transaction, Verdict, View};
 use pintle_testkit::StaticResolver;
 use serde_json::json;
@@ -16,7 +16,7 @@ const SIGNED: &str = include_str!("../../../sender-auth/tests/messages/rsa-relax
 const KEYS: &str = include_str!("../../../sender-auth/tests/messages/keys.zone");
 
 fn zone() -> StaticResolver {
-    let text = |text: &str| Record::Txt(text.as_bytes().to_vec());
+    let text = |text: &str| DnsRecord::Txt(text.as_bytes().to_vec());
     let resolver = StaticResolver::new()
         .with("signer.example", text("v=spf1 ip4:192.0.2.1 -all"))
         .with("client.example", text("v=spf1 -all"))
@@ -78,7 +78,7 @@ async fn plugins_share_results_about_the_mail_as_received() {
     assert_eq!(after.facts["second.dmarc"], "Outcome::Pass signer.example DmarcPolicy::Reject (true, true)");
     assert_eq!(after.facts["second.arc"], "Outcome::None");
     for name in ["signer.example", "r._domainkey.signer.example", "_dmarc.signer.example"] {
-        let question = (name.to_owned(), RecordKind::Txt);
+        let question = (name.to_owned(), DnsRecordKind::Txt);
         let asked = resolver.asked().iter().filter(|asked| **asked == question).count();
         assert_eq!(asked, 1, "{name}");
     }
@@ -95,7 +95,7 @@ async fn callers_at_once_wait_for_one_computation() {
     let ask = || judge.judge(Call::Rcpt(0), view.clone());
     let rulings = futures_util::future::join_all([ask(), ask(), ask()]).await;
     assert!(rulings.iter().all(|ruling| ruling.fault.is_none() && !ruling.edits.is_empty()), "{rulings:?}");
-    let question = ("signer.example".to_owned(), RecordKind::Txt);
+    let question = ("signer.example".to_owned(), DnsRecordKind::Txt);
     assert_eq!(resolver.asked().iter().filter(|asked| **asked == question).count(), 1);
     plugins.shutdown().await;
 }
@@ -114,7 +114,7 @@ async fn results_are_not_there_before_the_mail_is() {
 
 /// A host that tells of a gateway with one key, and one plugin in it.
 async fn with_key(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
-    let key = SigningKey { name: "key".to_owned(), selector: "s1".to_owned() };
+    let key = SigningKeyName { name: "key".to_owned(), selector: "s1".to_owned() };
     let gateway = Gateway {
         hostname: "gw.example".to_owned(),
         domains: Domains::new(["ours.example", ".below.example"]),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver};
 use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     ReversePath, SessionId, TlsPolicy, UnixTime,
@@ -17,11 +17,11 @@ use serde_json::Value;
 pub(crate) struct Zone;
 
 impl Resolver for Zone {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let record = match (name, kind) {
-            ("66.2.0.192.list.example", RecordKind::A) => Ok(Record::A([127, 0, 0, 2].into())),
-            ("1.2.0.192.in-addr.arpa", RecordKind::Ptr) => Ok(Record::Ptr("client.example".into())),
-            ("client.example", RecordKind::A) => Ok(Record::A([192, 0, 2, 1].into())),
+            ("66.2.0.192.list.example", DnsRecordKind::A) => Ok(DnsRecord::A([127, 0, 0, 2].into())),
+            ("1.2.0.192.in-addr.arpa", DnsRecordKind::Ptr) => Ok(DnsRecord::Ptr("client.example".into())),
+            ("client.example", DnsRecordKind::A) => Ok(DnsRecord::A([192, 0, 2, 1].into())),
             (name, _) if name.ends_with("dead.example") => Err(DnsError::Timeout),
             _ => Err(DnsError::NxDomain),
         };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pintle_dns::{DnsError, Record as DnsRecord, RecordKind};
+use pintle_dns::{DnsError, DnsRecord, DnsRecordKind};
 
 use super::SpfClient;
 use super::macros::{MacroLetters, MacroString};
@@ -167,7 +167,7 @@ impl<'a> Evaluation<'a> {
             SpfMechanism::Exists(spec) => {
                 let host = self.target(Some(spec), name).await?;
                 // Section 5.7: an A record, whatever the family of the client's address.
-                let found = self.dns.records(&host, RecordKind::A).await;
+                let found = self.dns.records(&host, DnsRecordKind::A).await;
                 Ok(!self.ask_term(found)?.is_empty())
             }
         }
@@ -192,7 +192,7 @@ impl<'a> Evaluation<'a> {
 
     /// The mechanism `mx` (section 5.4).
     async fn matches_mx(&mut self, host: &str, prefixes: Prefixes) -> Result<bool, SpfError> {
-        let records = self.ask_term(self.dns.records(host, RecordKind::Mx).await)?;
+        let records = self.ask_term(self.dns.records(host, DnsRecordKind::Mx).await)?;
         if records.len() > MAX_HOSTS {
             return Err(SpfError::Permanent(format!("{host} has more than {MAX_HOSTS} MX records")));
         }

@@ -1,6 +1,6 @@
 //! DMARC by RFC 9989: alignment, policies, and where records are found.
 
-use pintle_dns::RecordKind;
+use pintle_dns::DnsRecordKind;
 use pintle_mail::{Bytes, HeaderBlock};
 use pintle_sender_auth::{AuthOutcome, DkimResult, DmarcPolicy, DmarcResult, SpfIdentity, SpfResult, dmarc};
 use pintle_testkit::StaticResolver;
@@ -149,7 +149,7 @@ async fn a_public_suffix_is_no_organisation() {
 
 #[tokio::test]
 async fn dns_in_trouble_is_a_temporary_error() {
-    let resolver = fails(zone(""), "_dmarc.a.example", RecordKind::Txt);
+    let resolver = fails(zone(""), "_dmarc.a.example", DnsRecordKind::Txt);
     let result = check(&resolver, "a.example", &[spf("a.example", AuthOutcome::Pass)], &[]).await;
     assert_eq!((result.outcome, result.from_domain.as_str()), (AuthOutcome::TempError, "a.example"));
 }

@@ -1,7 +1,7 @@
 //! DKIM and ARC on messages that others signed: the examples of the RFCs, and files in `tests/messages` signed by dkimpy
 //! (fixed keys, published in `keys.zone`).
 
-use pintle_dns::RecordKind;
+use pintle_dns::DnsRecordKind;
 use pintle_sender_auth::AuthOutcome;
 use pintle_testkit::StaticResolver;
 
@@ -193,7 +193,7 @@ async fn broken_signatures_have_a_result_each() {
 
 #[tokio::test]
 async fn keys_that_dns_does_not_give_now_are_a_temporary_error() {
-    let resolver = fails(keys(), "r._domainkey.signer.example", RecordKind::Txt);
+    let resolver = fails(keys(), "r._domainkey.signer.example", DnsRecordKind::Txt);
     assert_eq!(dkim(&resolver, &file("rsa-simple-simple.eml")).await[0].0, AuthOutcome::TempError);
 }
 
@@ -252,6 +252,6 @@ async fn broken_chains_fail_and_name_nobody() {
         let found = verify(&keys(), forged.as_bytes()).await.arc;
         assert_eq!((found.outcome, found.sealers.len()), (AuthOutcome::Fail, 0), "{is}: {:?}", found.reason);
     }
-    let resolver = fails(keys(), "r._domainkey.list.example", RecordKind::Txt);
+    let resolver = fails(keys(), "r._domainkey.list.example", DnsRecordKind::Txt);
     assert_eq!(verify(&resolver, whole.as_bytes()).await.arc.outcome, AuthOutcome::TempError);
 }

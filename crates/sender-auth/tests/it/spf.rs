@@ -1,6 +1,6 @@
 //! SPF by the rules of RFC 7208, section by section.
 
-use pintle_dns::RecordKind;
+use pintle_dns::DnsRecordKind;
 use pintle_sender_auth::{AuthOutcome, SpfIdentity};
 
 use crate::support::{fails, mail_from, spf_of, zone};
@@ -137,14 +137,14 @@ async fn the_limits_hold_over_all_records() {
 #[tokio::test]
 async fn what_dns_fails_to_say_is_temporary_and_where_it_does_not_matter_ignored() {
     for (record, name, kind, outcome) in [
-        ("all", "a.example", RecordKind::Txt, AuthOutcome::TempError),
-        ("a:h.example all", "h.example", RecordKind::A, AuthOutcome::TempError),
-        ("mx:h.example all", "h.example", RecordKind::Mx, AuthOutcome::TempError),
-        ("include:h.example all", "h.example", RecordKind::Txt, AuthOutcome::TempError),
-        ("exists:h.example all", "h.example", RecordKind::A, AuthOutcome::TempError),
-        ("redirect=h.example", "h.example", RecordKind::Txt, AuthOutcome::TempError),
-        ("ptr ?all", "1.2.0.192.in-addr.arpa", RecordKind::Ptr, AuthOutcome::Neutral),
-        ("ip4:192.0.2.1 a:h.example", "h.example", RecordKind::A, AuthOutcome::Pass),
+        ("all", "a.example", DnsRecordKind::Txt, AuthOutcome::TempError),
+        ("a:h.example all", "h.example", DnsRecordKind::A, AuthOutcome::TempError),
+        ("mx:h.example all", "h.example", DnsRecordKind::Mx, AuthOutcome::TempError),
+        ("include:h.example all", "h.example", DnsRecordKind::Txt, AuthOutcome::TempError),
+        ("exists:h.example all", "h.example", DnsRecordKind::A, AuthOutcome::TempError),
+        ("redirect=h.example", "h.example", DnsRecordKind::Txt, AuthOutcome::TempError),
+        ("ptr ?all", "1.2.0.192.in-addr.arpa", DnsRecordKind::Ptr, AuthOutcome::Neutral),
+        ("ip4:192.0.2.1 a:h.example", "h.example", DnsRecordKind::A, AuthOutcome::Pass),
     ] {
         let resolver = fails(zone(&format!("a.example TXT v=spf1 {record}")), name, kind);
         let result = mail_from(&resolver, "192.0.2.1", "joe@a.example").await;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pintle_dns::{DnsError, Record, RecordKind};
+use pintle_dns::{DnsError, DnsRecord, DnsRecordKind};
 use pintle_mail::{Bytes, UnixTime};
 use pintle_sender_auth::{DeadlineResolver, Signatures, SpfClient, SpfResult, spf};
 use pintle_testkit::StaticResolver;
@@ -19,14 +19,14 @@ pub(crate) fn zone(text: &str) -> StaticResolver {
     resolver
 }
 
-fn record(kind: &str, value: &str) -> Record {
+fn record(kind: &str, value: &str) -> DnsRecord {
     match kind {
-        "TXT" => Record::Txt(value.as_bytes().to_vec()),
-        "A" => Record::A(value.parse().unwrap()),
-        "AAAA" => Record::Aaaa(value.parse().unwrap()),
-        "PTR" => Record::Ptr(value.to_owned()),
-        "CNAME" => Record::Cname(value.to_owned()),
-        "MX" => Record::Mx { preference: 10, exchange: value.to_owned() },
+        "TXT" => DnsRecord::Txt(value.as_bytes().to_vec()),
+        "A" => DnsRecord::A(value.parse().unwrap()),
+        "AAAA" => DnsRecord::Aaaa(value.parse().unwrap()),
+        "PTR" => DnsRecord::Ptr(value.to_owned()),
+        "CNAME" => DnsRecord::Cname(value.to_owned()),
+        "MX" => DnsRecord::Mx { preference: 10, exchange: value.to_owned() },
         other => panic!("no records of kind {other}"),
     }
 }
@@ -58,6 +58,6 @@ pub(crate) async fn verify(resolver: &StaticResolver, message: &[u8]) -> Signatu
     pintle_sender_auth::signatures::verify(ask(resolver), Bytes::copy_from_slice(message), now).await
 }
 
-pub(crate) fn fails(resolver: StaticResolver, name: &str, kind: RecordKind) -> StaticResolver {
+pub(crate) fn fails(resolver: StaticResolver, name: &str, kind: DnsRecordKind) -> StaticResolver {
     resolver.with_fault(name, kind, DnsError::ServFail)
 }

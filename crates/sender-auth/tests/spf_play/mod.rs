@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver};
 use pintle_sender_auth::{AuthOutcome, DeadlineResolver, SpfClient, SpfIdentity, SpfResult, spf};
 
 /// The most queries: ten terms with one query and ten more for the hosts of each; the client's names and their
@@ -89,28 +89,30 @@ impl Zone {
         self.records.get(number).map(Vec::as_slice)
     }
 
-    fn answer(&self, name: &str, kind: RecordKind) -> Result<Vec<Record>, DnsError> {
+    fn answer(&self, name: &str, kind: DnsRecordKind) -> Result<Vec<DnsRecord>, DnsError> {
         let bit = |at: u8| self.setting >> at & 1 == 1;
         let there = bit(2) || name.contains('y');
         Ok(match kind {
-            RecordKind::Txt => vec![Record::Txt(self.record(name).ok_or(DnsError::NxDomain)?.to_vec())],
-            RecordKind::A if there => vec![Record::A([192, 0, 2, if bit(3) { 3 } else { 4 }].into())],
-            RecordKind::Aaaa if there => vec![Record::Aaaa("2001:db8::4".parse().unwrap())],
-            RecordKind::Mx if bit(4) => (0..10).map(host).collect(),
-            RecordKind::Mx if bit(5) => (0..20).map(host).collect(),
-            RecordKind::Ptr if bit(6) => (0..20).map(|n| Record::Ptr(format!("p{n}y.example"))).collect(),
+            DnsRecordKind::Txt => vec![DnsRecord::Txt(self.record(name).ok_or(DnsError::NxDomain)?.to_vec())],
+            DnsRecordKind::A if there => vec![DnsRecord::A([192, 0, 2, if bit(3) { 3 } else { 4 }].into())],
+            DnsRecordKind::Aaaa if there => vec![DnsRecord::Aaaa("2001:db8::4".parse().unwrap())],
+            DnsRecordKind::Mx if bit(4) => (0..10).map(host).collect(),
+            DnsRecordKind::Mx if bit(5) => (0..20).map(host).collect(),
+            DnsRecordKind::Ptr if bit(6) => {
+                (0..20).map(|n| DnsRecord::Ptr(format!("p{n}y.example"))).collect()
+            }
             _ if name.contains("fail") => return Err(DnsError::ServFail),
             _ => return Err(DnsError::NoData),
         })
     }
 }
 
-fn host(number: u16) -> Record {
-    Record::Mx { preference: number, exchange: format!("m{number}y.example") }
+fn host(number: u16) -> DnsRecord {
+    DnsRecord::Mx { preference: number, exchange: format!("m{number}y.example") }
 }
 
 impl Resolver for Zone {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
+    fn lookup(&self, name: &str, kind: DnsRecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         assert!(name.len() <= 254, "{} octets of a name", name.len());
         self.asked.fetch_add(1, Ordering::Relaxed);
         let records = self.answer(name, kind);

@@ -9,7 +9,7 @@ use pintle_mail::{Address, BodyType, EnhancedCode, Notify, Recipient, Reply, Ret
 use super::config::{Channel, EightBit};
 use super::core::Core;
 use super::ledger::Ledger;
-use super::outcome::{Content, Transaction};
+use super::outcome::{ContentClass, Transaction};
 use crate::extension::{Extension, Offered};
 
 /// Formats `MAIL FROM:<…>` with its parameters.
@@ -25,7 +25,7 @@ pub(super) fn mail(transaction: &Transaction, offers: &Offered) -> String {
     }
     if params.body == BodyType::BinaryMime {
         line.push_str(" BODY=BINARYMIME");
-    } else if offers.has(Extension::EightBitMime) && transaction.content != Content::SevenBit {
+    } else if offers.has(Extension::EightBitMime) && transaction.content != ContentClass::SevenBit {
         line.push_str(" BODY=8BITMIME");
     }
     if utf8 {
@@ -102,7 +102,7 @@ fn needs_smtputf8(transaction: &Transaction) -> bool {
 
 fn sender_or_header_needs_smtputf8(transaction: &Transaction) -> bool {
     let envelope = &transaction.envelope;
-    let header = envelope.params.smtputf8 && transaction.content == Content::EightBitHeader;
+    let header = envelope.params.smtputf8 && transaction.content == ContentClass::EightBitHeader;
     let sender = envelope.sender.address().is_some_and(Address::needs_smtputf8);
     header || sender
 }
@@ -144,7 +144,7 @@ fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
         let text = "the message is binary, and the next hop does not offer BINARYMIME";
         return Some(Reply::new(554, EnhancedCode(5, 6, 3), text));
     }
-    let strict = core.config.eight_bit == EightBit::Strict && transaction.content != Content::SevenBit;
+    let strict = core.config.eight_bit == EightBit::Strict && transaction.content != ContentClass::SevenBit;
     if strict && !offers.has(Extension::EightBitMime) {
         let text = "the message has 8-bit content, and the next hop does not offer 8BITMIME";
         return Some(Reply::new(554, EnhancedCode(5, 6, 3), text));

@@ -49,8 +49,8 @@ use self::state::{ClientState, SessionStop, Turn};
 
 pub use self::config::{Channel, Config, Credentials, EightBit, Limits, Protocol, Timeouts, Transfer};
 pub use self::outcome::{
-    Closed, Content, Delivery, DialogueStep, DsnRelay, Event, Lack, Owner, ProtocolFault, RecipientOutcome,
-    ReplyOutcome, Speaker, Transaction, demands_tls, is_hop_trouble,
+    Closed, ContentClass, Delivery, DialogueStep, DsnRelay, Event, Lack, Owner, ProtocolFault,
+    RecipientOutcome, ReplyOutcome, Speaker, Transaction, demands_tls, is_hop_trouble,
 };
 pub use self::peer::Peer;
 pub use self::reply_reader::ReplyFault;

@@ -37,12 +37,12 @@ pub struct Transaction {
     /// The size of the message in octets, header and body, as it will be passed; for SIZE (RFC 1870).
     pub size: u64,
     /// Whether the message is 7-bit, and where it is not.
-    pub content: Content,
+    pub content: ContentClass,
 }
 
 /// Which octets a message contains, as found in it and not as its sender declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Content {
+pub enum ContentClass {
     /// US-ASCII throughout.
     #[default]
     SevenBit,

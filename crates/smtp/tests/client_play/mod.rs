@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
 use pintle_smtp::client::{
-    Channel, Config, Content, Credentials, Event, Protocol, Session, Transaction, Transfer,
+    Channel, Config, ContentClass, Credentials, Event, Protocol, Session, Transaction, Transfer,
 };
 
 /// Plays actions: a letter and a length each, and the bytes for those that take some.
@@ -92,7 +92,7 @@ impl Run {
                 recipients: (0..count).map(recipient).collect(),
             },
             size: 0,
-            content: Content::EightBitHeader,
+            content: ContentClass::EightBitHeader,
         };
         if self.session.send(transaction, self.now).is_ok() {
             self.owed.push_back(u32::try_from(count).expect("few"));

@@ -8,8 +8,8 @@ use super::Subject;
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
 use crate::embedded::BLOCK;
 use crate::{
-    Amount, Disposition, Filter, Guard, Hold, Page, Quarantine, Settled, Settlement, Spool, SpoolError,
-    Status, Waiting,
+    Amount, DeliveryStatus, Disposition, Filter, Guard, HoldReason, Page, Quarantine, Settled, Settlement,
+    Spool, SpoolError, Waiting,
 };
 
 pub(super) async fn bodies_come_back_as_they_went_in(subject: &dyn Subject) {
@@ -71,7 +71,7 @@ pub(super) async fn several_children_are_committed_together_or_not_at_all(subjec
     let settlement = Settlement { children, ..parent.settlement(2, delivered()) };
     assert_eq!(spool.settle(settlement).await, Err(SpoolError::Duplicate(one.id())));
     assert_eq!(spool.load(three.id()).await.unwrap_err(), SpoolError::Unknown(three.id()));
-    assert_eq!(statuses(&*spool, parent.id()).await, [delivered(), Status::fresh(NOW)]);
+    assert_eq!(statuses(&*spool, parent.id()).await, [delivered(), DeliveryStatus::fresh(NOW)]);
     // The operation after a refused one must not get the octets of the refused one.
     let four = Sample::small(4);
     four.commit(&*spool).await.unwrap();
@@ -87,10 +87,10 @@ pub(super) async fn settling_the_last_recipient_removes_the_message(subject: &dy
     assert_eq!(spool.settle(sample.settlement(2, delivered())).await.unwrap(), kept);
     assert_eq!(spool.settle(sample.settlement(1, deferred(1))).await.unwrap(), kept);
     let statuses = statuses(&*spool, sample.id()).await;
-    assert_eq!(statuses, [deferred(1), delivered(), Status::fresh(NOW)]);
+    assert_eq!(statuses, [deferred(1), delivered(), DeliveryStatus::fresh(NOW)]);
     assert_eq!(spool.settle(sample.settlement(1, deferred(2))).await.unwrap(), kept);
-    spool.settle(sample.settlement(3, Status::Done(Disposition::Failed))).await.unwrap();
-    let settled = spool.settle(sample.settlement(1, Status::Done(Disposition::Expired))).await;
+    spool.settle(sample.settlement(3, DeliveryStatus::Done(Disposition::Failed))).await.unwrap();
+    let settled = spool.settle(sample.settlement(1, DeliveryStatus::Done(Disposition::Expired))).await;
     assert!(settled.unwrap().removed);
     assert_eq!(spool.load(sample.id()).await.unwrap_err(), SpoolError::Unknown(sample.id()));
     assert!(spool.claim(None, 10).await.unwrap().is_empty());
@@ -101,10 +101,10 @@ pub(super) async fn a_done_recipient_stays_done(subject: &dyn Subject) {
     let spool = store.open();
     let sample = Sample::small(1).to(2);
     sample.commit(&*spool).await.unwrap();
-    for status in [delivered(), deferred(1), Status::Done(Disposition::Failed)] {
+    for status in [delivered(), deferred(1), DeliveryStatus::Done(Disposition::Failed)] {
         let settled = spool.settle(sample.settlement(1, status)).await.unwrap();
         assert!(!settled.removed, "one of two is still open");
-        assert_eq!(statuses(&*spool, sample.id()).await, [delivered(), Status::fresh(NOW)]);
+        assert_eq!(statuses(&*spool, sample.id()).await, [delivered(), DeliveryStatus::fresh(NOW)]);
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn children_come_with_the_marks_or_not_at_all(subject: &dyn Sub
     let spool = store.open();
     let (parent, child, stray) = (Sample::small(1).to(2), Sample::large(2), Sample::small(3));
     parent.commit(&*spool).await.unwrap();
-    let failed = Status::Done(Disposition::Failed);
+    let failed = DeliveryStatus::Done(Disposition::Failed);
     let settlement = Settlement {
         children: vec![child.message(&*spool).await.unwrap()],
         ..parent.settlement(1, failed.clone())
@@ -145,7 +145,7 @@ pub(super) async fn strangers_are_refused(subject: &dyn Subject) {
     assert_eq!(spool.load(stranger.id()).await.unwrap_err(), unknown);
     assert_eq!(spool.settle(stranger.all_done()).await, Err(unknown.clone()));
     assert_eq!(spool.release(stranger.id(), LATER, Guard::Any).await, Err(unknown.clone()));
-    let hold = Hold::Operator("why not".to_owned());
+    let hold = HoldReason::Operator("why not".to_owned());
     assert_eq!(spool.hold(stranger.id(), hold).await, Err(unknown.clone()));
     assert_eq!(spool.reroute(stranger.id(), vec![], None).await, Err(unknown));
 }
@@ -158,7 +158,7 @@ pub(super) async fn held_messages_are_released_and_announced(subject: &dyn Subje
     let sample = Sample::small(1);
     sample.commit(&*spool).await.unwrap();
     assert_eq!(arrivals.recv().await.unwrap().hold, None);
-    let operator = Hold::Operator("asked to".to_owned());
+    let operator = HoldReason::Operator("asked to".to_owned());
     assert_eq!(spool.hold(sample.id(), operator.clone()).await.unwrap(), None);
     let stored = spool.load(sample.id()).await.unwrap();
     assert_eq!(stored.entry.hold.as_ref(), Some(&operator));
@@ -184,7 +184,7 @@ pub(super) async fn a_quarantine_is_left_by_release_alone(subject: &dyn Subject)
     assert_eq!((arrival.id, &arrival.hold), (sample.id(), &Some(in_quarantine("viruses"))));
     assert_eq!(claimed(&*spool).await, [arrival]);
     // A quarantine takes precedence over an operator's hold.
-    let operator = Hold::Operator("look".to_owned());
+    let operator = HoldReason::Operator("look".to_owned());
     assert_eq!(spool.hold(sample.id(), operator).await.unwrap(), Some(in_quarantine("viruses")));
     assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("viruses")));
 
@@ -208,7 +208,7 @@ pub(super) async fn a_release_spares_what_it_does_not_mean(subject: &dyn Subject
     let (bad, held) = (Sample::small(1), Sample::small(2));
     quarantined(&*spool, &bad, "spam").await;
     held.commit(&*spool).await.unwrap();
-    let operator = Hold::Operator("look".to_owned());
+    let operator = HoldReason::Operator("look".to_owned());
     spool.hold(held.id(), operator.clone()).await.unwrap();
     let changed = |sample: Sample| Err(SpoolError::HoldChanged(sample.id()));
     assert_eq!(spool.release(bad.id(), LATER, Guard::Free).await, changed(bad));
@@ -230,7 +230,7 @@ pub(super) async fn a_settlement_meant_for_quarantine_spares_what_was_released(s
     spool.release(let_go.id(), LATER, Guard::Any).await.unwrap();
     let dropped = |sample: Sample, guard| Settlement {
         guard,
-        ..sample.settlement(1, Status::Done(Disposition::Discarded))
+        ..sample.settlement(1, DeliveryStatus::Done(Disposition::Discarded))
     };
     let refused = spool.settle(dropped(let_go, Guard::Quarantined)).await;
     assert_eq!(refused, Err(SpoolError::HoldChanged(let_go.id())));
@@ -240,7 +240,7 @@ pub(super) async fn a_settlement_meant_for_quarantine_spares_what_was_released(s
     assert_eq!(spool.settle(report).await, Err(SpoolError::HoldChanged(kept.id())));
     assert_eq!(spool.load(child.id()).await.unwrap_err(), SpoolError::Unknown(child.id()));
     for sample in [kept, let_go] {
-        assert_eq!(statuses(&*spool, sample.id()).await, [Status::fresh(NOW)]);
+        assert_eq!(statuses(&*spool, sample.id()).await, [DeliveryStatus::fresh(NOW)]);
     }
     assert!(spool.settle(dropped(kept, Guard::Quarantined)).await.unwrap().removed);
     assert!(spool.settle(dropped(let_go, Guard::Free)).await.unwrap().removed);
@@ -301,9 +301,9 @@ pub(super) async fn filters_choose(subject: &dyn Subject) {
         Sample::small(number).commit(&*spool).await.unwrap();
     }
     let held = Sample::small(5).id();
-    spool.hold(held, Hold::Operator("look".to_owned())).await.unwrap();
+    spool.hold(held, HoldReason::Operator("look".to_owned())).await.unwrap();
     spool.hold(Sample::small(6).id(), in_quarantine("spam")).await.unwrap();
-    let odd = Hold::Quarantine(Quarantine::new("odd", LATER));
+    let odd = HoldReason::Quarantine(Quarantine::new("odd", LATER));
     spool.hold(Sample::small(7).id(), odd).await.unwrap();
     let cases = [
         (Filter { sender: Some("SENDER1@".to_owned()), ..Filter::default() }, vec![1]),
@@ -330,7 +330,7 @@ pub(super) async fn totals_count(subject: &dyn Subject) {
     let (one, two) = (Sample::small(1), Sample::large(2));
     one.commit(&*spool).await.unwrap();
     two.commit(&*spool).await.unwrap();
-    spool.hold(one.id(), Hold::Operator("look".to_owned())).await.unwrap();
+    spool.hold(one.id(), HoldReason::Operator("look".to_owned())).await.unwrap();
     let bytes = (one.size + one.head().len() + two.size + two.head().len()) as u64;
     let totals = spool.totals().await.unwrap();
     assert_eq!((totals.messages, totals.held, totals.bytes, totals.damaged), (2, 1, bytes, 0));
@@ -369,7 +369,7 @@ pub(super) async fn many_at_once_are_all_kept(subject: &dyn Subject) {
     for task in tasks {
         let sample = task.await.unwrap();
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
-        assert_eq!(statuses(&*spool, sample.id()).await, [delivered(), Status::fresh(NOW)]);
+        assert_eq!(statuses(&*spool, sample.id()).await, [delivered(), DeliveryStatus::fresh(NOW)]);
     }
 }
 
@@ -391,7 +391,7 @@ async fn quarantined(spool: &dyn Spool, sample: &Sample, name: &str) {
     spool.commit(message).await.unwrap();
 }
 
-async fn statuses(spool: &dyn Spool, id: QueueId) -> Vec<Status> {
+async fn statuses(spool: &dyn Spool, id: QueueId) -> Vec<DeliveryStatus> {
     let stored = spool.load(id).await.unwrap();
     stored.recipients.into_iter().map(|state| state.status).collect()
 }

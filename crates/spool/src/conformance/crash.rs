@@ -8,7 +8,7 @@
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
 use super::{Store, Subject};
 use crate::fault::{CrashPoint, Faults, InjectedFault};
-use crate::{Disposition, Guard, Health, Hold, Settlement, Spool, SpoolError, Status};
+use crate::{DeliveryStatus, Disposition, Guard, Health, HoldReason, Settlement, Spool, SpoolError};
 
 /// What is going on when the crash comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,8 +213,8 @@ impl UnaffectedMessages {
     async fn assert_untouched(&self, spool: &dyn Spool) {
         let stored = spool.load(self.deferred.id()).await.unwrap();
         self.deferred.assert_same(&stored).await;
-        let statuses: Vec<Status> = stored.recipients.into_iter().map(|state| state.status).collect();
-        assert_eq!(statuses, [Status::fresh(NOW), deferred(1), delivered()]);
+        let statuses: Vec<DeliveryStatus> = stored.recipients.into_iter().map(|state| state.status).collect();
+        assert_eq!(statuses, [DeliveryStatus::fresh(NOW), deferred(1), delivered()]);
         self.large.assert_same(&spool.load(self.large.id()).await.unwrap()).await;
     }
 }
@@ -270,7 +270,7 @@ async fn perform(spool: &dyn Spool, scenario: Scenario, faults: &Faults) -> Vec<
         Fill => return fill(spool, faults).await,
         Thin => return thin(spool, faults).await,
         Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),
-        Scenario::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await.map(drop),
+        Scenario::Hold => spool.hold(target.id(), HoldReason::Operator("look".to_owned())).await.map(drop),
         Release => spool.release(target.id(), LATER, Guard::Any).await.map(drop),
         Scenario::Drop => spool.settle(dropped(&target)).await.map(drop),
         SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
@@ -282,14 +282,14 @@ async fn perform(spool: &dyn Spool, scenario: Scenario, faults: &Faults) -> Vec<
 }
 
 fn dropped(sample: &Sample) -> Settlement {
-    let discarded = Status::Done(Disposition::Discarded);
+    let discarded = DeliveryStatus::Done(Disposition::Discarded);
     Settlement { guard: Guard::Quarantined, ..sample.settlement(1, discarded) }
 }
 
 async fn bounce(spool: &dyn Spool, parent: &Sample) -> Result<(), SpoolError> {
     let settlement = Settlement {
         children: vec![CHILD.message(spool).await.unwrap()],
-        ..parent.settlement(1, Status::Done(Disposition::Failed))
+        ..parent.settlement(1, DeliveryStatus::Done(Disposition::Failed))
     };
     spool.settle(settlement).await.map(drop)
 }
@@ -338,7 +338,7 @@ async fn assert_outcome(spool: &dyn Spool, scenario: Scenario, after: Expected) 
             let stored = loaded.unwrap();
             target.assert_same(&stored).await;
             let expected = match (scenario, after) {
-                (Scenario::Hold, Completed) => Some(Hold::Operator("look".to_owned())),
+                (Scenario::Hold, Completed) => Some(HoldReason::Operator("look".to_owned())),
                 (Release | Scenario::Drop, Unchanged) => Some(in_quarantine("spam")),
                 _ => None,
             };
@@ -348,7 +348,7 @@ async fn assert_outcome(spool: &dyn Spool, scenario: Scenario, after: Expected) 
             let expected = match (scenario, after) {
                 (Defer, Completed) => deferred(1),
                 (SettlePart, Completed) => delivered(),
-                _ => Status::fresh(NOW),
+                _ => DeliveryStatus::fresh(NOW),
             };
             assert_eq!(stored.recipients[0].status, expected, "{scenario:?}");
         }

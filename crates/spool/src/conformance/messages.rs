@@ -7,8 +7,8 @@ use pintle_mail::{
 };
 
 use crate::{
-    Change, Content, Disposition, Entry, Guard, Hold, NewMessage, Pending, Quarantine, Receipt, Settlement,
-    Spool, SpoolError, Status, Stored,
+    Change, Content, DeliveryStatus, Disposition, Entry, Guard, HoldReason, NewMessage, Pending, Quarantine,
+    Receipt, Settlement, Spool, SpoolError, Stored,
 };
 
 /// When test messages are received.
@@ -131,7 +131,7 @@ impl Sample {
 
     /// A settlement of one of its recipients.
     #[must_use]
-    pub fn settlement(&self, recipient: u32, status: Status) -> Settlement {
+    pub fn settlement(&self, recipient: u32, status: DeliveryStatus) -> Settlement {
         let changes = vec![Change { recipient, status }];
         Settlement { id: self.id(), changes, children: Vec::new(), guard: Guard::Any }
     }
@@ -170,21 +170,21 @@ pub async fn read_all(body: &dyn Body) -> Bytes {
 
 /// A hold in the quarantine of this name, since the message was received.
 #[must_use]
-pub fn in_quarantine(name: &str) -> Hold {
+pub fn in_quarantine(name: &str) -> HoldReason {
     let by = Some("judge".to_owned());
-    Hold::Quarantine(Quarantine { by, ..Quarantine::new(name, NOW) })
+    HoldReason::Quarantine(Quarantine { by, ..Quarantine::new(name, NOW) })
 }
 
 /// The status of a delivered recipient.
 #[must_use]
-pub fn delivered() -> Status {
-    Status::Done(Disposition::Delivered)
+pub fn delivered() -> DeliveryStatus {
+    DeliveryStatus::Done(Disposition::Delivered)
 }
 
 /// The status of a recipient after this many deferrals.
 #[must_use]
-pub fn deferred(attempts: u32) -> Status {
-    Status::Pending(Pending {
+pub fn deferred(attempts: u32) -> DeliveryStatus {
+    DeliveryStatus::Pending(Pending {
         attempts,
         next_attempt: UnixTime::from_millis(NOW.millis() + i64::from(attempts) * 60_000),
         last: Some(Reply::new(450, EnhancedCode(4, 2, 0), "try later")),

@@ -12,7 +12,7 @@ use super::meta::{
     text, to_json,
 };
 use super::operation::Operation;
-use super::record::{Front, MessageParts, Record, RecordHeader, RecordKind, clamp};
+use super::record::{Front, LogRecord, LogRecordKind, MessageParts, RecordHeader, clamp};
 use super::row::MessageRow;
 use super::segment_file::{Extent, is_absent, read_at};
 use super::segments::Segments;
@@ -32,7 +32,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) lost_found: &'a LostAndFound,
     pub(crate) bodies: &'a std::path::Path,
     /// The records to write, and where.
-    pub(crate) written: Vec<(Record, Extent)>,
+    pub(crate) written: Vec<(LogRecord, Extent)>,
 }
 
 /// What one operation does, once it is durable.
@@ -92,7 +92,9 @@ impl Batch<'_> {
             Operation::Restate(id) => self.restate(*id),
             Operation::KeepTombstones(tombstones) => self.keep_tombstones(tombstones),
             Operation::Start => {
-                self.mark(Record::of(RecordKind::Start, nobody(), Vec::new()), |_, _| Ok(Effect::default()))
+                self.mark(LogRecord::of(LogRecordKind::Start, nobody(), Vec::new()), |_, _| {
+                    Ok(Effect::default())
+                })
             }
             Operation::Rebuild(..) => Ok(OperationResult::default()),
         }
@@ -122,7 +124,7 @@ impl Batch<'_> {
         // Children first: a reader that stops anywhere in between never sees the status without its report.
         let places = self.add_messages(&settlement.children, 1)?;
         let meta = to_json(&SettleMeta::of(&settlement.changes))?;
-        let mut record = Record::of(RecordKind::Settle, id, meta);
+        let mut record = LogRecord::of(LogRecordKind::Settle, id, meta);
         let place = self.place(&record, false)?;
         let changes = (settlement.changes.as_slice(), settlement.guard);
         let effect = self.index.settle(id, changes, place.segment, false)?;
@@ -147,7 +149,7 @@ impl Batch<'_> {
                 ..OperationResult::default()
             });
         }
-        let record = Record::of(RecordKind::Amend, id, to_json(amendment)?);
+        let record = LogRecord::of(LogRecordKind::Amend, id, to_json(amendment)?);
         self.mark(record, |index, at| index.amend(id, amendment, at))
     }
 
@@ -166,7 +168,7 @@ impl Batch<'_> {
             )
         })?;
         let mut record =
-            Record::of(RecordKind::SetAside, id, to_json(&SetAsideReason { what: what.to_owned() })?);
+            LogRecord::of(LogRecordKind::SetAside, id, to_json(&SetAsideReason { what: what.to_owned() })?);
         record.ends(row.place.segment);
         let done = self.mark(record, |index, at| index.set_aside(id, at))?;
         let kept = self.lost_found.damaged.display();
@@ -217,7 +219,7 @@ impl Batch<'_> {
     fn restate(&mut self, id: QueueId) -> Result<OperationResult, SpoolError> {
         self.check_understood(id)?;
         let (_, state) = self.index.state(id)?;
-        let record = Record::of(RecordKind::State, id, to_json(&state)?);
+        let record = LogRecord::of(LogRecordKind::State, id, to_json(&state)?);
         self.mark(record, |index, at| index.restate(id, &state, at))
     }
 
@@ -235,14 +237,14 @@ impl Batch<'_> {
         let (segments, from) = (&self.segments, tombstones.from);
         let kept = tombstones.ended.iter().filter(|(_, older)| *older != from && segments.contains(*older));
         let tombstones = Tombstones { from, ended: kept.copied().collect(), complete: tombstones.complete };
-        let record = Record::of(RecordKind::Tombstones, nobody(), to_json(&tombstones)?);
+        let record = LogRecord::of(LogRecordKind::Tombstones, nobody(), to_json(&tombstones)?);
         self.mark(record, |index, at| index.keep_tombstones(&tombstones, at))
     }
 
     /// A record without a message's bytes, and its effect on the index.
     fn mark(
         &mut self,
-        record: Record,
+        record: LogRecord,
         act: impl FnOnce(&Index<'_>, u64) -> Result<Effect, SpoolError>,
     ) -> Result<OperationResult, SpoolError> {
         let place = self.place(&record, false)?;
@@ -251,7 +253,7 @@ impl Batch<'_> {
         Ok(OperationResult { effect, places: Vec::new() })
     }
 
-    fn place(&mut self, record: &Record, mail: bool) -> Result<Extent, SpoolError> {
+    fn place(&mut self, record: &LogRecord, mail: bool) -> Result<Extent, SpoolError> {
         self.segments.place(record.length(), mail).map_err(|error| match SpoolError::from_io(&error) {
             SpoolError::Full => SpoolError::Full,
             _ => SpoolError::Store(format!("a new segment of the log could not be made: {error}").into()),
@@ -260,7 +262,7 @@ impl Batch<'_> {
 }
 
 /// The record of a message that is being committed, and the text of its metadata.
-pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, Record), SpoolError> {
+pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, LogRecord), SpoolError> {
     let written = MessageMetaRef {
         id: message.id,
         entry: &message.entry,
@@ -279,7 +281,7 @@ pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, Record)
         body: message.body.size(),
         inline: message.body.bytes().cloned().unwrap_or_default(),
     };
-    Ok((json, Record::with(RecordKind::Message, message.id, meta, parts)))
+    Ok((json, LogRecord::with(LogRecordKind::Message, message.id, meta, parts)))
 }
 
 /// A copy of a message's record with its current state. Metadata that a later version added stays.
@@ -288,7 +290,7 @@ pub(crate) fn copy_record(
     from: Extent,
     state: &MessageState,
     seed: u32,
-) -> Result<(Record, MessageMeta, String), String> {
+) -> Result<(LogRecord, MessageMeta, String), String> {
     let lost = || "its record changed while it was being copied".to_owned();
     let header = RecordHeader::decode(raw, seed, from.segment, from.position).ok_or_else(lost)?;
     let front = Front::decode(raw, &header).ok_or_else(lost)?;
@@ -311,7 +313,7 @@ pub(crate) fn copy_record(
         body: header.body,
         inline: raw.slice(clamp(header.front())..clamp(header.length())),
     };
-    Ok((Record::with(RecordKind::Copy, header.id, meta, parts), written, json))
+    Ok((LogRecord::with(LogRecordKind::Copy, header.id, meta, parts), written, json))
 }
 
 fn file_of(message: &StagedMessage) -> Option<&str> {

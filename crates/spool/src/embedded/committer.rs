@@ -21,7 +21,7 @@ use super::folders::Folders;
 use super::index::{Index, RemovedMessage};
 use super::index_lag::IndexLag;
 use super::operation::{Inbox, Operation};
-use super::record::Record;
+use super::record::LogRecord;
 use super::segment_file::Extent;
 use super::segments::Segments;
 use super::shared::EngineShared;
@@ -194,7 +194,7 @@ impl Committer {
     }
 
     /// Carries out the operations on the index and collects their records.
-    fn build(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> BatchResult {
+    fn build(&mut self, batch: &[Operation], written: &mut Vec<(LogRecord, Extent)>) -> BatchResult {
         for segment in &self.deleted_segments {
             self.database.forget_segment(*segment)?;
         }
@@ -218,7 +218,7 @@ impl Committer {
         Ok(done)
     }
 
-    fn append(&mut self, written: &mut [(Record, Extent)]) -> Result<(), SpoolError> {
+    fn append(&mut self, written: &mut [(LogRecord, Extent)]) -> Result<(), SpoolError> {
         self.segments.write(written).map_err(|error| write_error(&error))?;
         self.segments.sync().map_err(|error| sync_error(&error))
     }
@@ -400,7 +400,7 @@ impl Committer {
 /// The part of an operation's effect that its answer needs.
 struct Answered {
     removed: bool,
-    before: Option<crate::Hold>,
+    before: Option<crate::HoldReason>,
     places: Vec<Extent>,
 }
 

@@ -13,7 +13,7 @@ use pintle_mail::QueueId;
 use super::database::Database;
 use super::meta::{Tombstones, from_json};
 use super::operation::Operation;
-use super::record::{Front, RECORD_HEADER, RecordHeader, RecordKind};
+use super::record::{Front, LogRecordKind, RECORD_HEADER, RecordHeader};
 use super::scan::is_sound;
 use super::segment_file::{Extent, SEGMENT_HEADER, is_blank, read_at};
 use super::segments::Segments;
@@ -96,7 +96,7 @@ impl Compactor {
             }
             let place = Extent { segment, position, length: header.length() };
             ended.extend(ends(&file, &header)?);
-            let of_message = header.kind().is_some_and(RecordKind::is_message);
+            let of_message = header.kind().is_some_and(LogRecordKind::is_message);
             if of_message && is_live(database, header.id, place)? {
                 moves.push(copy(&file, &header, place)?);
                 copied += place.length;
@@ -129,7 +129,7 @@ fn ends(file: &std::fs::File, header: &RecordHeader) -> io::Result<Vec<(QueueId,
     if header.ends() {
         return Ok(vec![(header.id, header.refers)]);
     }
-    if header.kind() != Some(RecordKind::Tombstones) {
+    if header.kind() != Some(LogRecordKind::Tombstones) {
         return Ok(Vec::new());
     }
     let raw = read_at(file, header.position, header.front())?;

@@ -22,7 +22,7 @@ use super::row::{
     Checked, MessageRow, damaged, flipped, from_text, recipient_sum, signed, to_text, unsigned,
 };
 use super::segments::Edge;
-use crate::{Entry, RecipientState, SpoolError, Status};
+use crate::{DeliveryStatus, Entry, RecipientState, SpoolError};
 
 /// The schema's number. A database with a higher one is refused, one with a lower one is converted or rebuilt.
 pub(crate) const SCHEMA: i64 = 3;
@@ -463,7 +463,7 @@ pub(crate) fn fresh(entry: &Entry) -> Vec<RecipientState> {
     let recipients = entry.envelope.recipients.iter();
     let states = recipients.map(|recipient| RecipientState {
         id: recipient.id,
-        status: Status::fresh(entry.received),
+        status: DeliveryStatus::fresh(entry.received),
         route: None::<NextHop>,
     });
     states.collect()

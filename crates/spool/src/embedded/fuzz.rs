@@ -21,11 +21,11 @@ use super::identity::Identity;
 use super::meta::{
     Amendment, ChangedRecipient, MessageMetaRef, MessageState, SettleMeta, StatusChange, Tombstones, to_json,
 };
-use super::record::{MessageParts, RECORD_HEADER, Record, RecordHeader, RecordKind, seeded};
+use super::record::{LogRecord, LogRecordKind, MessageParts, RECORD_HEADER, RecordHeader, seeded};
 use super::replay::{ReplayError, ReplayOutcome, bring_up};
 use super::scan::{Log, Scan, SegmentFile, is_sound};
 use super::segment_file::SEGMENT_HEADER;
-use crate::{Disposition, Entry, Hold, Status};
+use crate::{DeliveryStatus, Disposition, Entry, HoldReason};
 
 /// Reads what the plan makes of two segments, in files of this folder, and checks the result.
 pub fn fuzz_segments(folder: &Path, plan: &[u8]) {
@@ -171,28 +171,28 @@ impl IntactLog {
         let empty = vec![0; usize::try_from(SEGMENT_HEADER).expect("small")];
         let files = vec![empty.clone(), empty];
         let mut intact = Self { files, headers: Vec::new(), known: BTreeMap::new(), sequence: 0 };
-        let held = Hold::Operator("to be looked at".into());
-        intact.put(0, Record::of(RecordKind::Start, id(0), Vec::new()));
-        intact.message(0, RecordKind::Message, 1, None, 0);
-        intact.message(0, RecordKind::Message, 2, None, 0);
+        let held = HoldReason::Operator("to be looked at".into());
+        intact.put(0, LogRecord::of(LogRecordKind::Start, id(0), Vec::new()));
+        intact.message(0, LogRecordKind::Message, 1, None, 0);
+        intact.message(0, LogRecordKind::Message, 2, None, 0);
         intact.settle(0, 1, 0, Disposition::Delivered, false);
         intact.amend(0, 2, &Amendment::Hold(held.clone()));
-        intact.message(0, RecordKind::Message, 3, None, 1);
+        intact.message(0, LogRecordKind::Message, 3, None, 1);
         intact.settle(0, 1, 1, Disposition::Failed, true);
-        intact.put(1, Record::of(RecordKind::Start, id(0), Vec::new()));
-        intact.message(1, RecordKind::Message, 4, None, 0);
-        intact.message(1, RecordKind::Copy, 2, Some(&held), 0);
+        intact.put(1, LogRecord::of(LogRecordKind::Start, id(0), Vec::new()));
+        intact.message(1, LogRecordKind::Message, 4, None, 0);
+        intact.message(1, LogRecordKind::Copy, 2, Some(&held), 0);
         let state = MessageState { hold: None, released: None, states: Vec::new() };
-        intact.put(1, Record::of(RecordKind::State, id(4), to_json(&state).expect("JSON")));
+        intact.put(1, LogRecord::of(LogRecordKind::State, id(4), to_json(&state).expect("JSON")));
         let tombstones = Tombstones { from: 1, ended: vec![(id(1), 1)], complete: true };
-        intact.put(1, Record::of(RecordKind::Tombstones, id(0), to_json(&tombstones).expect("JSON")));
-        intact.message(1, RecordKind::Message, 5, None, 0);
+        intact.put(1, LogRecord::of(LogRecordKind::Tombstones, id(0), to_json(&tombstones).expect("JSON")));
+        intact.message(1, LogRecordKind::Message, 5, None, 0);
         intact.settle(1, 5, 0, Disposition::Expired, true);
-        intact.put(1, Record::of(RecordKind::Start, id(0), Vec::new()));
+        intact.put(1, LogRecord::of(LogRecordKind::Start, id(0), Vec::new()));
         intact
     }
 
-    fn put(&mut self, file: usize, mut record: Record) -> (u64, u64) {
+    fn put(&mut self, file: usize, mut record: LogRecord) -> (u64, u64) {
         self.sequence += 1;
         let (segment, octets) = (file as u64 + 1, &mut self.files[file]);
         let position = octets.len() as u64;
@@ -204,7 +204,14 @@ impl IntactLog {
         (segment, position)
     }
 
-    fn message(&mut self, file: usize, kind: RecordKind, number: u64, hold: Option<&Hold>, rest: usize) {
+    fn message(
+        &mut self,
+        file: usize,
+        kind: LogRecordKind,
+        number: u64,
+        hold: Option<&HoldReason>,
+        rest: usize,
+    ) {
         let entry = entry(number, 2);
         let written =
             MessageMetaRef { id: id(number), entry: &entry, hold, released: None, file: None, states: &[] };
@@ -219,7 +226,7 @@ impl IntactLog {
             body: body.len() as u64,
             inline: body.clone(),
         };
-        let mut record = Record::with(kind, id(number), meta, parts);
+        let mut record = LogRecord::with(kind, id(number), meta, parts);
         record.followed_by(rest);
         let place = self.put(file, record);
         let sequence = self.sequence;
@@ -233,10 +240,10 @@ impl IntactLog {
     }
 
     fn settle(&mut self, file: usize, number: u64, recipient: u32, fate: Disposition, ends: bool) {
-        let mark = StatusChange { number: recipient, status: Status::Done(fate) };
+        let mark = StatusChange { number: recipient, status: DeliveryStatus::Done(fate) };
         let touched = ChangedRecipient { number: recipient, status: Some(mark.status.clone()), route: None };
         let meta = to_json(&SettleMeta { changes: vec![mark] }).expect("JSON");
-        let mut record = Record::of(RecordKind::Settle, id(number), meta);
+        let mut record = LogRecord::of(LogRecordKind::Settle, id(number), meta);
         let known = self.known.get_mut(&id(number)).expect("a message");
         known.touched.push(touched);
         known.ended |= ends;
@@ -248,7 +255,7 @@ impl IntactLog {
 
     fn amend(&mut self, file: usize, number: u64, amendment: &Amendment) {
         self.known.get_mut(&id(number)).expect("a message").held = true;
-        self.put(file, Record::of(RecordKind::Amend, id(number), to_json(amendment).expect("JSON")));
+        self.put(file, LogRecord::of(LogRecordKind::Amend, id(number), to_json(amendment).expect("JSON")));
     }
 }
 

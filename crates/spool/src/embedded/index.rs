@@ -11,7 +11,7 @@ use super::row::MessageRow;
 use super::segment_file::Extent;
 use super::segments::Edge;
 use crate::fault::{CrashPoint, Faults};
-use crate::{Change, Guard, Hold, SpoolError, Status, Waiting};
+use crate::{Change, DeliveryStatus, Guard, HoldReason, SpoolError, Waiting};
 
 /// What an operation changes once it is durable, besides the messages that it adds.
 #[derive(Default)]
@@ -39,13 +39,13 @@ pub(crate) struct Effect {
 /// A message's hold, before and after.
 pub(crate) struct HoldChange {
     pub(crate) size: u64,
-    pub(crate) before: Option<Hold>,
-    pub(crate) now: Option<Hold>,
+    pub(crate) before: Option<HoldReason>,
+    pub(crate) now: Option<HoldReason>,
 }
 
 impl Effect {
     /// The hold that the message had before, for the caller.
-    pub(crate) fn before(&self) -> Option<Hold> {
+    pub(crate) fn before(&self) -> Option<HoldReason> {
         self.hold_change.as_ref().and_then(|change| change.before.clone())
     }
 }
@@ -55,7 +55,7 @@ pub(crate) struct RemovedMessage {
     pub(crate) place: Extent,
     pub(crate) file: Option<String>,
     pub(crate) size: u64,
-    pub(crate) hold: Option<Hold>,
+    pub(crate) hold: Option<HoldReason>,
     /// It was set aside, and its body file is kept in `damaged/`.
     pub(crate) damaged: bool,
 }
@@ -103,7 +103,7 @@ impl Index<'_> {
     /// Checks that none of these recipients is done, which would contradict a report about them.
     pub(crate) fn check_pending(&self, id: QueueId, changes: &[Change]) -> Result<(), SpoolError> {
         let touched = self.touched(id, &self.database.message(id)?)?;
-        let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
+        let done = touched.iter().filter(|touched| matches!(touched.status, Some(DeliveryStatus::Done(_))));
         let done: std::collections::HashSet<u32> = done.map(|touched| touched.number).collect();
         let is_done = changes.iter().any(|change| done.contains(&change.recipient));
         if is_done { Err(SpoolError::RecipientsChanged(id)) } else { Ok(()) }
@@ -117,7 +117,7 @@ impl Index<'_> {
             Amendment::Hold(hold) => effect.hold_change = Some(hold_row(id, &mut row, hold)?),
             Amendment::Release(at) => {
                 let before = row.hold(id)?;
-                if before.as_ref().and_then(Hold::quarantine).is_some() {
+                if before.as_ref().and_then(HoldReason::quarantine).is_some() {
                     row.released = Some(at.millis());
                 }
                 row.hold = None;
@@ -294,7 +294,7 @@ impl RemovedMessage {
     }
 }
 
-fn hold_row(id: QueueId, row: &mut MessageRow, hold: &Hold) -> Result<HoldChange, SpoolError> {
+fn hold_row(id: QueueId, row: &mut MessageRow, hold: &HoldReason) -> Result<HoldChange, SpoolError> {
     let before = row.hold(id)?;
     let now = if hold.replaces(before.as_ref()) { Some(hold.clone()) } else { before.clone() };
     row.set_hold(now.as_ref())?;
@@ -314,7 +314,7 @@ struct EffectiveChanges<'a> {
 
 impl<'a> EffectiveChanges<'a> {
     fn new(numbers: &[u32], touched: &[ChangedRecipient], changes: &'a [Change]) -> Self {
-        let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
+        let done = touched.iter().filter(|touched| matches!(touched.status, Some(DeliveryStatus::Done(_))));
         let mut done: std::collections::HashSet<u32> = done.map(|touched| touched.number).collect();
         let mut effective = Vec::with_capacity(changes.len());
         for change in changes {

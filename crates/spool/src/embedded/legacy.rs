@@ -19,12 +19,12 @@ use super::identity::Identity;
 use super::index_rebuild::put_away_index;
 use super::lost_found::Evidence;
 use super::meta::{ChangedRecipient, MessageMeta, MessageMetaRef, from_json, to_json};
-use super::record::{MessageParts, Record, RecordKind, clamp, u32_at, u64_at};
+use super::record::{LogRecord, LogRecordKind, MessageParts, clamp, u32_at, u64_at};
 use super::scan::{self, Log, SegmentFile};
 use super::segment_file::{Extent, SegmentFolder, is_absent, read_at};
 use super::segments::Segments;
 use crate::fault::Faults;
-use crate::{Hold, OpenError};
+use crate::{HoldReason, OpenError};
 
 /// Octets of the fixed part of an old record.
 const HEADER: usize = 64;
@@ -113,7 +113,7 @@ struct Upgrade<'a> {
     folders: &'a Folders,
     old: &'a Log,
     new: Segments,
-    written: Vec<(Record, Extent)>,
+    written: Vec<(LogRecord, Extent)>,
     octets: u64,
 }
 
@@ -140,7 +140,7 @@ impl<'a> Upgrade<'a> {
         Ok(count)
     }
 
-    fn put(&mut self, record: Record) -> Result<(), String> {
+    fn put(&mut self, record: LogRecord) -> Result<(), String> {
         let place = self.new.place(record.length(), false).map_err(|error| error.to_string())?;
         self.octets += place.length;
         self.written.push((record, place));
@@ -155,7 +155,7 @@ impl<'a> Upgrade<'a> {
     }
 
     /// The inner error is damage. The outer one may pass, and must not cost the message.
-    fn record(&self, row: &OldRow, database: &Connection) -> Result<Result<Record, String>, String> {
+    fn record(&self, row: &OldRow, database: &Connection) -> Result<Result<LogRecord, String>, String> {
         match self.octets(row) {
             Ok(raw) => Ok(self.record_of(row, &raw, database)),
             Err(error) if is_absent(&error) => Ok(Err(format!("part of it is missing: {error}"))),
@@ -163,10 +163,11 @@ impl<'a> Upgrade<'a> {
         }
     }
 
-    fn record_of(&self, row: &OldRow, raw: &Bytes, database: &Connection) -> Result<Record, String> {
+    fn record_of(&self, row: &OldRow, raw: &Bytes, database: &Connection) -> Result<LogRecord, String> {
         let parts = OldRecord::decode(raw, row).ok_or("there is no whole record of it in its place")?;
         let written: MessageMeta = from_json(row.meta.as_bytes())?;
-        let hold: Option<Hold> = row.hold.as_deref().map(|hold| from_json(hold.as_bytes())).transpose()?;
+        let hold: Option<HoldReason> =
+            row.hold.as_deref().map(|hold| from_json(hold.as_bytes())).transpose()?;
         let states = touched(database, row.id).map_err(|error| error.to_string())?;
         let meta = to_json(&MessageMetaRef {
             id: row.id,
@@ -179,7 +180,7 @@ impl<'a> Upgrade<'a> {
         .map_err(|error| error.to_string())?;
         let OldRecord { context, head, checksums, body, inline } = parts;
         let parts = MessageParts { context, head, checksums: &checksums, body, inline };
-        Ok(Record::with(RecordKind::Copy, row.id, meta, parts))
+        Ok(LogRecord::with(LogRecordKind::Copy, row.id, meta, parts))
     }
 
     fn octets(&self, row: &OldRow) -> io::Result<Bytes> {
@@ -367,7 +368,7 @@ mod tests {
                 let stored = spool.load(small.id()).await.unwrap();
                 small.assert_same(&stored).await;
                 assert_eq!(stored.recipients[0].status, deferred(2));
-                let viruses = Hold::Quarantine(Quarantine::new("viruses", NOW));
+                let viruses = HoldReason::Quarantine(Quarantine::new("viruses", NOW));
                 assert_eq!(stored.entry.hold, (round < 2).then_some(viruses));
                 large.assert_same(&spool.load(large.id()).await.unwrap()).await;
                 assert_eq!(spool.totals().await.unwrap().damaged, 1);

@@ -6,7 +6,7 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Change, Entry, Hold, SpoolError, Status};
+use crate::{Change, DeliveryStatus, Entry, HoldReason, SpoolError};
 
 /// The metadata of a message: all but its bytes. The row in the database has the same text.
 #[derive(Serialize)]
@@ -14,7 +14,7 @@ pub(crate) struct MessageMetaRef<'a> {
     pub(crate) id: QueueId,
     pub(crate) entry: &'a Entry,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hold: Option<&'a Hold>,
+    pub(crate) hold: Option<&'a HoldReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) released: Option<UnixTime>,
     /// The file of a large body.
@@ -30,7 +30,7 @@ pub(crate) struct MessageMetaRef<'a> {
 pub(crate) struct MessageMeta {
     pub(crate) entry: Entry,
     #[serde(default)]
-    pub(crate) hold: Option<Hold>,
+    pub(crate) hold: Option<HoldReason>,
     #[serde(default)]
     pub(crate) released: Option<UnixTime>,
     #[serde(default)]
@@ -45,7 +45,7 @@ pub(crate) struct ChangedRecipient {
     pub(crate) number: u32,
     /// None while it is as at the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) status: Option<Status>,
+    pub(crate) status: Option<DeliveryStatus>,
     /// The operator's choice of next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<NextHop>,
@@ -61,7 +61,7 @@ pub(crate) struct SettleMeta {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StatusChange {
     pub(crate) number: u32,
-    pub(crate) status: Status,
+    pub(crate) status: DeliveryStatus,
 }
 
 impl SettleMeta {
@@ -81,7 +81,7 @@ impl SettleMeta {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Amendment {
     /// The message is held.
-    Hold(Hold),
+    Hold(HoldReason),
     /// The message is released, at this time.
     Release(UnixTime),
     /// These recipients, or all, go by another next hop. None removes such a choice.
@@ -92,7 +92,7 @@ pub(crate) enum Amendment {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MessageState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) hold: Option<Hold>,
+    pub(crate) hold: Option<HoldReason>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) released: Option<UnixTime>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known")]

@@ -71,7 +71,7 @@ use self::recovery::{Recovered, recover};
 use self::shared::EngineShared;
 use crate::fault::{CrashPoint, Faults};
 use crate::{
-    Draft, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, Settled, Settlement, Spool,
+    Draft, Filter, Guard, Health, HoldReason, Listing, NewMessage, Page, Receipt, Settled, Settlement, Spool,
     SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 
@@ -345,11 +345,11 @@ impl Spool for Embedded {
         Some(receiver)
     }
 
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
+    fn hold(&self, id: QueueId, hold: HoldReason) -> SpoolFuture<'_, Option<HoldReason>> {
         self.submit(|answer| Operation::Amend(id, Amendment::Hold(hold), Guard::Any, answer))
     }
 
-    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<HoldReason>> {
         self.submit(|answer| Operation::Amend(id, Amendment::Release(at), guard, answer))
     }
 

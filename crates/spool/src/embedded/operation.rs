@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::body::{StagedMessage, StagedSettlement};
 use super::meta::{Amendment, Tombstones};
 use super::segment_file::Extent;
-use crate::{Guard, Hold, Receipt, Settled, SpoolError};
+use crate::{Guard, HoldReason, Receipt, Settled, SpoolError};
 
 /// The most operations in one batch. Beyond it the first one waits longer, and the cost of each no longer falls.
 const BATCH: usize = 256;
@@ -28,7 +28,7 @@ pub(crate) enum Operation {
     Commit(Box<StagedMessage>, ReplyTo<Receipt>),
     Settle(StagedSettlement, ReplyTo<Settled>),
     /// A change by an operator, under the condition of the guard. The answer is the hold that the message had before.
-    Amend(QueueId, Amendment, Guard, ReplyTo<Option<Hold>>),
+    Amend(QueueId, Amendment, Guard, ReplyTo<Option<HoldReason>>),
     /// The message is damaged, in this way.
     SetAside(QueueId, String),
     /// Compaction: copy a message's record from this place. These are its octets.

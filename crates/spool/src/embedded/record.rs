@@ -28,7 +28,7 @@ const ENDS: u8 = 1;
 
 /// The kind of a record. Numbers on disk count from 1, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RecordKind {
+pub(crate) enum LogRecordKind {
     /// A new message.
     Message,
     /// New statuses of recipients.
@@ -48,7 +48,7 @@ pub(crate) enum RecordKind {
     Start,
 }
 
-impl RecordKind {
+impl LogRecordKind {
     const ALL: [Self; 8] = [
         Self::Message,
         Self::Settle,
@@ -76,7 +76,7 @@ impl RecordKind {
 
 /// A record that is to be written.
 #[derive(Debug, Clone)]
-pub(crate) struct Record {
+pub(crate) struct LogRecord {
     header: RecordHeader,
     front: Vec<u8>,
     parts: [Bytes; 3],
@@ -93,9 +93,9 @@ pub(crate) struct MessageParts<'a> {
     pub(crate) inline: Bytes,
 }
 
-impl Record {
+impl LogRecord {
     /// A record that has only metadata.
-    pub(crate) fn of(kind: RecordKind, id: QueueId, meta: Vec<u8>) -> Self {
+    pub(crate) fn of(kind: LogRecordKind, id: QueueId, meta: Vec<u8>) -> Self {
         let nothing = MessageParts {
             context: Bytes::new(),
             head: Bytes::new(),
@@ -107,7 +107,7 @@ impl Record {
     }
 
     /// A record of a message.
-    pub(crate) fn with(kind: RecordKind, id: QueueId, meta: Vec<u8>, parts: MessageParts<'_>) -> Self {
+    pub(crate) fn with(kind: LogRecordKind, id: QueueId, meta: Vec<u8>, parts: MessageParts<'_>) -> Self {
         let MessageParts { context, head, checksums, body, inline } = parts;
         let mut header = RecordHeader {
             segment: 0,
@@ -199,8 +199,8 @@ pub(crate) struct RecordHeader {
 
 impl RecordHeader {
     /// The kind of the record. None when a later version wrote it.
-    pub(crate) fn kind(&self) -> Option<RecordKind> {
-        RecordKind::from_number(self.kind)
+    pub(crate) fn kind(&self) -> Option<LogRecordKind> {
+        LogRecordKind::from_number(self.kind)
     }
 
     /// Whether the message ends by this record.
@@ -353,7 +353,7 @@ mod tests {
     use super::*;
     use pintle_mail::UnixTime;
 
-    fn record() -> Record {
+    fn record() -> LogRecord {
         let id = QueueId::new(UnixTime::from_millis(7), 9);
         let parts = MessageParts {
             context: Bytes::from_static(b"context"),
@@ -362,14 +362,14 @@ mod tests {
             body: 5,
             inline: Bytes::from_static(b"hello"),
         };
-        let mut record = Record::with(RecordKind::Message, id, b"{}".to_vec(), parts);
+        let mut record = LogRecord::with(LogRecordKind::Message, id, b"{}".to_vec(), parts);
         record.ends(3);
         record.followed_by(2);
         record.seal(4, 64, 17, 15);
         record
     }
 
-    fn octets(record: &Record) -> Bytes {
+    fn octets(record: &LogRecord) -> Bytes {
         record.pieces(5).concat().into()
     }
 
@@ -378,7 +378,7 @@ mod tests {
         let raw = octets(&record());
         let header = RecordHeader::decode(&raw, 5, 4, 64).unwrap();
         assert_eq!((header.sequence, header.durable, header.rest, header.refers), (17, 15, 2, 3));
-        assert_eq!((header.kind(), header.ends()), (Some(RecordKind::Message), true));
+        assert_eq!((header.kind(), header.ends()), (Some(LogRecordKind::Message), true));
         assert_eq!(padded(header.length()), raw.len() as u64);
         let front = Front::decode(&raw, &header).unwrap();
         assert_eq!((&front.meta[..], &front.context[..]), (&b"{}"[..], &b"context"[..]));

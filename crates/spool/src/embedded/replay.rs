@@ -15,12 +15,12 @@ use super::meta::{
     Amendment, ChangedRecipient, MessageMeta, MessageState, SettleMeta, Tombstones, from_json, says_more,
     text,
 };
-use super::record::{Front, RecordHeader, RecordKind};
+use super::record::{Front, LogRecordKind, RecordHeader};
 use super::row::MessageRow;
 use super::scan::{Gap, Log, Scan, bounds};
 use super::segment_file::{Extent, SEGMENT_HEADER, read_at};
 use crate::fault::Faults;
-use crate::{Guard, Hold, SpoolError};
+use crate::{Guard, HoldReason, SpoolError};
 
 /// Records in one transaction of the index.
 const CHUNK: usize = 4_096;
@@ -184,33 +184,33 @@ impl Replay<'_> {
 
     fn apply_sound(
         &mut self,
-        kind: RecordKind,
+        kind: LogRecordKind,
         header: &RecordHeader,
         front: &Front,
     ) -> Result<(), SpoolError> {
         let (id, at) = (header.id, header.segment);
         match kind {
-            RecordKind::Start => Ok(()),
-            RecordKind::Message | RecordKind::Copy => self.apply_message(kind, header, front),
+            LogRecordKind::Start => Ok(()),
+            LogRecordKind::Message | LogRecordKind::Copy => self.apply_message(kind, header, front),
             // The header says that the message ended, whatever the rest says.
-            RecordKind::Settle if header.ends() => self.end_message(header),
-            RecordKind::Settle => match from_json::<SettleMeta>(&front.meta) {
+            LogRecordKind::Settle if header.ends() => self.end_message(header),
+            LogRecordKind::Settle => match from_json::<SettleMeta>(&front.meta) {
                 Ok(marks) => self.index.settle(id, (&marks.changes(), Guard::Any), at, false).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            RecordKind::SetAside => self.index.set_aside(id, at).map(drop),
-            RecordKind::Amend => match from_json::<Amendment>(&front.meta) {
+            LogRecordKind::SetAside => self.index.set_aside(id, at).map(drop),
+            LogRecordKind::Amend => match from_json::<Amendment>(&front.meta) {
                 Ok(amendment) => self.index.amend(id, &amendment, at).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            RecordKind::State => match from_json::<MessageState>(&front.meta) {
+            LogRecordKind::State => match from_json::<MessageState>(&front.meta) {
                 Ok(state) => {
                     self.index.restate(id, &state, at)?;
                     self.hold_what_says_more(header, front, &state.states)
                 }
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            RecordKind::Tombstones => match from_json::<Tombstones>(&front.meta) {
+            LogRecordKind::Tombstones => match from_json::<Tombstones>(&front.meta) {
                 Ok(tombstones) => self.keep_tombstones(&tombstones, at),
                 Err(what) => Err(SpoolError::Store(what.into())),
             },
@@ -230,7 +230,7 @@ impl Replay<'_> {
 
     fn apply_message(
         &mut self,
-        kind: RecordKind,
+        kind: LogRecordKind,
         header: &RecordHeader,
         front: &Front,
     ) -> Result<(), SpoolError> {
@@ -239,7 +239,7 @@ impl Replay<'_> {
         let read =
             from_json::<MessageMeta>(&front.meta).and_then(|written| Ok((written, text(&front.meta)?)));
         match read {
-            Ok((written, json)) if kind == RecordKind::Message => {
+            Ok((written, json)) if kind == LogRecordKind::Message => {
                 self.index.admit(header.id, &MessageRow::of(&written, json, place, size)?)
             }
             Ok(read) => {
@@ -252,12 +252,12 @@ impl Replay<'_> {
     }
 
     /// Applies a record that was synced and is damaged now.
-    fn apply_damaged(&mut self, kind: RecordKind, header: &RecordHeader) -> Result<(), SpoolError> {
+    fn apply_damaged(&mut self, kind: LogRecordKind, header: &RecordHeader) -> Result<(), SpoolError> {
         match kind {
-            RecordKind::Message => self.keep(header, "its record in the log is damaged"),
+            LogRecordKind::Message => self.keep(header, "its record in the log is damaged"),
             // The record that it was copied from may still exist.
-            RecordKind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
-            RecordKind::Copy => self.keep(header, "its record in the log is damaged"),
+            LogRecordKind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
+            LogRecordKind::Copy => self.keep(header, "its record in the log is damaged"),
             _ if header.ends() => self.end_message(header),
             _ => {
                 let id = header.id;
@@ -291,7 +291,7 @@ impl Replay<'_> {
     /// index alone, and the index is rebuilt at each start, so a version that understands the change finds no hold.
     fn hold_unread(&mut self, id: QueueId, what: &str, at: u64) -> Result<(), SpoolError> {
         let reason = format!("a later version changed it in a way that this one cannot read: {what}");
-        self.index.amend(id, &Amendment::Hold(Hold::Operator(reason)), at)?;
+        self.index.amend(id, &Amendment::Hold(HoldReason::Operator(reason)), at)?;
         self.unread.insert(id);
         tracing::warn!(queue_id = %id, what, "a message is held: a later version changed it in a way that this one cannot read");
         Ok(())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::MessageMeta;
 use super::segment_file::Extent;
-use crate::{Entry, Hold, SpoolError};
+use crate::{Entry, HoldReason, SpoolError};
 
 /// A message's row.
 #[derive(Debug, Clone)]
@@ -90,18 +90,18 @@ impl MessageRow {
     /// The entry from the log, with the current hold.
     pub(crate) fn amended(&self, id: QueueId, entry: Entry, context: Bytes) -> Result<Entry, SpoolError> {
         let mut hold = self.hold(id)?;
-        if let Some(Hold::Quarantine(quarantine)) = &mut hold {
+        if let Some(HoldReason::Quarantine(quarantine)) = &mut hold {
             quarantine.dated(entry.received);
         }
         Ok(Entry { hold, released: self.released.map(UnixTime::from_millis), context, ..entry })
     }
 
     /// Its current hold.
-    pub(crate) fn hold(&self, id: QueueId) -> Result<Option<Hold>, SpoolError> {
+    pub(crate) fn hold(&self, id: QueueId) -> Result<Option<HoldReason>, SpoolError> {
         self.hold.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))
     }
 
-    pub(crate) fn set_hold(&mut self, hold: Option<&Hold>) -> Result<(), SpoolError> {
+    pub(crate) fn set_hold(&mut self, hold: Option<&HoldReason>) -> Result<(), SpoolError> {
         self.hold = hold.map(to_text).transpose()?;
         Ok(())
     }

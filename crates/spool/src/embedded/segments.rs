@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::draft::free;
 use super::file_cache::FileCache;
 use super::identity::Identity;
-use super::record::{Record, clamp, padded};
+use super::record::{LogRecord, clamp, padded};
 use super::segment_file::{Extent, SEGMENT_HEADER, SegmentFolder};
 use crate::fault::{CrashPoint, Faults};
 
@@ -224,7 +224,7 @@ impl Segments {
     /// After an error none of them counts: what the write left behind is wiped, so that the next start does not find
     /// whole records there, and the log continues in a new segment. On a full disk it is wiped before the next write
     /// instead. Where it cannot be wiped, that error is returned in place of the first.
-    pub(crate) fn write(&mut self, records: &mut [(Record, Extent)]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, records: &mut [(LogRecord, Extent)]) -> io::Result<()> {
         let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
         let written = self.wipe().and_then(|()| self.try_write(records));
         if written.is_err() {
@@ -261,7 +261,7 @@ impl Segments {
         Ok(())
     }
 
-    fn try_write(&mut self, records: &mut [(Record, Extent)]) -> io::Result<()> {
+    fn try_write(&mut self, records: &mut [(LogRecord, Extent)]) -> io::Result<()> {
         self.faults.check(CrashPoint::Append)?;
         for (record, place) in records.iter_mut() {
             self.sequence += 1;
@@ -274,7 +274,7 @@ impl Segments {
     }
 
     /// Writes adjacent records of one segment.
-    fn write_run(&mut self, run: &[(Record, Extent)]) -> io::Result<()> {
+    fn write_run(&mut self, run: &[(LogRecord, Extent)]) -> io::Result<()> {
         let (Some((_, first)), Some((last, end))) = (run.first(), run.last()) else {
             return Ok(());
         };
@@ -428,9 +428,9 @@ fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> i
 }
 
 /// The places of these records, one per segment.
-fn runs(records: &[(Record, Extent)]) -> Vec<Extent> {
+fn runs(records: &[(LogRecord, Extent)]) -> Vec<Extent> {
     let runs = records.chunk_by(|(_, one), (_, two)| one.segment == two.segment);
-    let run = |run: &[(Record, Extent)]| {
+    let run = |run: &[(LogRecord, Extent)]| {
         let ((_, first), (_, last)) = (run.first()?, run.last()?);
         let length = last.position + padded(last.length) - first.position;
         Some(Extent { length, ..*first })

@@ -1,7 +1,7 @@
 //! Lost or damaged parts beside intact ones: the index, or parts of the log.
 
 use super::*;
-use crate::{Change, Disposition, Guard, Pending, Settlement, Status};
+use crate::{Change, DeliveryStatus, Disposition, Guard, Pending, Settlement};
 
 /// Messages in those states for which more than their record is needed.
 struct SampleMix {
@@ -47,7 +47,7 @@ impl SampleMix {
         spool.settle(mixed.deferred.settlement(1, deferred(3))).await.unwrap();
         spool.settle(mixed.partly.settlement(2, delivered())).await.unwrap();
         spool.reroute(mixed.partly.id(), vec![3], Some(NextHop::Relay("inside".into()))).await.unwrap();
-        spool.hold(mixed.held.id(), Hold::Operator("look".to_owned())).await.unwrap();
+        spool.hold(mixed.held.id(), HoldReason::Operator("look".to_owned())).await.unwrap();
         spool.release(mixed.released.id(), LATER, Guard::Any).await.unwrap();
         spool.settle(mixed.gone.all_done()).await.unwrap();
         mixed
@@ -62,7 +62,7 @@ impl SampleMix {
         let partly = load(self.partly).await.recipients;
         assert_eq!(partly[1].status, delivered());
         assert_eq!(partly[2].route, Some(NextHop::Relay("inside".into())));
-        assert_eq!(load(self.held).await.entry.hold, Some(Hold::Operator("look".to_owned())));
+        assert_eq!(load(self.held).await.entry.hold, Some(HoldReason::Operator("look".to_owned())));
         assert_eq!(load(self.quarantined).await.entry.hold, Some(in_quarantine("spam")));
         let released = load(self.released).await.entry;
         assert_eq!((released.hold, released.released), (None, Some(LATER)));
@@ -303,7 +303,7 @@ async fn a_hold_that_a_later_version_wrote_is_a_hold_and_is_kept() {
     let spool = store.engine();
     let sample = Sample::small(1);
     sample.commit(&*spool).await.unwrap();
-    let later: Hold = serde_json::from_str(r#"{"embargo":{"until":7}}"#).unwrap();
+    let later: HoldReason = serde_json::from_str(r#"{"embargo":{"until":7}}"#).unwrap();
     spool.hold(sample.id(), later.clone()).await.unwrap();
     spool.close().await.unwrap();
     drop(spool);
@@ -313,7 +313,7 @@ async fn a_hold_that_a_later_version_wrote_is_a_hold_and_is_kept() {
         assert_eq!(stored.entry.hold, Some(later.clone()));
         assert_eq!(spool.claim(None, 9).await.unwrap()[0].hold, Some(later.clone()));
         // An operator's hold does not replace one that is not understood.
-        spool.hold(sample.id(), Hold::Operator("mine".to_owned())).await.unwrap();
+        spool.hold(sample.id(), HoldReason::Operator("mine".to_owned())).await.unwrap();
         spool.close().await.unwrap();
         drop(spool);
         remove_index(&store);
@@ -481,7 +481,7 @@ async fn marks_of_many_recipients_outlive_the_index() {
     for recipient in (1..=200).filter(|number| number % 3 != 0) {
         spool.settle(sample.settlement(recipient, delivered())).await.unwrap();
     }
-    let failed = Status::Done(Disposition::Failed);
+    let failed = DeliveryStatus::Done(Disposition::Failed);
     let change = |recipient| Change { recipient, status: failed.clone() };
     let id = sample.id();
     let settlement =
@@ -495,12 +495,13 @@ async fn marks_of_many_recipients_outlive_the_index() {
     for state in &stored.recipients {
         let expected = match state.id {
             3 | 6 => failed.clone(),
-            number if number % 3 == 0 => Status::fresh(NOW),
+            number if number % 3 == 0 => DeliveryStatus::fresh(NOW),
             _ => delivered(),
         };
         assert_eq!(state.status, expected, "{}", state.id);
     }
-    let pending = |status: &Status| matches!(status, Status::Pending(Pending { attempts: 0, .. }));
+    let pending =
+        |status: &DeliveryStatus| matches!(status, DeliveryStatus::Pending(Pending { attempts: 0, .. }));
     assert_eq!(stored.recipients.iter().filter(|state| pending(&state.status)).count(), 64);
     spool.close().await.unwrap();
 }

@@ -8,11 +8,11 @@ use super::*;
 use crate::embedded::batch::{copy_record, message_record};
 use crate::embedded::identity::Identity;
 use crate::embedded::meta::MessageState;
-use crate::embedded::record::{Record, RecordKind, clamp, padded, seeded};
+use crate::embedded::record::{LogRecord, LogRecordKind, clamp, padded, seeded};
 use crate::embedded::row::recipient_sum;
 use crate::embedded::scan::{self, Log};
 use crate::embedded::segment_file::{Extent, FORMAT, SegmentFolder};
-use crate::{Disposition, Status};
+use crate::{DeliveryStatus, Disposition};
 
 /// Octets of the metadata of a forged record, so that it can be replaced later.
 const META: usize = 300;
@@ -22,19 +22,19 @@ const UNKNOWN_STATUS: &str = r#"{"done":"teleported"}"#;
 struct ForgedRecord {
     path: PathBuf,
     at: usize,
-    record: Record,
+    record: LogRecord,
     seed: u32,
 }
 
 impl ForgedRecord {
     /// Appends a record to the log of a closed spool.
-    fn append(store: &FolderStore, kind: RecordKind, id: QueueId, meta: &str) -> Self {
+    fn append(store: &FolderStore, kind: LogRecordKind, id: QueueId, meta: &str) -> Self {
         let found = scan::find(&store.folder.join("segments")).unwrap();
         let seed = Identity::read(&store.folder).unwrap().unwrap().seed();
         let log = Log::new(seed, found);
         let scans = log.scan(0).unwrap();
         let last = *scans.values().rev().find_map(|scan| scan.records.last()).unwrap();
-        let mut record = Record::of(kind, id, padded_meta(meta));
+        let mut record = LogRecord::of(kind, id, padded_meta(meta));
         record.seal(last.segment, last.end(), last.sequence + 1, last.sequence);
         let path = store.folder.join("segments").join(SegmentFolder::name(last.segment));
         let forged = Self { path, at: clamp(last.end()), record, seed };
@@ -52,12 +52,12 @@ impl ForgedRecord {
     }
 
     /// As if a version ran that understands the record: to it, this is what the record says.
-    fn understood(&self, kind: RecordKind, id: QueueId, meta: &str) {
+    fn understood(&self, kind: LogRecordKind, id: QueueId, meta: &str) {
         let octets = fs::read(&self.path).unwrap();
         let said = &octets[self.at..];
         let (sequence, durable) = (said[24..32].try_into().unwrap(), said[32..40].try_into().unwrap());
         let (segment, position) = (said[8..16].try_into().unwrap(), said[16..24].try_into().unwrap());
-        let mut record = Record::of(kind, id, padded_meta(meta));
+        let mut record = LogRecord::of(kind, id, padded_meta(meta));
         record.seal(
             u64::from_le_bytes(segment),
             u64::from_le_bytes(position),
@@ -99,28 +99,33 @@ async fn thin_out(spool: &Embedded, store: &FolderStore, first: u32) {
 }
 
 /// A change of one message that this version does not understand, and the change as a later version reads it.
-fn changes() -> [(RecordKind, String, RecordKind, String); 4] {
+fn changes() -> [(LogRecordKind, String, LogRecordKind, String); 4] {
     let understood = r#"{"reroute":[[1],{"relay":"inside"}]}"#.to_owned();
     let delivered = r#"{"number":2,"status":{"done":"delivered"}}"#;
     let route = r#""route":{"relay":"inside"}"#;
     [
-        (RecordKind::Amend, r#"{"embargo":{"until":7}}"#.to_owned(), RecordKind::Amend, understood.clone()),
         (
-            RecordKind::Amend,
-            r#"{"release":{"at":7,"by":"x"}}"#.to_owned(),
-            RecordKind::Amend,
+            LogRecordKind::Amend,
+            r#"{"embargo":{"until":7}}"#.to_owned(),
+            LogRecordKind::Amend,
             understood.clone(),
         ),
         (
-            RecordKind::Settle,
+            LogRecordKind::Amend,
+            r#"{"release":{"at":7,"by":"x"}}"#.to_owned(),
+            LogRecordKind::Amend,
+            understood.clone(),
+        ),
+        (
+            LogRecordKind::Settle,
             format!(r#"{{"changes":[{{"number":1,"status":{UNKNOWN_STATUS}}}]}}"#),
-            RecordKind::Amend,
+            LogRecordKind::Amend,
             understood,
         ),
         (
-            RecordKind::State,
+            LogRecordKind::State,
             format!(r#"{{"states":[{delivered},{{"number":1,"status":{UNKNOWN_STATUS},{route}}}]}}"#),
-            RecordKind::State,
+            LogRecordKind::State,
             format!(r#"{{"states":[{delivered},{{"number":1,{route}}}]}}"#),
         ),
     ]
@@ -153,7 +158,7 @@ async fn a_change_of_a_later_version_holds_its_message_until_one_runs_that_under
             let stored = spool.load(sample.id()).await.unwrap();
             assert_eq!(stored.entry.hold, None, "{unknown}");
             assert_eq!(stored.recipients[0].route, Some(NextHop::Relay("inside".into())));
-            let second = if kind == RecordKind::State { delivered() } else { Status::fresh(NOW) };
+            let second = if kind == LogRecordKind::State { delivered() } else { DeliveryStatus::fresh(NOW) };
             assert_eq!(stored.recipients[1].status, second);
             spool.close().await.unwrap();
         }
@@ -174,7 +179,7 @@ async fn a_status_that_a_later_version_put_into_the_index_holds_its_message() {
     spool.close().await.unwrap();
     drop(spool);
     let marks = format!(r#"{{"changes":[{{"number":1,"status":{UNKNOWN_STATUS}}}]}}"#);
-    ForgedRecord::append(&store, RecordKind::Settle, sample.id(), &marks);
+    ForgedRecord::append(&store, LogRecordKind::Settle, sample.id(), &marks);
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     let sum = recipient_sum(sample.id(), 1, Some(UNKNOWN_STATUS), None);
     let changed =
@@ -192,7 +197,7 @@ async fn a_status_that_a_later_version_put_into_the_index_holds_its_message() {
     }
     // An operator may end the message. Then nothing is left to be understood.
     let spool = store.engine();
-    spool.settle(sample.settlement(1, Status::Done(Disposition::Discarded))).await.unwrap();
+    spool.settle(sample.settlement(1, DeliveryStatus::Done(Disposition::Discarded))).await.unwrap();
     assert!(spool.settle(sample.settlement(2, delivered())).await.unwrap().removed);
     spool.close().await.unwrap();
 }
@@ -207,14 +212,14 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
     spool.commit(message).await.unwrap();
     spool.close().await.unwrap();
     drop(spool);
-    let forged = ForgedRecord::append(&store, RecordKind::Amend, sample.id(), r#"{"let-go":7}"#);
+    let forged = ForgedRecord::append(&store, LogRecordKind::Amend, sample.id(), r#"{"let-go":7}"#);
     for _ in 0..2 {
         let spool = store.engine();
         assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("spam")));
         thin_out(&spool, &store, 1_000).await;
         spool.close().await.unwrap();
     }
-    forged.understood(RecordKind::Amend, sample.id(), r#"{"release":7}"#);
+    forged.understood(LogRecordKind::Amend, sample.id(), r#"{"release":7}"#);
     let spool = store.engine();
     let entry = spool.load(sample.id()).await.unwrap().entry;
     assert_eq!((entry.hold, entry.released), (None, Some(UnixTime::from_millis(7))));
@@ -232,7 +237,7 @@ async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     said["entry"]["urgent"] = 7.into();
     said["colour"] = "blue".into();
     said["hold"] = serde_json::json!({ "operator": "look" });
-    let mut record = Record::of(RecordKind::Message, message.id, said.to_string().into_bytes());
+    let mut record = LogRecord::of(LogRecordKind::Message, message.id, said.to_string().into_bytes());
     let from = Extent { segment: 1, position: 64, length: record.length() };
     record.seal(1, 64, 9, 8);
     let raw = Bytes::from(record.pieces(5).concat());
@@ -256,7 +261,7 @@ async fn a_kind_of_record_or_a_format_of_a_later_version_is_refused_and_left_alo
         let path = store.folder.join("segments/0000000000000001.log");
         let before = fs::read(&path).unwrap();
         let mut octets = if what == "kind" {
-            let forged = ForgedRecord::append(&store, RecordKind::Start, samples[0].id(), "{}");
+            let forged = ForgedRecord::append(&store, LogRecordKind::Start, samples[0].id(), "{}");
             let seed = forged.seed;
             forged.write(|raw| {
                 raw[56] = 99;

@@ -346,7 +346,7 @@ async fn a_batch_costs_one_sync() {
     let mut batch: Vec<Operation> = samples[1..9].iter().map(settle).collect();
     let with_bounce = StagedSettlement::new(with_bounce).unwrap();
     batch.push(Operation::Settle(with_bounce, oneshot::channel().0));
-    let hold = Amendment::Hold(Hold::Operator("look".to_owned()));
+    let hold = Amendment::Hold(HoldReason::Operator("look".to_owned()));
     batch.push(Operation::Amend(samples[10].id(), hold, Guard::Any, oneshot::channel().0));
     assert_eq!(syncs(&mut committer, batch), 1);
     // An operation without a record needs none.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{Disposition, Entry, Memory, Pending, Status};
+use crate::{DeliveryStatus, Disposition, Entry, Memory, Pending};
 
 /// A reproducible source of random choices.
 struct Dice(u64);
@@ -94,7 +94,7 @@ impl ModelRun {
         let Some(sample) = self.choose() else { return };
         let settlement = match self.dice.roll(2) {
             0 => sample.all_done(),
-            _ => sample.settlement(1, Status::Done(Disposition::Failed)),
+            _ => sample.settlement(1, DeliveryStatus::Done(Disposition::Failed)),
         };
         let again = || Settlement {
             id: settlement.id,
@@ -113,7 +113,7 @@ impl ModelRun {
         let Some(sample) = self.choose() else { return };
         let attempts = u32::try_from(1 + self.dice.roll(9)).unwrap();
         let next = self.dice.roll(1_000_000).cast_signed();
-        let status = Status::Pending(Pending {
+        let status = DeliveryStatus::Pending(Pending {
             attempts,
             next_attempt: UnixTime::from_millis(NOW.millis() + next),
             last: None,
@@ -130,7 +130,7 @@ impl ModelRun {
     async fn hold(&mut self) {
         let Some(sample) = self.choose() else { return };
         for spool in [self.spool() as &dyn Spool, &self.model] {
-            spool.hold(sample.id(), Hold::Operator("look".to_owned())).await.unwrap();
+            spool.hold(sample.id(), HoldReason::Operator("look".to_owned())).await.unwrap();
         }
     }
 
