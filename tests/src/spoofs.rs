@@ -60,8 +60,8 @@ fn unescaped(line: &str) -> Vec<u8> {
     let (mut rest, mut times) = (line, 1);
     while let Some(c) = rest.chars().next() {
         rest = &rest[c.len_utf8()..];
-        let (one, after) = if c == '\\' { escape(rest) } else { (Some(c), rest) };
-        rest = after;
+        let one;
+        (one, rest) = if c == '\\' { escape(rest) } else { (Some(c), rest) };
         match one {
             Some(one) => {
                 out.extend(std::iter::repeat_n(one, times));

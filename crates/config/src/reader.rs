@@ -246,10 +246,7 @@ impl<'a> Section<'a> {
         shape: SectionShape,
     ) -> Section<'a> {
         let spec = self.reader.schema.section(self.spec.name, name);
-        let table = match value.get_ref() {
-            DeValue::Table(table) => Some(table),
-            _ => None,
-        };
+        let table = value.get_ref().as_table();
         let path = self.path_of(step);
         let section = Section { reader: self.reader, spec, table, span: value.span(), path };
         if table.is_none() || spec.shape != shape {

@@ -110,8 +110,8 @@ impl DebianToolchain {
             path.exists() && (!path.ends_with("bin/rustc") || version(&path) >= Some(MINIMUM_MINOR))
         };
         let missing = PACKAGES.iter().filter(|(path, _)| !there(path));
-        let mut lacks: Vec<_> =
-            missing.map(|&(path, package)| MissingPart::Package { path, package }).collect();
+        let part = |&(path, package): &(_, _)| MissingPart::Package { path, package };
+        let mut lacks: Vec<_> = missing.map(part).collect();
         let linkers = sysroots.iter().find_map(|sysroot| linkers_of(sysroot));
         if linkers.is_none() {
             lacks.push(MissingPart::Linkers);

@@ -263,8 +263,7 @@ async fn read(session: &mut Session<Receipt>, stream: &mut ClientStream) -> io::
                     }
                     Poll::Ready(Ok(buffer.filled().len()))
                 }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
+                other => other.map_ok(|()| 0),
             }
         })
     })
@@ -282,8 +281,7 @@ async fn handshake(
         accepted = accept => accepted.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, "the client did not get on with it in time")
         })?,
-        // No message is being received during a handshake, so a drain does not wait for a client that makes no
-        // progress.
+        // No message is being received during a handshake, so a drain does not wait for it.
         _ = serving.phase.wait_for(|phase| *phase != ServerPhase::Running) => {
             return Err(io::Error::other("the gateway is going down"));
         }

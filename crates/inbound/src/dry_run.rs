@@ -253,10 +253,10 @@ fn assumed_tls() -> TlsFacts {
 
 /// The parameters of MAIL for this message, if their extensions are offered.
 fn parameters(offered: &HeardReply, mail: DryRunMail<'_>) -> String {
-    let has = |keyword: &str| {
-        let mut lines = offered.text.lines().skip(1);
-        lines.any(|line| line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
+    let is = |line: &str, keyword: &str| {
+        line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword))
     };
+    let has = |keyword: &str| offered.text.lines().skip(1).any(|line| is(line, keyword));
     let mut parameters = String::new();
     if has("SIZE") {
         parameters += &format!(" SIZE={}", mail.octets.len());

@@ -61,9 +61,7 @@ async fn deliver_to_capture(capture: &dyn Capture, plan: &DeliveryPlan) -> Excha
         _ => ReplyOutcome::Deferred(reply),
     };
     let ids = plan.envelope.recipients.iter().map(|recipient| recipient.id);
-    let reply = |id| RecipientReply {
-        success: SuccessReporter::Delivered,
-        ..RecipientReply::ours(id, outcome.clone())
-    };
+    let ours = |id| RecipientReply::ours(id, outcome.clone());
+    let reply = |id| RecipientReply { success: SuccessReporter::Delivered, ..ours(id) };
     ExchangeReplies { replies: ids.map(reply).collect(), overflow: false, retired: Vec::new() }
 }

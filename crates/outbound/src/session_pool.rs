@@ -105,13 +105,8 @@ impl SessionPool {
                 return Acquired::Reuse(permit, connection);
             }
         }
-        let failed = permit.hop_pool.failed.lock().clone();
-        if let Some((at, failure)) = failed
-            && at >= asked
-        {
-            return Acquired::Failed(failure);
-        }
-        Acquired::Open(permit)
+        let failed = permit.hop_pool.failed.lock().clone().filter(|(at, _)| *at >= asked);
+        failed.map_or_else(|| Acquired::Open(permit), |(_, failure)| Acquired::Failed(failure))
     }
 
     /// The number of idle sessions.

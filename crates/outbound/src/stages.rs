@@ -193,9 +193,7 @@ pub(crate) async fn result(
     if !chain.wants(Hook::DeliveryResult) {
         return;
     }
-    let Some(mut view) = plan.view.take() else {
-        return;
-    };
+    let Some(mut view) = plan.view.take() else { return };
     let outcomes: Arc<[DeliveryOutcome]> = outcomes.into();
     let steps = chain.delivery_result(&outcomes, &mut view).await;
     record_steps(&*shared.records, shared.clock.now(), stored, Hook::DeliveryResult, &steps);

@@ -22,11 +22,7 @@ pub(crate) fn allow(listeners: &mut [ListenerConfig], drafts: &DraftLimits) {
     fit(listeners, drafts, allowed);
     let after: usize = listeners.iter().map(sessions).sum();
     if after < before {
-        tracing::info!(
-            allowed,
-            sessions = after,
-            "as many sessions as open files allow; max_sessions is left out"
-        );
+        tracing::info!(allowed, sessions = after, "max_sessions is limited by the number of open files");
     }
     let wanted = wanted(listeners, drafts);
     if allowed < wanted {

@@ -64,8 +64,8 @@ impl Operator for AdminOperator {
     fn health(&self) -> BoxFuture<'_, HealthReport> {
         Box::pin(async {
             let spool = self.parts.spool.health().accepting().err().map(|error| error.to_string());
-            let mut components =
-                vec![Component { name: "spool".to_owned(), ok: spool.is_none(), detail: spool }];
+            let spool = Component { name: "spool".to_owned(), ok: spool.is_none(), detail: spool };
+            let mut components = vec![spool];
             components.extend(self.parts.plugins.status().into_iter().map(|plugin| Component {
                 name: format!("plugin {}", plugin.name),
                 ok: plugin.generation > 0,
@@ -78,8 +78,7 @@ impl Operator for AdminOperator {
             components.push(dns(self.parts.resolver.ailment()));
             let vital = |component: &Component| component.name == "spool" || component.name == TASKS;
             let ready = components.iter().all(|component| component.ok || !vital(component));
-            let degraded = components.iter().any(|component| !component.ok);
-            HealthReport { ready, degraded, components }
+            HealthReport { ready, degraded: components.iter().any(|component| !component.ok), components }
         })
     }
 

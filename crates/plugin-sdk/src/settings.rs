@@ -189,8 +189,7 @@ fn masked(octets: &[u8], prefix: usize) -> Vec<u8> {
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
+    let (mut rest, mut sum) = (text, Duration::ZERO);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;

@@ -123,8 +123,8 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
         return Err(LoadError::UnknownImport(name.to_owned()));
     }
     full.check_version(name)?;
-    let interface = interfaces::find(full.interface);
-    let interface = interface.ok_or_else(|| LoadError::UnknownImport(name.to_owned()))?;
+    let found = interfaces::find(full.interface);
+    let interface = found.ok_or_else(|| LoadError::UnknownImport(name.to_owned()))?;
     if interface.link.is_none() {
         return Err(LoadError::NotServed(name.to_owned()));
     }

@@ -53,12 +53,8 @@ impl ComponentLoader {
         turns: Arc<Turns>,
         gateway: &Gateway,
     ) -> LoadedComponent {
-        let mut loaded = LoadedComponent {
-            manifest: None,
-            hooks: Hooks::NONE,
-            missing: MissingGrants::new(),
-            result: Err(Vec::new()),
-        };
+        let (hooks, missing) = (Hooks::NONE, MissingGrants::new());
+        let mut loaded = LoadedComponent { manifest: None, hooks, missing, result: Err(Vec::new()) };
         loaded.result = self.load_generation(state, config, turns, &mut loaded).await;
         if let (Ok(_), Some(manifest)) = (&loaded.result, &loaded.manifest)
             && let Err(error) = check_names(manifest, config, gateway)

@@ -56,8 +56,7 @@ impl Maintenance {
         for plugin in plugins {
             if let Entry::Vacant(entry) = known.entry(Arc::clone(plugin.name())) {
                 let (stop, stopped) = watch::channel(false);
-                let (keeper, timed) = (Arc::clone(plugin), Arc::clone(plugin));
-                let told = stopped.clone();
+                let (keeper, timed, told) = (Arc::clone(plugin), Arc::clone(plugin), stopped.clone());
                 tasks.spawn(revived("keep", move || maintain_pool(Arc::clone(&keeper), told.clone())));
                 tasks.spawn(revived("timer", move || call_timer(Arc::clone(&timed), stopped.clone())));
                 entry.insert(stop);

@@ -37,8 +37,7 @@ impl NameWalk<'_> {
         self.steps += 1;
         let Some(left) = left.checked_sub(1).filter(|_| self.steps < MOST) else { return };
         if let Some(there) = schema.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix('#')) {
-            let root = self.root;
-            root.pointer(there).into_iter().for_each(|schema| self.value(at, schema, value, left));
+            self.root.pointer(there).into_iter().for_each(|schema| self.value(at, schema, value, left));
         }
         if let (Some(kind), Some(name)) = (schema.get(KEYWORD).and_then(Value::as_str), value.as_str()) {
             self.name(at, kind, name);
@@ -70,10 +69,9 @@ impl NameWalk<'_> {
         }
         let text = format!("there is no {what} {name:?} in the configuration ({section})");
         let known: Vec<&str> = known.into_iter().collect();
-        let remedy = match known.as_slice() {
-            [] => format!("define it in {section}"),
-            known => format!("define it in {section}, or name one of: {}", known.join(", ")),
-        };
+        let others =
+            if known.is_empty() { String::new() } else { format!(", or use one of: {}", known.join(", ")) };
+        let remedy = format!("define it in {section}{others}");
         self.mistakes.push(ConfigMistake { remedy: Some(remedy), ..ConfigMistake::new(at.to_owned(), text) });
     }
 }

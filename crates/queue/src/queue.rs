@@ -291,9 +291,7 @@ impl Queue {
     }
 
     fn apply_hop_sign(&mut self, id: HopId, sign: HopSign, dice: u64, now: UnixTime) {
-        let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
+        let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
         match sign {
             HopSign::Working => hop.window = hop.window.saturating_add(1).min(hop.limit.max(hop.window)),
             HopSign::Trouble => hop.window = self.config.initial_of(&hop.name),

@@ -253,11 +253,11 @@ mod seam {
                 plan.armed.retain(|armed| armed.times > 0);
                 return plan.strike(fault);
             }
-            match &plan.quota {
-                Some((folder, octets)) if point.needs_room() && taken(folder) > *octets => {
-                    Err(io::ErrorKind::StorageFull.into())
-                }
-                _ => Ok(()),
+            let is_over = |(folder, octets): &(PathBuf, u64)| point.needs_room() && taken(folder) > *octets;
+            if plan.quota.as_ref().is_some_and(is_over) {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
             }
         }
 

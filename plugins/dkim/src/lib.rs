@@ -103,9 +103,13 @@ impl Dkim {
         if action.stops() {
             info!(client = session::info().client; "not passed on: {text}");
         }
-        // RFC 7372 section 3.1: no signature passes, or none of the author's.
-        let code = if is_missing { "7.22" } else { "7.20" };
-        action.take(&ActionReason { rule: "dkim", quarantine: "dkim", code, text: &text })
+        // RFC 7372 section 3.1: none of the author's signatures passes, or none at all.
+        action.take(&ActionReason {
+            rule: "dkim",
+            quarantine: "dkim",
+            code: if is_missing { "7.22" } else { "7.20" },
+            text: &text,
+        })
     }
 
     /// Whether the author's domain signs all its mail, and this not.

@@ -138,7 +138,6 @@ impl Edge {
         let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
         let (session, queue_id) = if code == 250 {
             let received = self.gateway.line(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
-            // A held message has a hold record in the log, any other a delivery record.
             let _ = self.gateway.line_of_any(
                 &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
             );

@@ -120,11 +120,8 @@ fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -
     }
     let fenced = FENCED_OUTSIDE.iter().find(|(pattern, _)| matches(pattern, &dependency.name));
     if let Some((_, few)) = fenced.filter(|(_, few)| !few.contains(&name)) {
-        return Some(format!(
-            "`{name}` must not know `{}`, which is for {}",
-            dependency.name,
-            few.join(", ")
-        ));
+        let few = few.join(", ");
+        return Some(format!("`{name}` must not know `{}`, which is for {few}", dependency.name));
     }
     let impure = dependency.kind.as_deref() != Some("dev")
         && PURE.contains(&name)

@@ -40,7 +40,7 @@ impl fmt::Display for ListenerRule {
                 f.write_str("no client can authenticate on this listener: it has no TLS")
             }
             Self::AuthWithoutUsers => {
-                f.write_str("there is neither a user nor a plugin that could authenticate a client")
+                f.write_str("there is no user and no plugin that could authenticate a client")
             }
             Self::PlainPasswords => f.write_str("passwords may be sent without TLS, in the clear"),
             Self::HostnameNotCovered(name) => write!(f, "no certificate covers the hostname {name:?}"),

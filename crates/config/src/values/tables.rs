@@ -127,8 +127,8 @@ fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
             policies.hooks.insert(hook, policy);
         } else {
             let known: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).chain(["default"]).collect();
-            let nearest = nearest(name, &known);
-            spot.within(name, key.span()).complain(Cause::UnknownKey { nearest, known });
+            spot.within(name, key.span())
+                .complain(Cause::UnknownKey { nearest: nearest(name, &known), known });
         }
     }
     policies

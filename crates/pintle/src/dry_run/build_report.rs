@@ -143,8 +143,7 @@ impl Played<'_> {
             }
         }
         for delivery in &self.deliveries {
-            let plugins = plugins(&delivery.decision);
-            stages.push(self.delivery(delivery, plugins));
+            stages.push(self.delivery(delivery, plugins(&delivery.decision)));
         }
         stages
     }

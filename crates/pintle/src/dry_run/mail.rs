@@ -93,8 +93,7 @@ fn addresses_in(value: &str) -> Vec<Address> {
 /// Without comments and quoted display names; a quoted local part stays.
 fn without_words(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
-    let mut depth = 0_usize;
-    let mut rest = value.chars().peekable();
+    let (mut depth, mut rest) = (0_usize, value.chars().peekable());
     while let Some(c) = rest.next() {
         match c {
             '\\' => drop(rest.next()),

@@ -16,9 +16,8 @@ pub(super) fn find(options: &SocketOptions) -> Result<PathBuf, Box<dyn std::erro
         return Ok(socket.clone());
     }
     if let Some(config) = &options.config {
-        return named_by(config).map_err(|error| {
-            format!("{}: {error}; name the socket itself with --socket FILE", config.display()).into()
-        });
+        let hint = "name the socket itself with --socket FILE";
+        return named_by(config).map_err(|error| format!("{}: {error}; {hint}", config.display()).into());
     }
     if let Some(socket) = std::env::var_os(VARIABLE).filter(|socket| !socket.is_empty()) {
         return Ok(socket.into());

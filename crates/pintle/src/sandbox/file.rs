@@ -71,13 +71,12 @@ fn configuration(
     folder: &Path,
 ) -> Result<String, CommandError> {
     let folder = toml_text(&folder.display().to_string());
-    let SandboxAddresses { smtp, submission, submissions } = places;
     let (who, more) = match places.are_local() {
         true => ("this machine", &[][..]),
         false => ("private networks", &PRIVATE[..]),
     };
     let trusted: Vec<_> = LOOPBACK.iter().chain(more).map(|network| toml_text(network)).collect();
-    let trusted = trusted.join(", ");
+    let listeners = listeners(places, who, &trusted.join(", "));
     let plugins = plugins(options)?;
     Ok(format!(
         r#"hostname = "sandbox.localhost"
@@ -92,7 +91,27 @@ socket = {socket}
 chain = {chain}
 key = {key}
 
-# Mail from {who} may go anywhere; here it goes nowhere, since the sandbox captures it.
+{listeners}[[user]]
+name = "{USER}"
+password = "{PASSWORD}"
+
+[plugins]
+cache = {cache}
+
+{plugins}"#,
+        spool = join(&folder, "spool"),
+        socket = join(&folder, "admin.sock"),
+        chain = join(&folder, "certificate.pem"),
+        key = join(&folder, "key.pem"),
+        cache = join(&folder, "cache"),
+    ))
+}
+
+/// The three listeners.
+fn listeners(places: &SandboxAddresses, who: &str, trusted: &str) -> String {
+    let SandboxAddresses { smtp, submission, submissions } = places;
+    format!(
+        r#"# Mail from {who} may go anywhere; here it goes nowhere, since the sandbox captures it.
 [[listener]]
 name = "smtp"
 kind = "mx"
@@ -115,20 +134,8 @@ addresses = ["{submissions}"]
 tls = "implicit"
 max_sessions = 200
 
-[[user]]
-name = "{USER}"
-password = "{PASSWORD}"
-
-[plugins]
-cache = {cache}
-
-{plugins}"#,
-        spool = join(&folder, "spool"),
-        socket = join(&folder, "admin.sock"),
-        chain = join(&folder, "certificate.pem"),
-        key = join(&folder, "key.pem"),
-        cache = join(&folder, "cache"),
-    ))
+"#
+    )
 }
 
 fn plugins(options: &Sandbox) -> Result<String, CommandError> {

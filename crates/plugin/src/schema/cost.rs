@@ -118,9 +118,7 @@ struct CostEstimate<'a> {
 
 impl<'a> CostEstimate<'a> {
     fn steps(&mut self, schema: &'a Value, value: &'a Value, depth: usize) -> Result<u64, SchemaFault> {
-        let Some(object) = schema.as_object() else {
-            return Ok(1);
-        };
+        let Some(object) = schema.as_object() else { return Ok(1) };
         let pair = (std::ptr::from_ref(schema).addr(), std::ptr::from_ref(value).addr());
         match self.known.get(&pair) {
             Some(Some(steps)) => return Ok(*steps),

@@ -128,9 +128,8 @@ fn read(text: &[u8]) -> Result<(TagList<'_>, PublicKey), KeyFinding> {
     let bare = bare(&public, is_ed25519).ok_or_else(|| unreadable("p= is not a key of the kind k="))?;
     // Finally, the library that verifies signatures must accept the record.
     let key = DomainKey::parse(text).map_err(|error| unreadable(&error.to_string()))?;
-    let algorithm =
-        if is_ed25519 { Algorithm::Ed25519 } else { Algorithm::Rsa { bits: key.p.public_key_bits() } };
-    Ok((tags, PublicKey { algorithm, bare }))
+    let rsa = || Algorithm::Rsa { bits: key.p.public_key_bits() };
+    Ok((tags, PublicKey { algorithm: if is_ed25519 { Algorithm::Ed25519 } else { rsa() }, bare }))
 }
 
 fn judge(tags: &TagList<'_>, key: &PublicKey, own: Option<&PrivateKey>) -> Vec<KeyFinding> {

@@ -103,9 +103,8 @@ struct SealedChain<'a> {
 
 impl<'a> SealedChain<'a> {
     fn of(header: &'a HeaderBlock, verified: &ArcResult) -> Result<Self, SealError> {
-        let highest =
-            SET.iter().flat_map(|name| header.named(name)).filter_map(|f| instance(&f.value())).max();
-        let highest = highest.unwrap_or(0);
+        let fields = SET.iter().flat_map(|name| header.named(name));
+        let highest = fields.filter_map(|field| instance(&field.value())).max().unwrap_or(0);
         if highest >= MAX_SETS {
             return Err(SealError::TooLong);
         }

@@ -33,8 +33,7 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
     let Some(credentials) = &core.config.credentials else {
         return Ok(Idle::fresh(core));
     };
-    // RFC 4954 section 4: mechanisms that do not hide the password need TLS; section 9: the client verifies the
-    // server's identity first.
+    // RFC 4954 section 4: these mechanisms need TLS; section 9: the client verifies the server's identity first.
     if core.channel < credentials.over {
         let lack = if core.channel == Channel::Plain { Lack::AuthWithoutTls } else { Lack::AuthUnverified };
         return Err(SessionStop::new(Closed::Lacking(lack)));

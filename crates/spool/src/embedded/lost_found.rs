@@ -56,9 +56,9 @@ impl LostAndFound {
             let kept = self.damaged.join(format!("{id}.body"));
             match fs::hard_link(body, kept) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 // The file may be what is missing.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -161,11 +161,9 @@ impl SinkSession {
             return Ok(());
         };
         self.check_content(&mail);
-        let lmtp = self.script(|script| script.lmtp);
-        let lines: Vec<String> = if lmtp {
-            mail.recipients.iter().map(|path| path.address.clone()).collect()
-        } else {
-            vec![String::new()]
+        let lines: Vec<String> = match self.script(|script| script.lmtp) {
+            true => mail.recipients.iter().map(|path| path.address.clone()).collect(),
+            false => vec![String::new()],
         };
         let mut says = Vec::new();
         for line in lines {
