@@ -96,12 +96,12 @@ fn a_key_that_is_there_is_not_replaced_unasked() {
 fn what_cannot_sign_is_not_written() {
     let folder = TempDir::new().unwrap();
     for (more, reason) in [
-        (&["--domain", "localhost"][..], "no domain that can sign"),
-        (&["--selector", "s_1"], "no selector"),
-        (&["--selector", "../s1"], "no selector"),
+        (&["--domain", "localhost"][..], "not a domain that can sign"),
+        (&["--selector", "s_1"], "is not a selector"),
+        (&["--selector", "../s1"], "is not a selector"),
         (&["--algorithm", "rsa", "--bits", "1024"], "2048, 3072 or 4096"),
         (&["--out", "nowhere/key.pem"], "cannot write"),
-        (&["--out", "key.pem", "--algorithm", "both"], "is no folder"),
+        (&["--out", "key.pem", "--algorithm", "both"], "is not a folder"),
     ] {
         let mut words = vec!["dkim", "keygen"];
         let defaults =
@@ -125,7 +125,7 @@ async fn what_is_wrong_in_dns_is_told_with_its_remedy() {
     for (text, reason) in [
         ("example.org. A 192.0.2.1".to_owned(), "nothing is published"),
         ("s1._domainkey.example.org. TXT \"v=DKIM1; p=\"".to_owned(), "revoked"),
-        ("s1._domainkey.example.org. TXT \"v=DKIM1; p=!\"".to_owned(), "no key (p= is not Base64)"),
+        ("s1._domainkey.example.org. TXT \"v=DKIM1; p=!\"".to_owned(), "not a key (p= is not Base64)"),
         (good.replace("k=rsa;", "t=y;  "), "testing (t=y)"),
         (format!("{good}s1._domainkey.example.org. TXT \"other\"\n"), "2 TXT records"),
     ] {

@@ -276,7 +276,7 @@ async fn a_full_quarantine_refuses_for_now_and_other_mail_passes() {
     assert!(!reply.text().contains("quarantine"), "{reply:?}");
     let line = stage.gateway().line("\"rejection\"");
     assert!(line.contains(r#""by":"quota""#), "{line}");
-    stage.gateway().wait_for("as will be others");
+    stage.gateway().wait_for("is refused, and others will be until there is room");
     stage.gateway().wait_for("a quarantine is nearly full");
     assert_eq!(stage.list(&[]).len(), 2);
     stage.wait_for_metric("pintle_quarantine_total{act=\"refused\"} 1");

@@ -17,6 +17,16 @@ struct Mail<'a> {
     message: Vec<u8>,
 }
 
+impl Mail<'_> {
+    /// The parameters of MAIL that a client gives which sends what is offered to it.
+    fn parameters(&self) -> String {
+        let header = self.message.windows(4).position(|end| end == b"\r\n\r\n").unwrap_or(self.message.len());
+        let body = if self.message.is_ascii() { "" } else { " BODY=8BITMIME" };
+        let utf8 = if self.message[..header].is_ascii() { "" } else { " SMTPUTF8" };
+        format!(" SIZE={}{body}{utf8}", self.message.len())
+    }
+}
+
 /// What the wire shows of a message.
 #[derive(Debug)]
 struct Wire {
@@ -36,16 +46,20 @@ struct Counts {
     held: usize,
 }
 
-/// Lets the log have the verdict of each plugin.
-fn with_verdicts() -> (&'static str, String) {
-    ("format = \"json\"", "format = \"json\"\nlevel = \"debug\"".to_owned())
+/// Lets the log have the verdict of each plugin, and gives one client more messages than the example does: how many there were
+/// before is known to the running gateway alone.
+fn exchanges() -> [(&'static str, String); 2] {
+    [
+        ("format = \"json\"", "format = \"json\"\nlevel = \"debug\"".to_owned()),
+        ("burst = 100", "burst = 500".to_owned()),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_says_what_the_edge_does_with_ordinary_mail() {
     let list = corpus::list();
     let envelopes = corpus::envelopes(&list);
-    let edge = Edge::of_ours(&corpus::honest_zones(&envelopes, "-all"), &[with_verdicts()]).await;
+    let edge = Edge::of_ours(&corpus::honest_zones(&envelopes, "-all"), &exchanges()).await;
     let mut counts = Counts::default();
     for (name, envelope) in &envelopes {
         let (from, message) = (IpAddr::from([127, 0, 0, envelope.client]), corpus::message(name));
@@ -61,7 +75,7 @@ async fn a_dry_run_says_what_the_edge_does_with_spoofs() {
     let text = std::fs::read_to_string(corpus::folder().join("spoofs")).unwrap();
     let zones = "evil.example TXT \"v=spf1 ip4:127.0.0.66 -all\"\n_dmarc.evil.example TXT \"v=DMARC1; p=reject\"\n\
         lists.example TXT \"v=spf1 ip4:127.0.0.80 -all\"\nfreemail.example TXT \"v=spf1 ip4:127.0.0.80 -all\"";
-    let edge = Edge::of_ours(zones, &[with_verdicts()]).await;
+    let edge = Edge::of_ours(zones, &exchanges()).await;
     let mut counts = Counts::default();
     for case in spoofs::cases(&text) {
         let (from, message) = (IpAddr::from([127, 0, 0, case.client]), case.message());
@@ -75,7 +89,7 @@ async fn a_dry_run_says_what_the_edge_does_with_spoofs() {
 /// One message for each way in which the example treats mail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_says_what_the_edge_does_with_each_kind_of_mail() {
-    let edge = Edge::of("example.org", &format!("{ZONES}\n{LISTS}"), &[with_verdicts()]).await;
+    let edge = Edge::of("example.org", &format!("{ZONES}\n{LISTS}"), &exchanges()).await;
     let looping = "Received: by a.example; Sun, 22 Nov 2026 10:00:00 +0000\n".repeat(31);
     let forged = |author: &str| format!("From: {author}\nTo: erika@example.org\nSubject: x\n\nx\n");
     let out = "Received: from pc7 by exchange\nFrom: Erika <erika@example.org>\nTo: sue@there.example\n\
@@ -134,7 +148,8 @@ impl Edge {
     /// Sends a message, and waits for the records about it.
     async fn wire(&self, mail: &Mail<'_>) -> Wire {
         let before = self.gateway.log().lines().count();
-        let (code, text) = self.offer(mail.from, mail.sender, mail.recipient, &mail.message).await;
+        let (code, text) =
+            self.offer_with(mail.from, mail.sender, &mail.parameters(), mail.recipient, &mail.message).await;
         let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
         let (session, queue_id) = if code == 250 {
             let received = self.gateway.line(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
@@ -161,7 +176,7 @@ impl Edge {
         };
         *count += 1;
         let copy = sink.wait_for(*count).await.pop().unwrap();
-        copy.text().split("\r\n\r\n").next().unwrap().to_owned() + "\r\n"
+        String::from_utf8_lossy(&copy.message).split("\r\n\r\n").next().unwrap().to_owned() + "\r\n"
     }
 
     fn compare_quarantine(&self, counts: &Counts) {

@@ -156,8 +156,22 @@ impl Edge {
 
     /// As `send`, with a message of octets.
     async fn offer(&self, from: IpAddr, sender: &str, recipient: &str, message: &[u8]) -> (u16, String) {
+        self.offer_with(from, sender, "", recipient, message).await
+    }
+
+    /// As `offer`, with parameters of MAIL.
+    async fn offer_with(
+        &self,
+        from: IpAddr,
+        sender: &str,
+        parameters: &str,
+        recipient: &str,
+        message: &[u8],
+    ) -> (u16, String) {
         let mut client = self.client(from, if from == INSIDE { "inside" } else { "mx" }).await;
-        for line in [format!("MAIL FROM:<{sender}>"), format!("RCPT TO:<{recipient}>"), "DATA".to_owned()] {
+        for line in
+            [format!("MAIL FROM:<{sender}>{parameters}"), format!("RCPT TO:<{recipient}>"), "DATA".to_owned()]
+        {
             client.send(&line).await;
             let reply = client.reply().await;
             if reply.code >= 400 {

@@ -56,7 +56,9 @@ fn place(options: &Keygen, name: &str) -> Result<PathBuf, Box<dyn std::error::Er
         return Ok(out.join(name.replace('/', "_")));
     }
     if options.algorithm == KeyKind::Both {
-        return Err(format!("{} is no folder, and two keys need one: make it first", out.display()).into());
+        return Err(
+            format!("{} is not a folder, and two keys need one: create it first", out.display()).into()
+        );
     }
     Ok(out)
 }
