@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use super::{Edge, INSIDE, LISTED, LISTS, ORDINARY, STRANGER, ZONES};
 
+/// The hooks before a message is accepted.
+const RECEIVING: [&str; 7] = ["connect", "hello", "auth", "mail", "rcpt", "headers", "message"];
+
 /// A message for the gateway and for the dry run.
 struct Mail<'a> {
     from: IpAddr,
@@ -32,8 +35,7 @@ impl Mail<'_> {
 struct Wire {
     code: u16,
     text: String,
-    session: String,
-    /// The event records of the session, with what follows from its message.
+    /// The event records since the session began.
     records: Vec<Value>,
 }
 
@@ -150,22 +152,21 @@ impl Edge {
         let before = self.gateway.log().lines().count();
         let (code, text) =
             self.offer_with(mail.from, mail.sender, &mail.parameters(), mail.recipient, &mail.message).await;
-        let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
-        let (session, queue_id) = if code == 250 {
-            let received = self.gateway.line(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
+        let last = text.trim_end_matches(')').rsplit(' ').next().unwrap();
+        if code == 250 {
+            self.gateway.wait_for(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
+            // A held message has a hold record in the log, any other a delivery record.
             let _ = self.gateway.line_of_any(
                 &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
             );
-            (record(&received).unwrap()["session"].as_str().unwrap().to_owned(), last)
-        } else {
+        } else if text.contains(" (session ") {
             self.gateway.wait_for(&format!("\"session\":\"{last}\",\"listener\":"));
-            (last, String::new())
-        };
+        } else {
+            // The protocol machine has refused it, which makes no record.
+            self.gateway.wait_for(&format!("\"reply\":\"{code} {text}"));
+        }
         let log = self.gateway.log();
-        let is_ours =
-            |record: &Value| record["session"] == session.as_str() || record["queue-id"] == queue_id.as_str();
-        let records = log.lines().skip(before).filter_map(record).filter(is_ours).collect();
-        Wire { code, text, session, records }
+        Wire { code, records: log.lines().skip(before).filter_map(record).collect(), text }
     }
 
     async fn delivered_header(&self, from: IpAddr, counts: &mut Counts) -> String {
@@ -191,11 +192,10 @@ impl Wire {
     fn verdicts(&self) -> Vec<[String; 3]> {
         let is_verdict =
             |record: &&Value| ["plugin-verdict", "plugin-fault"].contains(&record["event"].as_str().unwrap());
-        let verdicts =
-            self.records.iter().filter(is_verdict).filter(|record| record["session"] == *self.session);
+        let verdicts = self.records.iter().filter(is_verdict);
         verdicts
             .map(|record| ["hook", "plugin", "verdict"].map(|key| record[key].as_str().unwrap().to_owned()))
-            .filter(|[hook, ..]| hook != "deliver")
+            .filter(|[hook, ..]| RECEIVING.contains(&hook.as_str()))
             .collect()
     }
 
@@ -212,7 +212,11 @@ fn record(line: &str) -> Option<Value> {
 
 /// As [`Wire::verdicts`].
 fn played_verdicts(report: &Value) -> Vec<[String; 3]> {
-    let stages = report["stages"].as_array().unwrap().iter().filter(|stage| stage["stage"] != "deliver");
+    let stages = report["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|stage| RECEIVING.contains(&stage["stage"].as_str().unwrap()));
     let of = |stage: &Value| -> Vec<[String; 3]> {
         let plugins = stage["plugins"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
