@@ -108,6 +108,6 @@ mod tests {
         let at: Vec<&str> = found.iter().map(|mistake| mistake.at.as_str()).collect();
         assert_eq!(at, ["/other", "/rules/0/rules/0/via", "/seal"]);
         assert_eq!(found[2].text, "there is no key \"goood\" in the configuration ([dkim_keys.NAME])");
-        assert_eq!(found[2].remedy.as_deref(), Some("define it in [dkim_keys.NAME], or name one of: good"));
+        assert_eq!(found[2].remedy.as_deref(), Some("define it in [dkim_keys.NAME], or use one of: good"));
     }
 }
