@@ -159,14 +159,25 @@ impl Edge {
             let _ = self.gateway.line_of_any(
                 &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
             );
-        } else if text.contains(" (session ") {
-            self.gateway.wait_for(&format!("\"session\":\"{last}\",\"listener\":"));
         } else {
-            // The protocol machine has refused it, which makes no record.
-            self.gateway.wait_for(&format!("\"reply\":\"{code} {text}"));
+            // The protocol machine refuses some messages itself, which makes no record.
+            self.wait_since(before, &["\"event\":\"rejection\"", "\"fault\":\""]).await;
         }
         let log = self.gateway.log();
         Wire { code, records: log.lines().skip(before).filter_map(record).collect(), text }
+    }
+
+    /// Waits for a line with one of these texts, after so many lines of the log.
+    async fn wait_since(&self, before: usize, texts: &[&str]) {
+        let is_there = || {
+            let log = self.gateway.log();
+            log.lines().skip(before).any(|line| texts.iter().any(|text| line.contains(text)))
+        };
+        let start = std::time::Instant::now();
+        while !is_there() {
+            assert!(start.elapsed() < e2e::PATIENCE, "no {texts:?} in {}", self.gateway.log());
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn delivered_header(&self, from: IpAddr, counts: &mut Counts) -> String {
