@@ -71,7 +71,7 @@ impl Operator for AdminOperator {
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
-            let (ok, detail) = self.parts.reloaded.told();
+            let (ok, detail) = self.parts.reloaded.health();
             components.push(Component { name: "configuration".to_owned(), ok, detail });
             components.push(tasks(self.parts.fallen.get()));
             components.push(clock(self.parts.outbound.clock_step().as_ref()));
