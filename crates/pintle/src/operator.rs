@@ -34,8 +34,8 @@ impl AdminOperator {
     }
 }
 
-/// What changes something goes on when nobody waits for its answer any more: an operator who gives up, or a request whose time
-/// is over, must not leave on disk what the queue has not heard of, nor a reload that nobody is told of.
+/// What changes something goes on when nobody waits for its answer any more: an operator who gives up, or a request
+/// whose time is over, must not leave on disk what the queue has not heard of, nor a reload that nobody is told of.
 fn to_its_end<T: Send + 'static>(
     act: impl Future<Output = Result<T, OperatorRefusal>> + Send + 'static,
 ) -> Answer<'static, T> {

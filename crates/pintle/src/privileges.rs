@@ -1,4 +1,5 @@
-//! Root's rights: used for what only root may do, given up for good before anybody is served, and never kept in silence.
+//! Root's rights: used for what only root may do, given up for good before anybody is served, and never kept in
+//! silence.
 //!
 //! The system keeps users per thread, so this happens while the process has one; every thread that is started later
 //! inherits what is left.
@@ -68,8 +69,8 @@ impl fmt::Display for PrivilegeError {
 
 impl std::error::Error for PrivilegeError {}
 
-/// Makes the gateway's own folders where they are missing, and closes them to others where they are not: mail is for nobody
-/// else. As root, they become the property of the user that will work in them.
+/// Makes the gateway's own folders where they are missing, and closes them to others where they are not: mail is for
+/// nobody else. As root, they become the property of the user that will work in them.
 pub(crate) fn make_folders(settings: &Settings) -> Result<(), PrivilegeError> {
     let owner =
         settings.run_as.as_ref().filter(|_| geteuid().is_root()).map(|run_as| (run_as.uid, run_as.gid));
@@ -104,8 +105,8 @@ fn make_private(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     held.set_permissions(Permissions::from_mode(0o700))
 }
 
-/// Makes a folder the user's. Not one that a link leads to: the folder around it may be the user's, and whoever has taken
-/// over the gateway would be given any empty folder of root's at the next start.
+/// Makes a folder the user's. Not one that a link leads to: the folder around it may be the user's, and whoever has
+/// taken over the gateway would be given any empty folder of root's at the next start.
 fn give(folder: &Path, held: &File, (uid, gid): (u32, u32)) -> io::Result<()> {
     let (found, named) = (held.metadata()?, fs::symlink_metadata(folder)?);
     if (found.dev(), found.ino()) != (named.dev(), named.ino()) {

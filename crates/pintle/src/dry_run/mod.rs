@@ -1,8 +1,8 @@
 //! `pintle try`: the plugins of a configuration on one message, without a server, and what would come of it.
 //!
 //! The plugins are loaded as the gateway loads them, and the message goes through a listener's own machine and pipeline
-//! in memory; so what is printed is what the gateway would do, and not what somebody thinks that it would. What cannot be
-//! known without a server [`show::NOT_JUDGED`] names, since an answer that leaves something out has to say so.
+//! in memory; so what is printed is what the gateway would do, and not what somebody thinks that it would. What cannot
+//! be known without a server [`show::NOT_JUDGED`] names, since an answer that leaves something out has to say so.
 
 mod build_report;
 mod diff;

@@ -1,5 +1,5 @@
-//! The trace of a dry run: each ruling as a plugin gave it, before the chain makes one decision of all, and each line of
-//! the log.
+//! The trace of a dry run: each ruling as a plugin gave it, before the chain makes one decision of all, and each line
+//! of the log.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

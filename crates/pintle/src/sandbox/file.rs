@@ -15,9 +15,9 @@ use crate::output::CommandError;
 const MARK: &str = "# Written by `pintle sandbox`, checksum ";
 const PROMISE: &str = "Change what you like: a file that you have changed is kept.";
 
-/// Whose mail the sandbox takes without a password: this machine's; and where it listens to others, that of networks which
-/// no router of the Internet leads to (RFC 1918, 4193, 6598, 3927, 4291). Never everybody's, since the file is a start for
-/// one's own.
+/// Whose mail the sandbox takes without a password: this machine's; and where it listens to others, that of networks
+/// which no router of the Internet leads to (RFC 1918, 4193, 6598, 3927, 4291). Never everybody's, since the file is a
+/// start for one's own.
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 const PRIVATE: [&str; 7] = [
     "10.0.0.0/8",

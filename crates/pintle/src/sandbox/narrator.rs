@@ -1,7 +1,7 @@
 //! What a newcomer reads: each thing that happens to a message, as it happens, in a line.
 //!
-//! Two sources feed it: the records that the gateway writes, and what plugins log. Both go to standard output, whole lines
-//! at a time, so that lines of two sessions never mix.
+//! Two sources feed it: the records that the gateway writes, and what plugins log. Both go to standard output, whole
+//! lines at a time, so that lines of two sessions never mix.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
