@@ -93,7 +93,7 @@ async fn single_messages_are_sent_another_way_by_hand() {
     deliver(&gateway, "a@x.example", "b@y.example").await;
     gateway.wait_for("\"deferral\"");
     for (via, told) in [
-        ("relay:nowhere", "no relay named nowhere: other, sink, store"),
+        ("relay:nowhere", "no relay named nowhere; its relays: other, sink, store"),
         ("relay:store", "write lmtp:store"),
         ("discard", "pintle queue bounce"),
         ("other", "write mx:DOMAIN, relay:NAME"),
@@ -171,7 +171,7 @@ async fn a_typo_in_the_configuration_disables_no_command() {
     let (code, said) = desk.pintle(&["reload"]);
     assert!(code == 1 && said.contains("did you mean `hostname`?"), "{said}");
     let (_, said) = desk.pintle(&["status"]);
-    assert!(said.contains("ILL   configuration the last reload failed"), "{said}");
+    assert!(said.contains("FAIL  configuration the last reload failed"), "{said}");
     let by_environment = |socket: &Path| {
         let mut command = Command::new(binary());
         command.args(["queue", "list"]).env("PINTLE_SOCKET", socket).current_dir("/").output().unwrap()
@@ -448,7 +448,7 @@ async fn a_reload_that_nobody_waits_for_comes_to_its_end() {
     drop(socket);
     gateway.wait_for("the old configuration stays in force");
     let (_, said) = desk.pintle(&["status"]);
-    assert!(said.contains("ILL   configuration the last reload failed"), "{said}");
+    assert!(said.contains("FAIL  configuration the last reload failed"), "{said}");
     gateway.stop();
 }
 
