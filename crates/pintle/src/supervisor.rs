@@ -55,7 +55,7 @@ impl Supervisor {
         Arc::clone(&self.fallen)
     }
 
-    /// Waits until a part has died, logs that, and sets it in [`fallen`](Self::fallen).
+    /// Waits until a part has died, logs that, and stores it for the health report.
     pub(crate) async fn watch(&mut self, inbound: &mut Inbound, outbound: &mut Outbound) {
         let what = tokio::select! {
             why = outbound.ended() => format!("the delivery runner {why}"),

@@ -100,7 +100,7 @@ fn write(place: &Path, text: &str, force: bool) -> Result<(), String> {
 }
 
 fn taken(place: &Path) -> String {
-    format!("{} is there already; name another file, or replace it with --force", place.display())
+    format!("{} already exists; name another file, or replace it with --force", place.display())
 }
 
 fn print(key: &SigningKey, record: &str, place: &Path) -> Result<(), serde_json::Error> {

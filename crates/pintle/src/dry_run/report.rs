@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::trace::{LogLine, Recorded};
 
-/// A whole dry run.
+/// The report of one dry run.
 #[derive(Debug, Serialize)]
 pub(super) struct DryRunReport {
     pub(super) session: SessionReport,
@@ -28,7 +28,7 @@ pub(super) struct DryRunReport {
     pub(super) score: f64,
     /// The results for the Authentication-Results field that the gateway writes.
     pub(super) auth_results: Vec<String>,
-    /// The recipients that were not refused.
+    /// The recipients that were neither refused nor discarded.
     pub(super) taken: Vec<String>,
     /// The envelope after the plugins' changes; none if they changed nothing.
     pub(super) new_envelope: Option<EnvelopeReport>,

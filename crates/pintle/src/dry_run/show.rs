@@ -15,7 +15,7 @@ pub(super) const NOT_JUDGED: &[&str] = &[
 
 /// Prints the report.
 pub(super) fn print(report: &DryRunReport) {
-    let mended = if report.mended { ", line ends made CRLF" } else { "" };
+    let mended = if report.mended { ", line ends converted to CRLF" } else { "" };
     say!("message   {} octets{mended}", report.size);
     say!("session   {}", session(report));
     say!("envelope  {}", envelope(&report.envelope));

@@ -17,8 +17,8 @@ const MARK: &str = "# Written by `pintle sandbox`, checksum ";
 const PROMISE: &str = "You can edit this file: an edited file is not overwritten.";
 
 /// The networks whose clients may send mail without a password: the loopback networks, and if the sandbox listens on
-/// another address also those that are not routed on the Internet (RFC 1918, 4193, 6598, 3927, 4291). Never all networks,
-/// since users start their own configuration from this file, and that would be an open relay.
+/// another address also those that are not routed on the Internet (RFC 1918, 4193, 6598, 3927, 4291). Never all
+/// networks, since users start their own configuration from this file, and that would be an open relay.
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 const PRIVATE: [&str; 7] = [
     "10.0.0.0/8",
@@ -30,7 +30,7 @@ const PRIVATE: [&str; 7] = [
     "fe80::/10",
 ];
 
-/// A configuration in its place.
+/// The configuration file that the sandbox uses.
 pub(super) struct WrittenConfig {
     pub(super) path: PathBuf,
     /// Whether the file existed with the user's edits, and is used instead of a generated one.

@@ -167,7 +167,7 @@ fn describe(record: &Record) -> Option<(Colour, String, String)> {
             (Colour::Red, "held", format!("{} in quarantine {why}", hold.id))
         }
         Record::Deferral(Deferral { job, reply, next_attempt, .. }) => {
-            let text = format!("{} for {}: {reply}; again at {next_attempt}", job.id, job.recipient);
+            let text = format!("{} for {}: {reply}; next attempt at {next_attempt}", job.id, job.recipient);
             (Colour::Red, "deferred", text)
         }
         Record::Bounce(Bounce { job, reply, .. }) => {
