@@ -344,7 +344,10 @@ async fn a_spool_is_looked_through_and_repaired_by_hand() {
     assert!(code == 1 && said.contains("is in use by another process"), "{code} {said}");
     gateway.stop();
     let (code, said) = desk.pintle(&["spool", "check"]);
-    assert!(code == 0 && said.contains("messages: 2,") && said.contains("no problems found"), "{code} {said}");
+    assert!(
+        code == 0 && said.contains("messages: 2,") && said.contains("no problems found"),
+        "{code} {said}"
+    );
     let (code, said) = desk.pintle(&["spool", "repair"]);
     assert!(code == 0 && said.contains("2 messages are served"), "{code} {said}");
 
