@@ -84,7 +84,7 @@ fn a_key_that_is_there_is_not_replaced_unasked() {
     std::fs::write(&file, "precious").unwrap();
     let (code, _, error) = keygen(folder.path(), &["key.pem", "--algorithm", "ed25519"]);
     assert_eq!(code, 1);
-    assert!(error.contains("key.pem is there already"), "{error}");
+    assert!(error.contains("key.pem already exists"), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     let (code, _, error) = keygen(folder.path(), &["key.pem", "--algorithm", "ed25519", "--force"]);
     assert_eq!(code, 0, "{error}");

@@ -389,7 +389,7 @@ async fn servers_that_answer_nothing_are_named_and_waited_for_once() {
     let config = stage.config();
     let status = || e2e::run(&["status", "-c", config.to_str().unwrap()], folder.path());
     let (code, out, _) = status();
-    assert!(code == 0 && out.contains("ILL   dns no name server answers"), "{out}");
+    assert!(code == 0 && out.contains("FAIL  dns no name server answers"), "{out}");
     let arrived = stage.sink.wait_for(1).await;
     assert!(Stage::results(&arrived, well).contains("spf=temperror"), "not known, and no \"no\"");
     let told = stage.gateway.log().lines().filter(|line| line.contains("no name server answers")).count();

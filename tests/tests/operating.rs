@@ -75,7 +75,7 @@ fn check_is_content_with_what_runs() {
     let without = example_plugin().replace("\"edit-headers\"", "");
     let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &without);
     let (code, out, err) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
-    assert!(code == 0 && out.contains("note: it would like edit-headers in `grants`"), "{out}{err}");
+    assert!(code == 0 && out.contains("note: it requests edit-headers in `grants`"), "{out}{err}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ async fn root_becomes_the_user_of_the_configuration_and_nobody_else_can() {
     let (uid, gid) = (id(2), id(3));
     chown(folder.path(), Some(uid), Some(gid)).unwrap();
     let gateway = Gateway::start(&config);
-    gateway.wait_for("root's rights are given up");
+    gateway.wait_for("root privileges dropped");
     for status in threads(gateway.pid()) {
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));

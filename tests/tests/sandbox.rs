@@ -33,7 +33,7 @@ impl Sandbox {
         let mut child = child.unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut sandbox = Self { child, lines, told: Vec::new() };
-        sandbox.line("Ctrl-C ends the sandbox");
+        sandbox.line("Ctrl-C stops the sandbox");
         sandbox
     }
 

@@ -146,7 +146,7 @@ async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
     let more = format!("[dns]\nservers = [\"{}\"]\n{config}\n{plugin}", zone.address());
     let file = configuration(folder.path(), sink.address(), &more);
     let (code, out, _) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
-    assert!(code == 0 && out.contains("it would like sign in `grants`"), "{out}");
+    assert!(code == 0 && out.contains("it requests sign in `grants`"), "{out}");
     let gateway = Gateway::start(&file);
     let mut client = Client::connect(gateway.address("inside")).await;
     client.hello("inside.example").await;

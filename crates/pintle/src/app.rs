@@ -1,6 +1,6 @@
-//! The wiring: every part made once, in the order in which each needs the others, and ended in the reverse order.
+//! The composition root: constructs every part once, in the order of their dependencies, and shuts them down in order.
 //!
-//! Read [`App::start`] from top to bottom to see what hangs on what, and [`App::drain`] to see that nothing is left.
+//! Read [`App::start`] from top to bottom for the dependencies, and [`App::drain`] for the shutdown.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,27 +27,27 @@ use crate::quarantine_space::QuarantineSpace;
 use crate::supervisor::Supervisor;
 use crate::{open_files, records};
 
-/// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not
-/// anybody ever asks for metrics.
+/// The interval of the metrics upkeep, which merges the values of histograms. Until then each value takes memory, even
+/// if the metrics are never read.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// What the tasks are called where they die.
+/// The names of supervised tasks, for the log and the health report.
 const ADMIN_NAME: &str = "admin socket";
-const UPKEEP_NAME: &str = "upkeep of metrics";
-const DNS_NAME: &str = "watch over name servers";
-/// How long sessions and attempts may take to finish once the end has begun.
+const UPKEEP_NAME: &str = "metrics upkeep";
+const DNS_NAME: &str = "name server monitor";
+/// How long sessions and delivery attempts may take to finish after shutdown has begun.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What is different in a sandbox and in tests.
+/// What differs between `pintle run`, the sandbox and tests.
 pub(crate) struct Extras {
-    /// The file that the settings came from, to be read again on a reload.
+    /// The path of the configuration file, read again on a reload.
     pub(crate) config: PathBuf,
     /// The reader of the event log.
     pub(crate) records: Arc<dyn RecordSink>,
-    /// The listeners' sockets, where they had to be bound before.
+    /// The listeners' sockets, if they were bound earlier, as root. None: they are bound at startup.
     pub(crate) sockets: Option<Sockets>,
-    /// Who gets messages in place of next hops.
+    /// Receives messages instead of next hops. None: messages are delivered.
     pub(crate) capture: Option<Arc<dyn Capture>>,
-    /// Who has the clocks that messages grow old by.
+    /// The clock for retries and expiry.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -57,19 +57,19 @@ pub(crate) struct App {
     pub(crate) parts: Arc<GatewayParts>,
     outbound: Outbound,
     spool: Arc<dyn Spool>,
-    /// Dropped to tell the admin socket to end.
+    /// Dropped to stop the admin socket.
     stop_admin: oneshot::Sender<()>,
     supervisor: Supervisor,
 }
 
-/// A part that could not be started; it says itself which, why, and what to do.
+/// Why a part could not be started. The text names the part, the cause and the remedy.
 pub(crate) type StartError = Box<dyn std::error::Error>;
 
 impl App {
-    /// Starts everything. Mail flows when this returns.
+    /// Starts all parts. The gateway accepts and delivers mail when this returns.
     ///
     /// # Errors
-    /// The first part that could not be started; those before it have ended.
+    /// The first part that could not be started. Parts that were started before it have been stopped.
     pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
         let mut supervisor = Supervisor::start();
         let records = records::readers(extras.records);
@@ -130,12 +130,12 @@ impl App {
         Ok(Self { inbound, parts, outbound, spool, stop_admin, supervisor })
     }
 
-    /// Ends when a part has died without which the gateway must not go on.
+    /// Waits until a part has died that the gateway cannot run without.
     pub(crate) async fn fallen(&mut self) {
         self.supervisor.watch(&mut self.inbound, &mut self.outbound).await;
     }
 
-    /// Ends everything in the order in which mail flows, so that nothing is taken that could not be kept.
+    /// Stops all parts in the order in which mail flows, so that no message is accepted that could not be stored.
     pub(crate) async fn drain(mut self) {
         tracing::info!("draining");
         self.parts.stopping.send_replace(true);
@@ -146,7 +146,7 @@ impl App {
         self.supervisor.wait_for(ADMIN_NAME).await;
         self.supervisor.stop().await;
         if let Err(error) = self.spool.close().await {
-            tracing::error!(%error, "the spool did not close well");
+            tracing::error!(%error, "cannot close the spool");
         }
         tracing::info!("stopped");
     }
@@ -162,11 +162,11 @@ async fn serve_admin(
         tracing::info!(%address, "health and metrics");
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let until_told = async {
-        // The sender is dropped when the gateway ends, and that is the sign.
+    let shutdown = async {
+        // The sender is dropped at shutdown; that is the signal.
         let _ = stopped.await;
     };
-    supervisor.spawn(ADMIN_NAME, server.serve(until_told));
+    supervisor.spawn(ADMIN_NAME, server.serve(shutdown));
     Ok(stop)
 }
 

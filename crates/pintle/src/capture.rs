@@ -1,4 +1,4 @@
-//! Captured messages: one .eml file each, and one line each in an index that `pintle sandbox messages` reads.
+//! The sandbox's captured messages: an .eml file for each, and a line in an index that `pintle sandbox messages` reads.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,19 +9,19 @@ use pintle_admin::SandboxMessage as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
 use pintle_outbound::{Capture, CapturedMessage};
 
-/// How much of a body is copied at a time, in octets.
+/// The size of the pieces in which a body is copied, in octets.
 const COPY: usize = 256 * 1024;
 const INDEX: &str = "index.jsonl";
 
 /// Writes messages into a folder.
 pub(crate) struct CaptureFolder {
     path: PathBuf,
-    /// Hears of each message that has been written.
+    /// Called after each message that was written.
     observer: Box<dyn Fn(&Entry) + Send + Sync>,
 }
 
 impl CaptureFolder {
-    /// A folder of this path, made when it is missing.
+    /// Opens the folder, and creates it if it is missing.
     pub(crate) fn open(path: PathBuf, observer: impl Fn(&Entry) + Send + Sync + 'static) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
         Ok(Self { path, observer: Box::new(observer) })
@@ -71,12 +71,12 @@ impl Capture for CaptureFolder {
     }
 }
 
-/// Where captured messages lie, given the spool's folder.
+/// The folder of captured messages: `messages`, beside the spool's folder.
 pub(crate) fn messages_beside(spool: &Path) -> PathBuf {
     spool.with_file_name("messages")
 }
 
-/// What the folder holds, oldest first.
+/// Reads the index of the folder, oldest message first. Empty if there is no index yet.
 pub(crate) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     let text = match fs::read_to_string(folder.join(INDEX)) {
         Ok(text) => text,

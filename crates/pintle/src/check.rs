@@ -1,5 +1,4 @@
-//! `pintle check`: everything that can be found out about a configuration without serving anybody, and without leaving a trace
-//! on the disk.
+//! `pintle check`: validates a configuration and loads its plugins, without serving and without writing to the disk.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -12,27 +11,28 @@ use crate::cli::Check;
 use crate::output::{self, say};
 use crate::stock;
 
-/// What was found, for machines. Fields are only ever added.
+/// The result as JSON, for `--json`. Fields are only ever added.
 #[derive(Debug, Serialize)]
 struct CheckReport {
     file: String,
-    /// Whether a start would come to something.
+    /// Whether the gateway could start: no mistakes, and every plugin can be loaded.
     good: bool,
     mistakes: Vec<CheckFinding>,
     warnings: Vec<CheckFinding>,
-    /// Those that could be loaded, or at least be looked at.
+    /// The configured plugins whose component could be read.
     plugins: Vec<CheckedPlugin>,
 }
 
 /// A mistake or a warning.
 #[derive(Debug, Serialize)]
 struct CheckFinding {
-    /// The key in the file, as `listener[2].tls`; for a mistake in a plugin's settings the JSON Pointer into them.
+    /// The key in the file, such as `listener[2].tls`; for a mistake in a plugin's settings, the JSON Pointer into
+    /// them.
     key: String,
-    /// The plugin that it is about, if a plugin found it.
+    /// The plugin with the mistake; none for a mistake in the configuration file itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<String>,
-    /// The file in which it stands.
+    /// The file with the mistake, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,14 +51,14 @@ struct CheckedPlugin {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
     hooks: Vec<&'static str>,
-    /// Grants that it would like and does not have.
+    /// Optional grants that the plugin requests and does not have.
     ungranted: Vec<String>,
-    /// Functions that it imports and would be denied, by the grant that is missing.
+    /// Functions that the plugin imports and that are denied to it, by the missing grant.
     denied: BTreeMap<String, Vec<String>>,
 }
 
-/// Prints every mistake and warning; the plugins are loaded and configured as they would be at a start, whatever else is
-/// wrong.
+/// Prints every mistake and warning. The plugins are loaded and configured as at startup, even if the file has
+/// mistakes.
 pub(crate) fn check(options: &Check) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let report = pintle_config::check(&options.config.config, &stock::components());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -80,18 +80,18 @@ fn print(report: &pintle_config::ConfigReport, plugins: &[PluginCheck], bad: usi
         say!("{}", findings.trim_end());
         say!("");
     }
-    plugins.iter().for_each(tell);
+    plugins.iter().for_each(print_plugin);
     let file = report.path.display();
     if bad > 0 {
         say!("{file}: {bad} of {} plugins cannot be loaded", plugins.len());
     }
-    // The last word, so that it is true of all that stands above.
+    // The summary comes last, so that it covers everything above.
     if bad == 0 || !report.mistakes.is_empty() {
         say!("{file}: {}", count(report.mistakes.len(), report.warnings.len()));
     }
 }
 
-fn tell(plugin: &PluginCheck) {
+fn print_plugin(plugin: &PluginCheck) {
     let version = plugin.manifest.as_ref().map_or("", |manifest| manifest.version.as_str());
     for error in &plugin.errors {
         match error {
@@ -103,16 +103,16 @@ fn tell(plugin: &PluginCheck) {
         let hooks: Vec<_> = plugin.hooks.iter().map(|hook| hook.name()).collect();
         say!("plugin {} {version}: good, called at {}", plugin.name, hooks.join(", "));
         if !plugin.ungranted.is_empty() {
-            say!("  note: it would like {} in `grants`, and does without", plugin.ungranted.join(", "));
+            say!("  note: it requests {} in `grants`, but runs without", plugin.ungranted.join(", "));
         }
         for (grant, functions) in &plugin.denied {
             let functions = functions.join(", ");
-            say!("  note: without `{grant}` in `grants`, it is denied what it imports for it: {functions}");
+            say!("  note: without `{grant}` in `grants`, these imported functions are denied: {functions}");
         }
     }
 }
 
-/// As the mistakes of the file itself are shown.
+/// Prints a mistake in a plugin's settings, in the form of mistakes in the configuration file.
 fn show(plugin: &str, mistake: &ConfigMistake) {
     let at = if mistake.at.is_empty() { String::new() } else { format!("{}: ", mistake.at) };
     say!("error: plugin {plugin}: {at}{}", mistake.text);
@@ -126,14 +126,14 @@ fn show(plugin: &str, mistake: &ConfigMistake) {
 }
 
 fn answer(report: &pintle_config::ConfigReport, plugins: &[PluginCheck], good: bool) -> CheckReport {
-    let told = |mistake: &Mistake| in_file(report, mistake);
+    let finding = |mistake: &Mistake| in_file(report, mistake);
     let of_plugins =
         plugins.iter().flat_map(|plugin| plugin.errors.iter().flat_map(|error| of(plugin, error)));
     CheckReport {
         file: report.path.display().to_string(),
         good,
-        mistakes: report.mistakes.iter().map(told).chain(of_plugins).collect(),
-        warnings: report.warnings.iter().map(told).collect(),
+        mistakes: report.mistakes.iter().map(finding).chain(of_plugins).collect(),
+        warnings: report.warnings.iter().map(finding).collect(),
         plugins: plugins.iter().map(described).collect(),
     }
 }
@@ -152,7 +152,7 @@ fn in_file(report: &pintle_config::ConfigReport, mistake: &Mistake) -> CheckFind
 }
 
 fn of(plugin: &PluginCheck, error: &LoadError) -> Vec<CheckFinding> {
-    let told = |key: &str, cause: String| CheckFinding {
+    let finding = |key: &str, cause: String| CheckFinding {
         key: key.to_owned(),
         plugin: Some(plugin.name.clone()),
         file: None,
@@ -168,10 +168,10 @@ fn of(plugin: &PluginCheck, error: &LoadError) -> Vec<CheckFinding> {
                 file: mistake.place.as_ref().map(|place| place.file.display().to_string()),
                 line: mistake.place.as_ref().map(|place| place.line),
                 remedy: mistake.remedy.clone(),
-                ..told(&mistake.at, mistake.text.clone())
+                ..finding(&mistake.at, mistake.text.clone())
             })
             .collect(),
-        error => vec![told("", error.to_string())],
+        error => vec![finding("", error.to_string())],
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) enum CliCommand {
     /// Dry run: play one message against a configuration without a server, and print what the gateway and its plugins
     /// would do. Exit code 0: accepted for all recipients, 1: not, 2: it could not be determined
     Try(Try),
-    /// Try Pintle without a configuration or privileges: mail is captured, and an example plugin logs what each hook sees
+    /// Try Pintle without a configuration or privileges: mail is captured, and an example plugin logs what each hook
+    /// sees
     Sandbox(Sandbox),
     /// Show and change the queue of a running gateway
     Queue(QueueOptions),
@@ -39,8 +40,8 @@ pub(crate) enum CliCommand {
     Spool(SpoolFolder),
     /// Make keys that sign mail, and check what DNS publishes for them
     Dkim(Dkim),
-    /// Read a password and print its hash, for `password_hash` of a user. On a terminal it asks twice and does not show the
-    /// password; otherwise it reads the first line of standard input
+    /// Read a password and print its hash, for `password_hash` of a user. On a terminal it asks twice and does not show
+    /// the password; otherwise it reads the first line of standard input
     HashPassword,
     /// Read configuration and certificates again, as SIGHUP does, and report what changed. Exit code 1: it failed, and
     /// nothing has changed
@@ -72,8 +73,8 @@ pub(crate) enum SpoolCommand {
     /// Read every record of the log, the database and every body, without changing anything. A gateway may be running.
     /// Exit code 0: no damage, 1: damage
     Check(WhichSpool),
-    /// Rebuild the database from the log, read every message, and set aside those that cannot be read. The gateway must be
-    /// stopped. Exit code 0: every message can be read, 1: some were set aside
+    /// Rebuild the database from the log, read every message, and set aside those that cannot be read. The gateway must
+    /// be stopped. Exit code 0: every message can be read, 1: some were set aside
     Repair(WhichSpool),
 }
 
@@ -135,8 +136,8 @@ pub(crate) struct Try {
     /// Skip this plugin; may be given several times
     #[arg(long, value_name = "PLUGIN")]
     pub(crate) skip: Vec<String>,
-    /// Pretend that the greylist (stock:greylist) has seen this client, sender and recipient before: where it would defer
-    /// them, that is reported and ignored
+    /// Pretend that the greylist (stock:greylist) has seen this client, sender and recipient before: where it would
+    /// defer them, that is reported and ignored
     #[arg(long)]
     pub(crate) assume_known: bool,
     /// Ask this name server; may be given several times. Default: those of the configuration
@@ -181,8 +182,8 @@ pub(crate) struct Sandbox {
     /// The folder for captured messages and the spool
     #[arg(long, value_name = "FOLDER", default_value = "pintle-sandbox", global = true)]
     pub(crate) folder: PathBuf,
-    /// Listen on this address, such as 0.0.0.0 for all addresses of this machine, instead of 127.0.0.1. Clients in private
-    /// networks may then send mail here, and others by submission
+    /// Listen on this address, such as 0.0.0.0 for all addresses of this machine, instead of 127.0.0.1. Clients in
+    /// private networks may then send mail here, and others by submission
     #[arg(long, value_name = "IP")]
     pub(crate) listen: Option<IpAddr>,
     /// The SMTP listener, which accepts mail for any domain. Default: 127.0.0.1:2525
@@ -408,7 +409,8 @@ pub(crate) struct Keygen {
     /// The selector, which distinguishes the keys of a domain; use a new one for each key
     #[arg(long, value_name = "NAME")]
     pub(crate) selector: String,
-    /// The kind of key. Every verifier supports RSA. `both` also makes an Ed25519 key, whose selector ends in `-ed25519`
+    /// The kind of key. Every verifier supports RSA. `both` also makes an Ed25519 key, whose selector ends in
+    /// `-ed25519`
     #[arg(long, value_name = "KIND", value_enum, default_value_t = KeyKind::Rsa)]
     pub(crate) algorithm: KeyKind,
     /// The length of an RSA key: 2048, 3072 or 4096
@@ -441,7 +443,8 @@ pub(crate) struct DkimCheckOptions {
     /// The configuration with the key to compare with and the name servers to ask
     #[arg(short, long, value_name = "FILE", conflicts_with = "key")]
     pub(crate) config: Option<PathBuf>,
-    /// The name server to ask, as ADDRESS or ADDRESS:PORT. Default: those of the configuration, else those of this machine
+    /// The name server to ask, as ADDRESS or ADDRESS:PORT. Default: those of the configuration, else those of this
+    /// machine
     #[arg(long, value_name = "ADDRESS", value_parser = name_server)]
     pub(crate) dns: Option<SocketAddr>,
 }

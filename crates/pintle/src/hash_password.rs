@@ -1,11 +1,12 @@
-//! `pintle hash-password`: what `password_hash` wants, without the password in a history, a list of processes or a file.
+//! `pintle hash-password`: hashes a password for the configuration key `password_hash`. The password is read from the
+//! terminal or from standard input, so that it appears in no shell history, process list or file.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::process::ExitCode;
 
 use crate::output::say;
 
-/// The longest password, in octets; more than any client sends.
+/// The maximum length of a password in octets, longer than any client sends.
 const LONGEST: u64 = 1_024;
 
 /// Reads a password and prints its hash.
@@ -17,11 +18,11 @@ pub(crate) fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
 
 fn ask() -> Result<String, Box<dyn std::error::Error>> {
     let password = rpassword::prompt_password("Password: ")?;
-    let again = rpassword::prompt_password("Once more: ")?;
-    if password == again { checked(password) } else { Err("these are two different passwords".into()) }
+    let again = rpassword::prompt_password("Repeat the password: ")?;
+    if password == again { checked(password) } else { Err("the passwords do not match".into()) }
 }
 
-/// Without its line end, which `echo` adds; blanks may be meant.
+/// Reads the first line without its line end, which `echo` adds. Blanks are kept: they may be part of the password.
 fn first_line(input: &mut impl BufRead) -> Result<String, Box<dyn std::error::Error>> {
     let mut line = String::new();
     input.take(LONGEST + 2).read_line(&mut line)?;

@@ -1,42 +1,44 @@
-//! What came of the last reload, for health and `pintle status`.
+//! The outcome of the last reload, for the health report and `pintle status`.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pintle_admin::Reloaded;
 
-/// Why a configuration could not be taken over; everything is as it was.
+/// Why a reload failed. The old configuration stays in force.
 pub(crate) type ReloadError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What came of the last reload, for whoever asks later how the gateway is.
+/// The outcome of the last reload. Before the first reload it is a success.
 #[derive(Debug, Default)]
 pub(crate) struct LastReload(ArcSwap<ReloadOutcome>);
 
 #[derive(Debug, Default)]
 struct ReloadOutcome {
-    /// Why what stands in the file is not in force.
+    /// Why the last reload failed; none if it succeeded.
     failed: Option<String>,
-    /// What of it waits for a restart.
+    /// Changed keys that take effect only after a restart.
     needs_restart: Vec<String>,
 }
 
 impl LastReload {
-    /// Whether the file is in force as far as it can be, and what there is to be said of it.
-    pub(crate) fn told(&self) -> (bool, Option<String>) {
+    /// The health of the configuration: false if the last reload failed, and a text for the operator. The text is none
+    /// if the file is in force as a whole.
+    pub(crate) fn health(&self) -> (bool, Option<String>) {
         let last = self.0.load();
         match (&last.failed, last.needs_restart.as_slice()) {
             (Some(why), _) => {
                 (false, Some(format!("the last reload failed, and the file is not in force: {why}")))
             }
             (None, []) => (true, None),
-            (None, waits) => (true, Some(format!("changed, and waits for a restart: {}", waits.join(", ")))),
+            (None, keys) => (true, Some(format!("changed, but needs a restart: {}", keys.join(", ")))),
         }
     }
 
+    /// Stores the outcome of a reload.
     pub(crate) fn note(&self, outcome: &Result<Reloaded, ReloadError>) {
         let outcome = match outcome {
             Ok(done) => ReloadOutcome { failed: None, needs_restart: done.needs_restart.clone() },
-            // What waited before waits still.
+            // A failed reload changes nothing, so earlier keys still need the restart.
             Err(error) => ReloadOutcome {
                 failed: Some(in_short(&error.to_string())),
                 needs_restart: self.0.load().needs_restart.clone(),
@@ -46,12 +48,12 @@ impl LastReload {
     }
 }
 
-/// The first of what is wrong, on one line; the log has all of it.
+/// The first line of an error; the log has all lines.
 fn in_short(error: &str) -> String {
     let first = error.lines().next().unwrap_or_default();
     if first.len() == error.trim_end().len() {
         first.to_owned()
     } else {
-        format!("{first} (`pintle check` tells all of it)")
+        format!("{first} (`pintle check` prints all errors)")
     }
 }

@@ -1,10 +1,13 @@
 //! `pintle`: the programmable mail gateway.
 //!
-//! The binary constructs, connects, starts and drains; rules of business live in the crates. Read [`app`] to see how the
-//! parts hang together.
+//! The binary parses the command line, and constructs, connects, starts and drains the parts; the logic is in the
+//! library crates. Read [`app`] to see how the parts depend on each other.
 
-#![allow(clippy::print_stdout, reason = "a command line answers on standard output")]
-#![warn(clippy::print_stderr, reason = "it panics when nobody reads any more: `complain!` does not")]
+#![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
+#![warn(
+    clippy::print_stderr,
+    reason = "`eprintln!` panics when standard error is closed; `complain!` does not"
+)]
 
 mod app;
 mod capture;
@@ -38,14 +41,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-// Mail is small allocations of many sizes that live for milliseconds and are freed by other threads: the system's
-// allocator answers that with fragmentation, jemalloc with arenas. Measured by `cargo xtask bench` as memory and CPU.
+// Mail processing makes small allocations of many sizes that live for milliseconds and are freed by other threads. The
+// system's allocator fragments under that load; jemalloc uses arenas. `cargo xtask bench` measures memory and CPU.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // Whatever this program writes is somebody's mail, or secret: nobody else gets to read it. First of all, since every
-    // thread shares it.
+    // Files that this program writes hold mail or secrets, so other users get no access. The umask is set first, since
+    // it applies to all threads.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     pintle_tls::install_provider();
     let result = match cli::Cli::parse().command {

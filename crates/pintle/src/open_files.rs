@@ -1,21 +1,22 @@
-//! How many files and sockets this process may hold open, and how many sessions go with that.
+//! The limit of open files (`RLIMIT_NOFILE`, systemd's `LimitNOFILE`): raises it to fit the number of sessions, or
+//! lowers the number of sessions to fit it.
 //!
-//! Most systems start a process with a limit of 1,024, kept low for programs that use `select`, and let it raise the limit
-//! by itself. Sessions alone could use that up, and then neither the spool could open a file nor a delivery a socket. So the
-//! limit is raised for as many sessions as there may be; where that is not allowed and nobody has said how many there shall
-//! be, there may be fewer.
+//! Most systems start a process with a soft limit of 1,024, kept low for programs that use `select`, and let the
+//! process raise it. Sessions alone could use that up, and then the spool could not open a file, nor a delivery a
+//! socket. So the limit is raised for the maximum number of sessions. If the hard limit is too low, listeners without
+//! an explicit `max_sessions` get fewer sessions.
 
 use pintle_inbound::ListenerConfig;
 use pintle_spool::DraftLimits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Beside the sessions and the bodies that lie in files: deliveries, the log, plugins, the admin socket.
+/// Files needed besides those of sessions and of bodies in files: for deliveries, the log, plugins, the admin socket.
 const OTHERS: u64 = 1_024;
-/// A listener has room for so many sessions, whatever comes of it.
+/// The minimum number of sessions of a listener, even if the limit of open files is too low for it.
 const FEWEST: usize = 100;
 
-/// Raises the limit as far as it is allowed, and fits the listeners to it. Says so when that is not enough for what the
-/// operator has asked for.
+/// Raises the limit of open files as far as the hard limit allows, and lowers the listeners' number of sessions to fit
+/// it. Logs a warning if the limit is too low for the configured `max_sessions`.
 pub(crate) fn allow(listeners: &mut [ListenerConfig], drafts: &DraftLimits) {
     let allowed = raise(wanted(listeners, drafts));
     let before: usize = listeners.iter().map(sessions).sum();
@@ -29,24 +30,26 @@ pub(crate) fn allow(listeners: &mut [ListenerConfig], drafts: &DraftLimits) {
         tracing::warn!(
             allowed,
             wanted,
-            "too few open files are allowed for so many sessions: raise LimitNOFILE, or lower max_sessions"
+            "the limit of open files is too low for the number of sessions: raise LimitNOFILE, or lower max_sessions"
         );
     }
 }
 
+/// The number of open files that these listeners need at most.
 fn wanted(listeners: &[ListenerConfig], drafts: &DraftLimits) -> u64 {
     let sessions: usize = listeners.iter().map(sessions).sum();
-    // Not every session can have a body in a file at the same time.
+    // At most `drafts.files` sessions have a body in a file at the same time.
     (sessions + sessions.min(drafts.files)) as u64 + OTHERS
 }
 
-/// Fewer sessions for the listeners whose number nobody has chosen, where all of them would need more files than these.
+/// Lowers the number of sessions of listeners without an explicit `max_sessions`, if the listeners need more than
+/// `allowed` files.
 fn fit(listeners: &mut [ListenerConfig], drafts: &DraftLimits, allowed: u64) {
     if wanted(listeners, drafts) <= allowed {
         return;
     }
     let files = usize::try_from(allowed.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
-    // Each session takes one file, and a second one as long as there may be bodies in files.
+    // Each session needs one file, and the first `drafts.files` of them a second one for a body.
     let all = if files / 2 <= drafts.files { files / 2 } else { files - drafts.files };
     let (free, chosen): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| listener.limits.total_fits);
     let left = all.saturating_sub(chosen.into_iter().map(sessions).sum());
@@ -54,18 +57,19 @@ fn fit(listeners: &mut [ListenerConfig], drafts: &DraftLimits, allowed: u64) {
     for listener in listeners.iter_mut().filter(|listener| listener.limits.total_fits) {
         let limits = &mut listener.limits;
         let fewer = each.min(limits.total);
-        // What is kept shrinks with it.
+        // The sessions reserved for trusted clients are lowered in proportion.
         limits.kept_for_trusted = limits.kept_for_trusted * fewer / limits.total.max(1);
         limits.total = fewer;
     }
 }
 
-/// Of a listener, whose addresses share them.
+/// The maximum number of sessions of a listener; its addresses share them.
 fn sessions(listener: &ListenerConfig) -> usize {
     listener.limits.total
 }
 
-/// Gives the limit that is in force then.
+/// Raises the soft limit of open files to `wanted`, or as far as the hard limit allows. Never lowers it. Returns the
+/// limit then in force.
 fn raise(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let now = current.unwrap_or(u64::MAX);
@@ -86,7 +90,7 @@ mod tests {
         std::fs::write(&config, text).unwrap();
         let settings = pintle_config::check(&config, &crate::stock::components()).into_settings().unwrap();
         let mut listener = settings.inbound.listeners[0].clone();
-        assert!(listener.limits.total_fits, "nobody has said how many");
+        assert!(listener.limits.total_fits, "max_sessions is not set");
         listener.limits = pintle_inbound::SessionLimits {
             total,
             total_fits,
@@ -96,7 +100,7 @@ mod tests {
         listener
     }
 
-    /// Its addresses share its sessions: counted by address they would ask for twice the files that they need.
+    /// A listener's addresses share its sessions; counting them for each address would double the number of files.
     #[test]
     fn a_listener_on_two_addresses_needs_no_more_than_one_on_one() {
         let mut one = listener(10_000, true);
@@ -108,10 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_chosen_fits_the_files_that_are_allowed() {
+    fn listeners_without_max_sessions_fit_the_limit_of_open_files() {
         let drafts = DraftLimits::default();
         for allowed in [4_096, 20_000, 65_536, 524_288] {
-            // What an edge with submission has.
+            // As on an edge gateway with submission.
             let mut listeners = vec![listener(10_000, true), listener(10_000, true), listener(10_000, true)];
             fit(&mut listeners, &drafts, allowed);
             assert!(wanted(&listeners, &drafts) <= allowed, "no warning with {allowed}");
@@ -120,7 +124,7 @@ mod tests {
         }
         let mut listeners = vec![listener(10_000, false), listener(10_000, true)];
         fit(&mut listeners, &drafts, 15_000);
-        assert_eq!(listeners[0].limits.total, 10_000, "what was chosen stays");
+        assert_eq!(listeners[0].limits.total, 10_000, "an explicit max_sessions is kept");
         assert!(listeners[1].limits.total < 3_000 && wanted(&listeners, &drafts) <= 15_000);
     }
 

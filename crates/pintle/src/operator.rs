@@ -1,4 +1,4 @@
-//! What the operator can ask of the running gateway, over the admin socket.
+//! The gateway's side of the admin socket: implements each command and the health report.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::{capture, quarantine, queue, reload};
 
 type Answer<'a, T> = pintle_admin::OperatorFuture<'a, T>;
 
-/// The part of the health report that tells of tasks and threads.
+/// The name of the health report's component for supervised tasks and threads.
 const TASKS: &str = "tasks";
 
-/// The gateway as its operator sees it.
+/// Implements the admin commands on the parts of the running gateway.
 pub(crate) struct AdminOperator {
     parts: Arc<GatewayParts>,
     started: UnixTime,
@@ -34,16 +34,15 @@ impl AdminOperator {
     }
 }
 
-/// What changes something goes on when nobody waits for its answer any more: an operator who gives up, or a request whose time
-/// is over, must not leave on disk what the queue has not heard of, nor a reload that nobody is told of.
-fn to_its_end<T: Send + 'static>(
+/// Runs a command that changes something in a task of its own, so that it completes even if the client disconnects or
+/// the request times out. Otherwise the spool could have a change that the queue does not know of, or a reload could
+/// end without its outcome being logged.
+fn spawn_command<T: Send + 'static>(
     act: impl Future<Output = Result<T, OperatorRefusal>> + Send + 'static,
 ) -> Answer<'static, T> {
     let act = tokio::spawn(act);
     Box::pin(async {
-        act.await.unwrap_or_else(|error| {
-            Err(OperatorRefusal::Failed(format!("a fault of the gateway's: {error}")))
-        })
+        act.await.unwrap_or_else(|error| Err(OperatorRefusal::Failed(format!("internal error: {error}"))))
     })
 }
 
@@ -71,7 +70,7 @@ impl Operator for AdminOperator {
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
-            let (ok, detail) = self.parts.reloaded.told();
+            let (ok, detail) = self.parts.reloaded.health();
             components.push(Component { name: "configuration".to_owned(), ok, detail });
             components.push(tasks(self.parts.fallen.get()));
             components.push(clock(self.parts.outbound.clock_step().as_ref()));
@@ -96,12 +95,12 @@ impl Operator for AdminOperator {
 
     fn act(&self, action: QueueAction, filter: QueueFilter) -> Answer<'_, Affected> {
         let parts = Arc::clone(&self.parts);
-        to_its_end(async move { queue::act(&parts, action, &filter).await })
+        spawn_command(async move { queue::act(&parts, action, &filter).await })
     }
 
     fn reroute(&self, order: Reroute) -> Answer<'_, Affected> {
         let parts = Arc::clone(&self.parts);
-        to_its_end(async move { queue::reroute(&parts, &order).await })
+        spawn_command(async move { queue::reroute(&parts, &order).await })
     }
 
     fn quarantine(&self, query: QuarantineQuery) -> Answer<'_, QuarantinePage> {
@@ -118,7 +117,7 @@ impl Operator for AdminOperator {
 
     fn leave(&self, exit: QuarantineAction, which: QuarantineOrder) -> Answer<'_, QuarantineResult> {
         let parts = Arc::clone(&self.parts);
-        to_its_end(async move { quarantine::leave(&parts, exit, which).await })
+        spawn_command(async move { quarantine::leave(&parts, exit, which).await })
     }
 
     fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
@@ -127,7 +126,7 @@ impl Operator for AdminOperator {
 
     fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>> {
         let parts = Arc::clone(&self.parts);
-        to_its_end(async move {
+        spawn_command(async move {
             let all = || parts.plugins.status().into_iter().map(|status| status.name).collect();
             let mut failed = Vec::new();
             for name in name.map_or_else(all, |name| vec![name]) {
@@ -136,7 +135,7 @@ impl Operator for AdminOperator {
                     Err(error @ ReloadError::NoSuchPlugin(_)) => {
                         return Err(OperatorRefusal::NotFound(error.to_string()));
                     }
-                    // One that is broken keeps no other from being loaded.
+                    // A plugin that fails does not stop the others from being reloaded.
                     Err(error) => failed.push(format!("plugin {name}: {error}")),
                 }
             }
@@ -150,7 +149,7 @@ impl Operator for AdminOperator {
 
     fn reload(&self) -> Answer<'_, Reloaded> {
         let parts = Arc::clone(&self.parts);
-        to_its_end(async move {
+        spawn_command(async move {
             reload::reload(&parts).await.map_err(|error| OperatorRefusal::Failed(error.to_string()))
         })
     }
@@ -169,22 +168,24 @@ impl Operator for AdminOperator {
     }
 }
 
-/// The tasks and threads that must not end.
+/// The health of the supervised tasks and threads. If one has died, the gateway is not ready.
 fn tasks(fallen: Option<&String>) -> Component {
     Component { name: TASKS.to_owned(), ok: fallen.is_none(), detail: fallen.cloned() }
 }
 
-/// A step does no harm to mail, so the gateway stays ready; but somebody should look.
+/// The health of the clock. A clock step does no harm to mail, so the gateway stays ready, but the operator should
+/// check the time service.
 fn clock(step: Option<&pintle_outbound::ClockStep>) -> Component {
-    let told = |step: &pintle_outbound::ClockStep| {
+    let detail = |step: &pintle_outbound::ClockStep| {
         let direction = if step.is_ahead() { "ahead" } else { "back" };
         let by = Duration::from_secs(step.size().as_secs());
         format!("the clock was set {direction} by {by:?}: nothing expires for now; check the time service")
     };
-    Component { name: "clock".to_owned(), ok: step.is_none(), detail: step.map(told) }
+    Component { name: "clock".to_owned(), ok: step.is_none(), detail: step.map(detail) }
 }
 
-/// Mail is taken and relayed without DNS, and checks that need it say so: the gateway stays ready, and is not well.
+/// The health of the name servers. Without DNS, mail is still accepted and relayed, and checks that need DNS report it:
+/// the gateway stays ready, but is degraded.
 fn dns(ailment: Option<String>) -> Component {
     Component { name: "dns".to_owned(), ok: ailment.is_none(), detail: ailment }
 }

@@ -1,4 +1,4 @@
-//! The parts of a running gateway that a reload changes and that the operator asks.
+//! The parts of a running gateway that a reload replaces and that the admin socket reads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,17 +16,19 @@ use tokio::sync::watch;
 use crate::last_reload::LastReload;
 use crate::supervisor::Fallen;
 
-/// The parts that a reload touches and the operator asks.
+/// The parts that a reload replaces and that the admin socket reads.
 pub(crate) struct GatewayParts {
+    /// The path of the configuration file, read again at each reload.
     pub(crate) config: PathBuf,
-    /// What the parts that cannot reload were made from.
+    /// The settings at startup. Parts that cannot reload still use them.
     pub(crate) at_start: Settings,
-    /// What is in force.
+    /// The settings in force.
     pub(crate) settings: ArcSwap<Settings>,
-    /// What came of the last reload.
+    /// The outcome of the last reload.
     pub(crate) reloaded: LastReload,
+    /// Held during a reload, so that reloads run one at a time.
     pub(crate) reloading: tokio::sync::Mutex<()>,
-    /// True once the end has begun, and no reload is to come to anything.
+    /// True once shutdown has begun; a reload in progress is then cancelled.
     pub(crate) stopping: watch::Sender<bool>,
     pub(crate) plugins: Plugins,
     pub(crate) chain: Arc<ArcSwap<Chain>>,

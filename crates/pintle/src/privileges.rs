@@ -1,7 +1,8 @@
-//! Root's rights: used for what only root may do, given up for good before anybody is served, and never kept in silence.
+//! Privilege dropping: does what only root may do, then becomes an unprivileged user (setuid) permanently, before any
+//! client is served. If the gateway keeps running as root, it logs a warning.
 //!
-//! The system keeps users per thread, so this happens while the process has one; every thread that is started later
-//! inherits what is left.
+//! Linux keeps user ids and capabilities per thread, so privileges are dropped while the process has one thread;
+//! threads started later inherit the result.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -15,29 +16,29 @@ use rustix::process::{geteuid, getgroups};
 
 use crate::output::complain;
 
-/// Whom the process is left with.
+/// The user that the process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// As it was started, which is not root.
+    /// The user that started it, who is not root.
     Itself,
-    /// Root, since nobody else is named.
+    /// Root, since the configuration names no other user.
     Root,
-    /// The user that the configuration names.
+    /// The user that the configuration names; the process was started as root.
     Became(RunAs),
 }
 
-/// Why the gateway must not start. The operator must act.
+/// Why privileges could not be dropped or folders not be made private. The gateway must not start then.
 #[derive(Debug)]
 pub(crate) enum PrivilegeError {
-    /// Only root can become somebody else.
+    /// The configuration names this user, but the process runs as another one that is not root.
     NotRoot(String),
-    /// There are threads already, which would stay root. A fault of ours.
+    /// The process has this many threads, and all but one would stay root. A bug in the gateway.
     Threads(usize),
-    /// The system refuses.
+    /// The system refused to change to this user.
     Refused(String, Error),
-    /// Root's rights could be had back, or others are left: this is what.
+    /// Privileges were left, or could be regained: this is which.
     Kept(&'static str),
-    /// A folder of the gateway cannot be made, or not be closed to others.
+    /// A folder of the gateway cannot be created, or cannot be closed to other users.
     Folder(PathBuf, io::Error),
 }
 
@@ -50,16 +51,16 @@ impl fmt::Display for PrivilegeError {
                     "only root can become {user:?}: start it as root or as that user, or leave [process] user out"
                 )
             }
-            Self::Threads(count) => write!(f, "{count} threads run before root's rights are given up"),
+            Self::Threads(count) => write!(f, "cannot drop root privileges: the process has {count} threads"),
             Self::Refused(user, error) => write!(
                 f,
                 "cannot become {user:?}: {error}; the service needs the capabilities CAP_SETUID and CAP_SETGID for this"
             ),
-            Self::Kept(what) => write!(f, "root's rights are not gone: {what}"),
+            Self::Kept(what) => write!(f, "root privileges were not dropped completely: {what}"),
             Self::Folder(path, error) => write!(
                 f,
-                "cannot make the folder {} and close it to others: {error}; make it, owned by the gateway's user and \
-                 with mode 0700",
+                "cannot create the folder {} and close it to other users: {error}; create it, owned by the gateway's \
+                 user and with mode 0700",
                 path.display()
             ),
         }
@@ -68,8 +69,8 @@ impl fmt::Display for PrivilegeError {
 
 impl std::error::Error for PrivilegeError {}
 
-/// Makes the gateway's own folders where they are missing, and closes them to others where they are not: mail is for nobody
-/// else. As root, they become the property of the user that will work in them.
+/// Creates the gateway's own folders if they are missing, and sets mode 0700 on existing ones, since mail is private.
+/// As root, it gives the folders to the configured user.
 pub(crate) fn make_folders(settings: &Settings) -> Result<(), PrivilegeError> {
     let owner =
         settings.run_as.as_ref().filter(|_| geteuid().is_root()).map(|run_as| (run_as.uid, run_as.gid));
@@ -82,9 +83,9 @@ pub(crate) fn make_folders(settings: &Settings) -> Result<(), PrivilegeError> {
 }
 
 fn make_private(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
-    // Folders on the way that root made would be closed to the user.
+    // Root does not create parent folders: with mode 0700 and root as owner, the user could not enter them.
     let made = DirBuilder::new().mode(0o700).recursive(owner.is_none()).create(folder);
-    // Held from here on: what root does is done to this folder, whatever its name leads to a moment later.
+    // From here on the open folder is used, not its path: another process could exchange what the path leads to.
     let held = match (File::open(folder), made) {
         (Ok(held), _) => held,
         (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
@@ -100,12 +101,13 @@ fn make_private(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     if mode & 0o077 == 0 || found.uid() != us.as_raw() && !us.is_root() {
         return Ok(());
     }
-    complain!("pintle: {} was open to others (mode {mode:04o}) and is closed to them now", folder.display());
+    complain!("pintle: {} was open to other users (mode {mode:04o}): set mode 0700", folder.display());
     held.set_permissions(Permissions::from_mode(0o700))
 }
 
-/// Makes a folder the user's. Not one that a link leads to: the folder around it may be the user's, and whoever has taken
-/// over the gateway would be given any empty folder of root's at the next start.
+/// Changes the owner of an empty folder to the configured user. Symbolic links are refused: the parent folder may
+/// belong to that user, and an attacker who controls the gateway could link to any empty folder of root's, and would
+/// own that folder after the next start.
 fn give(folder: &Path, held: &File, (uid, gid): (u32, u32)) -> io::Result<()> {
     let (found, named) = (held.metadata()?, fs::symlink_metadata(folder)?);
     if (found.dev(), found.ino()) != (named.dev(), named.ino()) {
@@ -118,10 +120,10 @@ fn give(folder: &Path, held: &File, (uid, gid): (u32, u32)) -> io::Result<()> {
     fchown(held, Some(uid), Some(gid))
 }
 
-/// Becomes the user that the configuration names, for good.
+/// Becomes the user that the configuration names, permanently.
 ///
 /// # Errors
-/// It cannot, or something of root would be left; the process must end then.
+/// The process cannot become that user, or some root privilege would be left. The process must exit then.
 pub(crate) fn give_up(run_as: Option<&RunAs>) -> Result<Who, PrivilegeError> {
     let Some(run_as) = run_as else {
         return Ok(if geteuid().is_root() { Who::Root } else { Who::Itself });
@@ -143,13 +145,13 @@ fn become_user(run_as: &RunAs) -> Result<(), Error> {
     let mut groups = run_as.groups.clone();
     groups.push(run_as.gid);
     cap_set_ids(Some(run_as.uid), Some(run_as.gid), Some(&groups))?;
-    // The call above keeps what could be raised again; ports are bound, and nothing else is needed of it.
+    // `cap_set_ids` keeps the permitted capabilities. The ports are bound, so none of them is needed any more.
     CapState::empty().set_current()?;
     prctl::set_no_new_privs()
 }
 
-/// Looks whether anything is left by which root's rights could be had back: a saved user or group that is not seen by
-/// asking, a group, a capability.
+/// Verifies that root privileges cannot be regained: checks the real, effective, saved and file system ids, the
+/// supplementary groups and the capabilities.
 fn verify(run_as: &RunAs) -> Result<(), PrivilegeError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let all_are = |field: &str, id: u32| ids(&status, field).is_some_and(|ids| ids == [id; 4]);
@@ -157,9 +159,9 @@ fn verify(run_as: &RunAs) -> Result<(), PrivilegeError> {
     let groups = getgroups().is_ok_and(|all| all.iter().all(|gid| is_theirs(gid.as_raw())));
     let capabilities = CapState::get_current().is_ok_and(|state| state == CapState::empty());
     for (holds, what) in [
-        (all_are("Uid:", run_as.uid), "it is or was another user"),
-        (all_are("Gid:", run_as.gid), "it is or was in another group"),
-        (groups, "it is in groups of root's"),
+        (all_are("Uid:", run_as.uid), "a user id is another user's"),
+        (all_are("Gid:", run_as.gid), "a group id is another group's"),
+        (groups, "supplementary groups of root are left"),
         (capabilities, "capabilities are left"),
     ] {
         if !holds {
@@ -169,22 +171,22 @@ fn verify(run_as: &RunAs) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// The real, effective, saved and file system id of the process.
+/// The real, effective, saved and file system id of the process: the numbers of this line of `/proc/self/status`.
 fn ids(status: &str, field: &str) -> Option<Vec<u32>> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().map(|id| id.parse().ok()).collect()
 }
 
-/// Says in the log with whose rights mail is handled.
+/// Logs the user that the process runs as, with a warning if that is root.
 pub(crate) fn say(who: &Who) {
     match who {
         Who::Itself => {}
         Who::Root => tracing::warn!(
-            "THE GATEWAY RUNS AS ROOT: strangers' mail is handled with all rights; name one in [process] user, or \
-             start it as one"
+            "THE GATEWAY RUNS AS ROOT: untrusted mail is processed with root privileges; name another user in \
+             [process] user, or start the gateway as another user"
         ),
         Who::Became(RunAs { user, uid, gid, groups }) => {
-            tracing::info!(user, uid, gid, ?groups, "root's rights are given up");
+            tracing::info!(user, uid, gid, ?groups, "root privileges dropped");
         }
     }
 }
@@ -219,7 +221,7 @@ mod tests {
         let after = fs::metadata(&other).unwrap();
         assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
         assert!(error.to_string().contains("a link"), "{error}");
-        // One that is the user's already needs no giving.
+        // A link to a folder that belongs to the user already is accepted.
         make_private(&folder, Some((before.uid(), before.gid()))).unwrap();
         fs::remove_dir_all(parent).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The operator's view of quarantines: what the spool has, in the words of the admin socket.
+//! Quarantine commands of the admin socket: lists, shows, releases and deletes quarantined messages.
 
 use std::time::Duration;
 
@@ -15,16 +15,18 @@ use pintle_spool::{Filter, HoldReason, Page, Stored};
 use crate::parts::GatewayParts;
 use crate::refusal::refusal;
 
-/// Messages that leave with one request: what its answer's half minute is long enough for, however slow the disk.
+/// The maximum number of messages released or deleted by one request: few enough for the request's timeout of 30
+/// seconds even on a slow disk.
 const AT_ONCE: usize = 200;
-/// Messages read beside each other for a list.
+/// The number of messages read concurrently for a list.
 const READERS: usize = 16;
-/// The octets at which a list ends, well below what the command line takes for an answer.
+/// The size in octets at which a page of a list ends, well below the largest answer that the command line accepts.
 const MAX_LIST: usize = 8 << 20;
-/// The longest subject in a list, in characters.
+/// The maximum length of a subject in a list, in characters.
 const LONGEST_SUBJECT: usize = 500;
 
-/// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
+/// Returns a page of the list. The page ends early at [`MAX_LIST`] octets, since senders control the size of subjects
+/// and recipient lists.
 pub(crate) async fn list(
     parts: &GatewayParts,
     query: QuarantineQuery,
@@ -38,7 +40,7 @@ pub(crate) async fn list(
     while let Some((id, shown)) = found.next().await {
         match shown {
             Ok(shown) => messages.extend(shown.map(brief)),
-            // It has left while we looked.
+            // It was released or deleted in the meantime.
             Err(OperateError::Spool(pintle_spool::SpoolError::Unknown(_))) => {}
             Err(error) => return Err(refusal(error)),
         }
@@ -50,7 +52,7 @@ pub(crate) async fn list(
     Ok(QuarantinePage { messages, next: listing.next })
 }
 
-/// As a list shows it: the whole subject is for whoever looks at the one message.
+/// Cuts the subject to [`LONGEST_SUBJECT`] characters for a list; [`show`] returns the whole subject.
 fn brief(message: Quarantined) -> Quarantined {
     let cut = |subject: String| match subject.char_indices().nth(LONGEST_SUBJECT) {
         Some((end, _)) => format!("{}…", &subject[..end]),
@@ -59,7 +61,7 @@ fn brief(message: Quarantined) -> Quarantined {
     Quarantined { subject: message.subject.map(cut), ..message }
 }
 
-/// What a message adds to an answer, without names and numbers.
+/// An estimate of the message's size in the answer, in octets.
 fn octets(message: &Quarantined) -> usize {
     let addresses: usize = message.recipients.iter().map(|address| address.as_str().len() + 4).sum();
     let facts: usize = message.facts.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
@@ -68,22 +70,22 @@ fn octets(message: &Quarantined) -> usize {
     addresses + facts + results + rules + message.subject.as_ref().map_or(0, String::len) + 512
 }
 
-/// One message.
+/// Returns the details of one quarantined message.
 pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<Quarantined, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
-    view(parts, &stored).ok_or_else(|| elsewhere(id))
+    view(parts, &stored).ok_or_else(|| not_quarantined(id))
 }
 
-/// Its octets.
+/// Returns the header block and body of one quarantined message.
 pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<MessageOctets, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     match stored.entry.hold {
         Some(HoldReason::Quarantine(_)) => Ok(MessageOctets { head: stored.head, body: stored.body }),
-        Some(HoldReason::Operator(_) | HoldReason::Other(_)) | None => Err(elsewhere(id)),
+        Some(HoldReason::Operator(_) | HoldReason::Other(_)) | None => Err(not_quarantined(id)),
     }
 }
 
-/// Lets messages leave.
+/// Releases or deletes quarantined messages: those with the given ids, or the next [`AT_ONCE`] that pass the filter.
 pub(crate) async fn leave(
     parts: &GatewayParts,
     exit: QuarantineAction,
@@ -101,16 +103,16 @@ pub(crate) async fn leave(
         QuarantineAction::Release => parts.outbound.release_quarantined(ids, user).await,
         QuarantineAction::Delete => parts.outbound.delete_quarantined(ids, user).await,
     };
-    Ok(QuarantineResult { messages: acts.map_err(refusal)?.0.iter().map(leaver).collect(), next })
+    Ok(QuarantineResult { messages: acts.map_err(refusal)?.0.iter().map(outcome).collect(), next })
 }
 
-fn leaver(act: &CommandResult) -> QuarantineOutcome {
+fn outcome(act: &CommandResult) -> QuarantineOutcome {
     let done = act.outcome == CommandOutcome::Done;
     QuarantineOutcome { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
 }
 
-fn elsewhere(id: QueueId) -> OperatorRefusal {
-    OperatorRefusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
+fn not_quarantined(id: QueueId) -> OperatorRefusal {
+    OperatorRefusal::NotFound(format!("message {id} is not in quarantine: see `pintle queue show {id}`"))
 }
 
 fn filter(parts: &GatewayParts, sift: &QuarantineFilter) -> Filter {
@@ -128,7 +130,7 @@ fn filter(parts: &GatewayParts, sift: &QuarantineFilter) -> Filter {
 fn view(parts: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
     let entry = &stored.entry;
     let quarantine = entry.hold.as_ref().and_then(HoldReason::quarantine)?;
-    // What we wrote ourselves came in no session, and nobody has judged it.
+    // Messages that the gateway wrote itself, such as bounces, have no session and no rulings.
     let known =
         Frozen::from_bytes(&entry.context).ok().map(|known| known.thaw(stored.id, entry.envelope.clone()));
     let transaction = known.as_ref().and_then(|known| known.transaction.as_deref());

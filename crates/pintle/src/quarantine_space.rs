@@ -1,10 +1,11 @@
-//! Rooms in quarantines, for those who take mail in: the delivering side keeps the quotas.
+//! Quarantine quotas for the inbound side: reserves space in a quarantine before a message is accepted. The outbound
+//! side keeps the quotas.
 
 use pintle_inbound::Quarantines;
 use pintle_inbound::{Reservation, ReservationFuture};
 use pintle_outbound::Handle;
 
-/// The quotas of a running delivering side.
+/// Reserves quarantine space through a handle of the running outbound side.
 pub(crate) struct QuarantineSpace(pub(crate) Handle);
 
 impl Quarantines for QuarantineSpace {

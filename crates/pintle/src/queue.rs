@@ -1,4 +1,5 @@
-//! The operator's view of the queue: what lies in the spool, where the queue has it, and what is done to it.
+//! Queue commands of the admin socket: lists and shows messages, and retries, holds, releases, reroutes or bounces
+//! them.
 
 use std::collections::HashSet;
 
@@ -13,14 +14,17 @@ use pintle_spool::{DeliveryStatus, HoldReason, Summary};
 use crate::parts::GatewayParts;
 use crate::refusal::refusal;
 
-/// How many messages are looked at at once.
+/// The number of messages read from the spool at a time.
 const PAGE: usize = 500;
-/// The octets at which a list ends, well below what the command line takes for an answer.
+/// The size in octets at which a page of a list ends, well below the largest answer that the command line accepts.
 const MAX_LIST: usize = 8 << 20;
-/// Next hops that are named where one is not found.
+/// The maximum number of next hops that an error names.
 const NAMED: usize = 20;
 
-/// A page of the messages that pass the filter.
+/// Returns a page of the messages that pass the filter.
+///
+/// # Errors
+/// The filter's next hop is not in the queue, or the spool fails.
 pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePage, OperatorRefusal> {
     let found = matching(parts, &query.filter, &query.page).await?;
     if found.messages.is_empty() && query.page.after.is_none() {
@@ -29,7 +33,7 @@ pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePag
     Ok(found)
 }
 
-/// All about one message.
+/// Returns the details of one message.
 pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     let size = stored.head.len() as u64 + stored.body.size();
@@ -40,35 +44,35 @@ pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry
     Ok(entry)
 }
 
-/// Does something to all messages that are meant.
+/// Applies an action to all messages that pass the filter.
 pub(crate) async fn act(
     parts: &GatewayParts,
     action: QueueAction,
     filter: &QueueFilter,
 ) -> Result<Affected, OperatorRefusal> {
-    let (ids, unmet) = meant(parts, filter).await?;
+    let (ids, unmet) = select(parts, filter).await?;
     let (which, outbound) = (Select::Ids(ids), &parts.outbound);
     let acts = match action {
         QueueAction::Retry => outbound.retry(which).await,
         QueueAction::Hold => outbound.hold(which, "by the operator").await,
-        // A quarantine is left by those who were named, and not by the way.
+        // A filter without ids releases held messages only; quarantined ones must be named by id.
         QueueAction::Release if filter.ids.is_empty() => outbound.release_held(which, None).await,
         QueueAction::Release => outbound.release(which, None).await,
-        QueueAction::Bounce => outbound.bounce(which, "The operator has given this message up").await,
+        QueueAction::Bounce => outbound.bounce(which, "The operator has cancelled the delivery").await,
     };
     Ok(affected(acts.map_err(refusal)?, unmet))
 }
 
-/// Sends all messages that are meant another way.
+/// Sends all messages that pass the filter to another next hop, or back to their route if the order names none.
 pub(crate) async fn reroute(parts: &GatewayParts, order: &Reroute) -> Result<Affected, OperatorRefusal> {
-    let via = order.via.as_deref().map(|via| way(parts, via)).transpose()?;
-    let (ids, unmet) = meant(parts, &order.filter).await?;
+    let via = order.via.as_deref().map(|via| parse_next_hop(parts, via)).transpose()?;
+    let (ids, unmet) = select(parts, &order.filter).await?;
     let acts = parts.outbound.reroute(Select::Ids(ids), via.as_ref()).await.map_err(refusal)?;
     Ok(affected(acts, unmet))
 }
 
-/// A next hop that an operator may choose: one that mail can go by.
-fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, OperatorRefusal> {
+/// Parses a next hop that mail can be rerouted to: an MX domain or a configured relay.
+fn parse_next_hop(parts: &GatewayParts, text: &str) -> Result<NextHop, OperatorRefusal> {
     let settings = parts.settings.load();
     let via = text.parse::<NextHop>().map_err(|error| OperatorRefusal::Invalid(error.to_string()))?;
     let (name, lmtp) = match &via {
@@ -76,7 +80,7 @@ fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, OperatorRefusal> {
         NextHop::Relay(name) => (name, false),
         NextHop::Lmtp(name) => (name, true),
         NextHop::Discard => {
-            let text = "mail is not sent to `discard`: `pintle queue bounce` gives it up, and its sender hears of it";
+            let text = "cannot reroute to `discard`: use `pintle queue bounce`, which notifies the sender";
             return Err(OperatorRefusal::Invalid(text.to_owned()));
         }
     };
@@ -90,14 +94,16 @@ fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, OperatorRefusal> {
         ))),
         None => {
             let known: Vec<&str> = relays.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "it has none".to_owned() } else { known.join(", ") };
-            Err(OperatorRefusal::Invalid(format!("the configuration has no relay named {name}: {known}")))
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Err(OperatorRefusal::Invalid(format!(
+                "the configuration has no relay named {name}; its relays: {known}"
+            )))
         }
     }
 }
 
-/// The ids of the messages that are meant, and of those that were named but do not meet the other conditions.
-async fn meant(
+/// The ids of the messages that pass the filter, and those ids in the filter whose messages do not.
+async fn select(
     parts: &GatewayParts,
     filter: &QueueFilter,
 ) -> Result<(Vec<QueueId>, Vec<Spared>), OperatorRefusal> {
@@ -124,7 +130,8 @@ async fn meant(
     Ok((ids, unmet.map(|id| Spared { id: *id, why: why.to_owned() }).collect()))
 }
 
-/// Nothing was found: perhaps since the next hop is written as none is.
+/// Refuses a filter with a next hop that no message in the queue has, so that a mistyped next hop is not mistaken for
+/// an empty result.
 async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &QueueFilter) -> Result<(), OperatorRefusal> {
     let Some(hop) = &filter.next_hop else { return Ok(()) };
     let hop = hop.parse::<NextHop>().map_err(|error| OperatorRefusal::Invalid(error.to_string()))?;
@@ -142,8 +149,8 @@ async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &QueueFilter) -> Re
     Err(OperatorRefusal::NotFound(format!("nothing in the queue goes to {hop}: {there}")))
 }
 
-/// The messages that pass the filter, at most `limit` of them, and where to go on. A list ends early where it would
-/// grow too large: recipients and next hops' words are strangers' choice.
+/// A page of the messages that pass the filter, at most `limit` of them. The page ends early at [`MAX_LIST`] octets,
+/// since senders and next hops control the size of recipient lists and replies.
 async fn matching(
     parts: &GatewayParts,
     filter: &QueueFilter,
@@ -158,7 +165,7 @@ async fn matching(
         let part = pintle_spool::Page { after, limit: PAGE };
         let listing = parts.outbound.list(spool, part).await.map_err(refusal)?;
         let ids = listing.messages.iter().map(|summary| summary.id).collect();
-        // While it is stopped, the queue says nothing, and what the routes say is the best that is known.
+        // If the queue has stopped, there are no jobs, and `entry` falls back to the next hops of the routes.
         let mut legs = parts.outbound.jobs(ids).await.unwrap_or_default();
         for summary in &listing.messages {
             let entry = entry(parts, summary, legs.remove(&summary.id).unwrap_or_default().as_slice());
@@ -229,7 +236,7 @@ fn recipient(
     }
 }
 
-/// What an entry adds to an answer, without names and numbers.
+/// An estimate of the entry's size in the answer, in octets.
 fn octets(entry: &QueueEntry) -> usize {
     let words = |recipient: &QueueRecipient| recipient.last_reply.as_ref().map_or(0, String::len);
     let recipients = entry.recipients.iter();

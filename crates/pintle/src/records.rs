@@ -1,8 +1,8 @@
-//! The readers of records: the event log, in which every record becomes a line of the program's log, and a counter.
+//! The readers of event records: the event log, which writes each record as a line of the program's log, and a metric.
 //!
-//! A record is logged as its public JSON form in the field `record`, which lines of JSON show as an object, so that
-//! whoever collects them needs one parser, and lines of text as `name=value`; and with the ids beside it, so that
-//! `grep ID` tells a message's whole life.
+//! A record is logged in its public JSON form in the field `record`. JSON lines show it as an object, so that a log
+//! collector needs one parser; text lines show it as `name=value`. The ids are fields of their own, so that `grep ID`
+//! finds everything that happened to a message.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use tracing::{Level, enabled};
 /// The target of all records, for filters.
 pub(crate) const TARGET: &str = "pintle::record";
 
-/// All readers of a gateway's records: a counter, and this one.
+/// Combines `reader` with the counter of records.
 pub(crate) fn readers(reader: Arc<dyn RecordSink>) -> Arc<dyn RecordSink> {
     Arc::new(RecordReaders::new(vec![Arc::new(RecordCounter), reader]))
 }
 
-/// Counts records by kind.
+/// Counts records by event in the metric `pintle_records_total`.
 #[derive(Debug, Clone, Copy, Default)]
 struct RecordCounter;
 
@@ -26,7 +26,7 @@ impl RecordSink for RecordCounter {
         metrics::counter!("pintle_records_total", "event" => record.event()).increment(1);
     }
 
-    /// No record is made for a counter alone.
+    /// False: verdict records are not created only to be counted.
     fn wants_verdicts(&self) -> bool {
         false
     }
@@ -54,7 +54,7 @@ impl RecordSink for RecordLog {
         }
     }
 
-    /// One line a plugin and hook would drown the rest: that is for whoever asks for it.
+    /// Verdict records are one line for each plugin and hook, so they are logged only at level debug.
     fn wants_verdicts(&self) -> bool {
         enabled!(target: TARGET, Level::DEBUG)
     }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn single_verdicts_are_made_for_those_who_read_them() {
+    fn verdict_records_are_made_only_at_level_debug() {
         let reader = |level| tracing_subscriber::fmt().with_max_level(level).finish();
         for (level, reads) in [(Level::INFO, false), (Level::DEBUG, true)] {
             tracing::subscriber::with_default(reader(level), || {

@@ -1,10 +1,10 @@
-//! What an operator is told when the gateway cannot do what was asked.
+//! Error mapping: from errors of the outbound side to the refusals that the admin socket returns.
 
 use pintle_admin::OperatorRefusal;
 use pintle_outbound::OperateError;
 use pintle_spool::SpoolError;
 
-/// The refusal that an error of the delivering side amounts to.
+/// Maps an error of the outbound side to an admin refusal. An unknown queue id becomes "not found".
 pub(crate) fn refusal(error: OperateError) -> OperatorRefusal {
     match error {
         OperateError::Spool(error @ SpoolError::Unknown(_)) => OperatorRefusal::NotFound(error.to_string()),

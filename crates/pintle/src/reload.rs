@@ -1,4 +1,5 @@
-//! Taking over a changed configuration while mail flows: all that can be, or nothing.
+//! Configuration reload: puts a changed configuration into force while mail flows. Either everything that can change at
+//! run time is applied, or nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,25 +15,28 @@ use crate::last_reload::ReloadError;
 use crate::parts::GatewayParts;
 use crate::stock;
 
-/// SIGHUP: reads the file again; the log says what came of it. A task of its own, since plugins may take their time, and who
-/// waits for other signals must not wait for that.
+/// Reloads on SIGHUP; the log has the outcome. It runs in a task of its own, since loading plugins may take long and
+/// the caller must go on handling other signals.
 pub(crate) fn by_signal(parts: &Arc<GatewayParts>) -> JoinHandle<()> {
     let parts = Arc::clone(parts);
     tokio::spawn(async move {
-        // Nobody waits for an answer.
+        // `reload` has logged the outcome.
         let _ = reload(&parts).await;
     })
 }
 
-/// Reads the file again and takes over what a running gateway can, and says in the log what came of it. On an error
-/// everything stays as it was.
+/// Reads the configuration file again, applies what can change without a restart, and logs the outcome.
+///
+/// # Errors
+/// The file has mistakes, a part of it cannot be loaded, or the gateway is shutting down. The old configuration stays
+/// in force then.
 pub(crate) async fn reload(parts: &GatewayParts) -> Result<Reloaded, ReloadError> {
-    // Two reloads at once would mix their parts.
+    // Reloads run one at a time: two at once would mix their parts.
     let _turn = parts.reloading.lock().await;
     let mut stopping = parts.stopping.subscribe();
     let outcome = tokio::select! {
         biased;
-        // The sender lives as long as what it belongs to.
+        // The sender is in `parts` and outlives this call, so the wait cannot fail.
         _ = stopping.wait_for(|stops| *stops) => Err("the gateway is being stopped".into()),
         outcome = take_over(parts) => outcome,
     };
@@ -41,7 +45,7 @@ pub(crate) async fn reload(parts: &GatewayParts) -> Result<Reloaded, ReloadError
         Ok(done) => {
             tracing::info!(applied = ?done.applied, needs_restart = ?done.needs_restart, "reloaded");
             for what in &done.needs_restart {
-                tracing::warn!(what, "changed in the file, and not in force before a restart");
+                tracing::warn!(what, "changed in the file, but not in force before a restart");
             }
             for warning in &done.warnings {
                 tracing::warn!(warning, "configuration");
@@ -56,7 +60,8 @@ async fn take_over(parts: &GatewayParts) -> Result<Reloaded, ReloadError> {
     Ok(PreparedReload::new(parts).await?.apply(parts))
 }
 
-/// A changed configuration that is ready to serve: everything that can fail has been done, and nothing has changed yet.
+/// A changed configuration that is ready to be applied: everything that can fail has been done, and nothing has changed
+/// yet.
 struct PreparedReload {
     settings: Settings,
     needs_restart: Vec<String>,
@@ -77,7 +82,7 @@ impl PreparedReload {
         Ok(Self {
             client_tls: ClientTls::load(&settings.client_tls)?,
             certificates: parts.server_tls.as_deref().map(ServerTls::read_again).transpose()?,
-            // They take the longest, so they come last.
+            // Plugins take the longest, so they are loaded last.
             plugins: parts.plugins.prepare(settings.plugins.clone()).await?,
             settings,
             needs_restart,
@@ -85,7 +90,7 @@ impl PreparedReload {
         })
     }
 
-    /// Lets it serve, and names what differs from what served before.
+    /// Puts the configuration into force, and lists the differences from the previous one. Cannot fail.
     fn apply(self, parts: &GatewayParts) -> Reloaded {
         let Self { settings, needs_restart, mut warnings, client_tls, certificates, plugins } = self;
         let before = parts.settings.load_full();
@@ -115,7 +120,7 @@ impl PreparedReload {
     }
 }
 
-/// Whether plugins that are in both configurations are asked in another order.
+/// Whether plugins that are in both configurations are called in another order.
 fn is_reordered(before: &pintle_plugin::Config, after: &pintle_plugin::Config) -> bool {
     let names = |config: &pintle_plugin::Config| -> Vec<String> {
         config.plugins.iter().map(|plugin| plugin.name.clone()).collect()
@@ -140,7 +145,7 @@ fn plugin_changes(plugins: &AppliedPlugins) -> impl Iterator<Item = String> {
         .flat_map(|(what, names)| names.iter().map(move |name| format!("plugin {name} ({what})")))
 }
 
-/// Serves renewed certificates without being told.
+/// Reloads certificates if their files have changed; called periodically, so that a renewal needs no signal.
 pub(crate) fn certificates_if_changed(parts: &GatewayParts) {
     let Some(tls) = &parts.server_tls else { return };
     match tls.reload_if_changed() {

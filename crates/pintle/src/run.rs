@@ -1,4 +1,4 @@
-//! `pintle run`: the gateway in the foreground, until a signal ends it.
+//! `pintle run`: runs the gateway in the foreground until a signal stops it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::privileges::Who;
 use crate::signals::Signals;
 use crate::{logging, privileges, records, reload, stock, supervisor};
 
-/// How often certificate files are looked at: a renewal is served within this time without a signal.
+/// The interval of checks for changed certificate files: a renewed certificate is served within this time.
 const CERTIFICATES: Duration = Duration::from_secs(60);
 
-/// How long threads may take to end after everything else has.
+/// How long blocking threads may take to end after everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// How long a drain may take when a part has died.
+/// The maximum time of a drain after a part has died.
 const LONGEST_DRAIN: Duration = Duration::from_secs(90);
 
-/// Reads the configuration, starts everything, and waits for the end.
+/// Reads the configuration, starts the gateway, and runs it until shutdown.
 pub(crate) fn run(options: &ConfigFile) -> CommandResult {
     let report = pintle_config::check(&options.config, &stock::components());
     let warnings: Vec<String> =
@@ -39,12 +39,12 @@ pub(crate) fn run(options: &ConfigFile) -> CommandResult {
     let apart = settings.log.file.is_some();
     let prepared = prepare(&settings);
     if prepared.is_ok() || settings.run_as.is_none() {
-        // Never as root for somebody else, who could not write to the file then.
+        // If `prepare` failed, the process may still be root, and the user could not write to a log file made by root.
         start_log(&settings)?;
     }
     let (sockets, who) = prepared.inspect_err(|error| {
         if apart {
-            tracing::error!(%error, "the gateway does not start");
+            tracing::error!(%error, "the gateway cannot start");
         }
     })?;
     privileges::say(&who);
@@ -61,16 +61,17 @@ pub(crate) fn run(options: &ConfigFile) -> CommandResult {
         clock: Arc::new(SystemClock),
     };
     let outcome = runtime.block_on(serve(settings, extras));
-    // What still blocks a thread has nothing to say any more.
+    // All parts have ended, so threads that still block can be abandoned.
     runtime.shutdown_timeout(LAST_WORDS);
     if let (true, Err(error)) = (apart, &outcome) {
-        // Whoever reads the log alone would see a gateway that begins and is gone.
-        tracing::error!(%error, "the gateway ends");
+        // `main` prints the error on standard error; the log file needs it, too.
+        tracing::error!(%error, "the gateway stops with an error");
     }
     outcome
 }
 
-/// As root, while there is one thread: what only root may do comes first, and then root's rights go.
+/// Makes folders and binds sockets, as root if started so, and then gives up root privileges. Must be called while the
+/// process has one thread.
 fn prepare(settings: &Settings) -> Result<(Sockets, Who), Box<dyn std::error::Error>> {
     privileges::make_folders(settings)?;
     let sockets = Sockets::bind(&settings.inbound.listeners)?;
@@ -85,13 +86,13 @@ async fn serve(settings: Settings, extras: Extras) -> CommandResult {
     Ok(until_the_end(app, signals).await)
 }
 
-/// Obeys signals until one of them ends the gateway, or a part of it has died.
+/// Handles signals until one of them stops the gateway, or a part of it has died. Then drains.
 async fn until_the_end(mut app: App, mut signals: Signals) -> ExitCode {
     let mut certificates = tokio::time::interval(CERTIFICATES);
     let mut reloading: Option<JoinHandle<()>> = None;
     let end = loop {
         tokio::select! {
-            // One after the other: all signals that come during a reload are obeyed by one more.
+            // Reloads run one at a time. Signals that arrive during a reload cause one more reload after it.
             _ = signals.hang_up.recv(), if reloading.is_none() => reloading = Some(reload::by_signal(&app.parts)),
             () = ended(&mut reloading) => reloading = None,
             _ = signals.terminate.recv() => break ExitCode::SUCCESS,
@@ -100,17 +101,18 @@ async fn until_the_end(mut app: App, mut signals: Signals) -> ExitCode {
             _ = certificates.tick() => reload::certificates_if_changed(&app.parts),
         }
     };
-    // A second signal ends it at once: whoever sends it has reasons, and the spool has the mail.
+    // A second signal stops the gateway at once, without finishing the drain; no mail is lost, since it is in the
+    // spool.
     tokio::select! {
         () = app.drain() => end,
-        // With a part dead others may wait for it in vain.
+        // If a part has died, others may wait for it forever.
         () = tokio::time::sleep(LONGEST_DRAIN), if end != ExitCode::SUCCESS => end,
         _ = signals.terminate.recv() => ExitCode::FAILURE,
         _ = signals.interrupt.recv() => ExitCode::FAILURE,
     }
 }
 
-/// Waits for a task, for ever where there is none. A panic of its own has been told to the log.
+/// Waits for the task, forever if there is none. The panic hook has logged a panic of the task.
 async fn ended(task: &mut Option<JoinHandle<()>>) {
     match task {
         Some(task) => drop(task.await),
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
     use crate::operator::AdminOperator;
 
-    /// A clock that panics from a moment on: whoever reads it, the runner first, dies of it.
+    /// A clock that panics once the flag is set. The runner reads it first.
     #[derive(Default)]
     struct Broken(AtomicBool);
 

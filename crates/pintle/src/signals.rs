@@ -1,8 +1,8 @@
-//! The signals that the gateway obeys.
+//! Signal handlers: SIGHUP, SIGTERM and SIGINT.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that mean something to us.
+/// Streams of the signals that the gateway handles. Installing them replaces the default action of each signal.
 pub(crate) struct Signals {
     pub(crate) hang_up: Signal,
     pub(crate) terminate: Signal,

@@ -1,4 +1,4 @@
-//! `pintle spool`: looks a spool folder through, and puts one in order.
+//! `pintle spool`: checks a spool folder for damage, and repairs it.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use pintle_spool::{EmbeddedConfig, Inspection};
 use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
 use crate::output::{CommandResult, complain, say};
 
-/// Does what was asked for.
+/// Runs the subcommand.
 pub(crate) fn run(options: &SpoolFolder) -> CommandResult {
     match &options.command {
         SpoolCommand::Check(which) => check(which),
@@ -19,12 +19,12 @@ pub(crate) fn run(options: &SpoolFolder) -> CommandResult {
 
 fn check(which: &WhichSpool) -> CommandResult {
     let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
-    let found = pintle_spool::inspect(&config.folder, &mut ProgressLine::default().teller())?;
-    tell(&config.folder, &found);
+    let found = pintle_spool::inspect(&config.folder, &mut ProgressLine::default().callback())?;
+    print_inspection(&config.folder, &found);
     Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tell(folder: &Path, found: &Inspection) {
+fn print_inspection(folder: &Path, found: &Inspection) {
     let identity = found.identity.as_deref().unwrap_or("none yet");
     say!("spool {}, identity {identity}", folder.display());
     say!("  log: {} segments, {} records", found.segments, found.records);
@@ -37,9 +37,11 @@ fn tell(folder: &Path, found: &Inspection) {
     }
     let costs_mail = found.problems.iter().any(|problem| problem.costs_mail);
     match (found.problems.is_empty(), costs_mail) {
-        (true, _) => say!("all is well"),
+        (true, _) => say!("no problems found"),
         (false, true) => {
-            say!("help: stop the gateway and run `pintle spool repair`: it sets aside what cannot be served")
+            say!(
+                "help: stop the gateway and run `pintle spool repair`: it sets aside messages that cannot be served"
+            )
         }
         (false, false) => say!("no mail is affected"),
     }
@@ -48,7 +50,7 @@ fn tell(folder: &Path, found: &Inspection) {
 fn repair(which: &WhichSpool) -> CommandResult {
     let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut progress = ProgressLine::default().teller();
+    let mut progress = ProgressLine::default().callback();
     let done = runtime.block_on(pintle_spool::repair(&config, &mut progress))?;
     say!("the database has been rebuilt from the log; {} messages are served", done.served);
     if done.set_aside == 0 {
@@ -59,8 +61,8 @@ fn repair(which: &WhichSpool) -> CommandResult {
     Ok(ExitCode::FAILURE)
 }
 
-/// The spool that is meant; none when the configuration does not say it well, which has been told. Mistakes elsewhere in it
-/// do not matter.
+/// The spool that the options name. None if the configuration's `[spool]` section has mistakes, which are then printed;
+/// mistakes in other sections do not matter.
 fn spool_of(which: &WhichSpool) -> Result<Option<EmbeddedConfig>, String> {
     if let Some(folder) = &which.dir {
         return Ok(Some(EmbeddedConfig::new(folder)));
@@ -74,21 +76,23 @@ fn spool_of(which: &WhichSpool) -> Result<Option<EmbeddedConfig>, String> {
     Ok(None)
 }
 
-/// Says on a terminal how far it has come, a hundred times at most.
+/// A progress line on standard error, if that is a terminal. Updated at most once for each percent.
 #[derive(Default)]
 struct ProgressLine {
-    told: u64,
+    /// The percentage shown last.
+    shown_percent: u64,
 }
 
 impl ProgressLine {
-    fn teller(mut self) -> impl FnMut(u64, u64) {
-        let shown = std::io::stderr().is_terminal();
+    /// The callback of the spool: messages read so far, and all messages.
+    fn callback(mut self) -> impl FnMut(u64, u64) {
+        let is_terminal = std::io::stderr().is_terminal();
         move |done, of| {
             let percent = done * 100 / of.max(1);
-            if shown && (percent > self.told || done == of) {
-                self.told = percent;
+            if is_terminal && (percent > self.shown_percent || done == of) {
+                self.shown_percent = percent;
                 let end = if done == of { "\n" } else { "" };
-                // A terminal that is gone needs none.
+                // Progress is optional: the error of a closed terminal is ignored.
                 let _ = write!(std::io::stderr(), "\r{done} of {of} messages read{end}");
             }
         }

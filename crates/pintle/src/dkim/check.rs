@@ -1,4 +1,4 @@
-//! `pintle dkim check`: what DNS publishes for a key, beside the key itself.
+//! `pintle dkim check`: looks up a DKIM key record in DNS and compares it with the private key.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,10 +13,11 @@ use super::read_key;
 use crate::cli::DkimCheckOptions;
 use crate::output::{CommandResult, say};
 
-/// What is compared with DNS, and over which servers.
+/// The private key that is compared with DNS, and how DNS is asked.
 struct Own {
+    /// None if the command line names neither a key file nor a configuration: only the record is checked then.
     key: Option<Key>,
-    /// Where the key comes from, in words.
+    /// Where the key comes from, for the output: a path or `[dkim_keys.NAME]`. Empty without a key.
     from: String,
     dns: Config,
 }
@@ -35,7 +36,7 @@ impl Own {
     }
 }
 
-/// Says everything that is wrong, with its remedy.
+/// Prints every problem of the published record, with its remedy. The exit code is 1 if there is one.
 pub(super) fn check(options: &DkimCheckOptions) -> CommandResult {
     let domain = pintle_mail::address::domain_to_ascii(&options.domain);
     let name = key_name(&options.selector, &domain);
@@ -93,11 +94,11 @@ fn print_good(name: &str, published: &PublishedKey, own: &Own) {
     if own.key.is_some() {
         say!("{name}: good, {kind}, the key of {}", own.from);
     } else {
-        say!("{name}: good, {kind}; whether it is yours shows with --key FILE or -c FILE");
+        say!("{name}: good, {kind}; to compare it with your private key, give --key FILE or -c FILE");
     }
 }
 
-/// Whether publishing the record anew would mend it.
+/// Whether publishing the right record fixes the problem. A weak key needs a new key instead.
 fn wants_record(finding: &KeyFinding) -> bool {
     !matches!(finding, KeyFinding::Weak(_))
 }

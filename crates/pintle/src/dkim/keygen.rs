@@ -1,4 +1,5 @@
-//! `pintle dkim keygen`: a private key in a file that nobody else can read, and what to do with its public half.
+//! `pintle dkim keygen`: generates DKIM keys, writes the private keys with mode 0600, and prints DNS records and
+//! configuration.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,11 +13,12 @@ use crate::cli::{KeyKind, Keygen};
 use crate::output::CommandResult;
 use crate::output::say;
 
-/// Makes the keys, checks them as a start would, writes them, and says what to publish and configure.
+/// Generates the keys, checks them as the gateway does at startup, writes them, and prints what to publish and
+/// configure.
 pub(super) fn keygen(options: &Keygen) -> CommandResult {
     let domain = pintle_mail::address::domain_to_ascii(&options.domain);
     let mut pairs = Vec::new();
-    for (algorithm, selector) in wanted(options) {
+    for (algorithm, selector) in algorithms(options) {
         let place = place(options, &format!("{selector}.{domain}.pem"))?;
         if !options.force && place.exists() {
             return Err(taken(&place).into());
@@ -38,8 +40,8 @@ pub(super) fn keygen(options: &Keygen) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One DNS name holds one key, so two of them have two selectors.
-fn wanted(options: &Keygen) -> Vec<(Algorithm, String)> {
+/// The algorithms, each with its selector. A DNS name holds one key, so two keys need two selectors.
+fn algorithms(options: &Keygen) -> Vec<(Algorithm, String)> {
     let rsa = (Algorithm::Rsa { bits: options.bits }, options.selector.clone());
     match options.algorithm {
         KeyKind::Rsa => vec![rsa],
@@ -48,11 +50,12 @@ fn wanted(options: &Keygen) -> Vec<(Algorithm, String)> {
     }
 }
 
-/// The file for a key of this name, absolute, since the configuration is to name it.
+/// The absolute path of the key file, for the configuration. If `--out` is a folder, `name` is the file's name.
 fn place(options: &Keygen, name: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let out = std::path::absolute(&options.out)?;
     if out.is_dir() {
-        // A name that leads elsewhere is no domain or selector, which is told before anything is written.
+        // A slash must not lead to another folder. It is invalid in a domain or selector, and the keyring rejects the
+        // key before anything is written.
         return Ok(out.join(name.replace('/', "_")));
     }
     if options.algorithm == KeyKind::Both {
@@ -63,12 +66,12 @@ fn place(options: &Keygen, name: &str) -> Result<PathBuf, Box<dyn std::error::Er
     Ok(out)
 }
 
-/// What the configuration may call the key, written without quotes.
+/// The key's name in the configuration: a TOML key that needs no quotes.
 fn name(domain: &str, selector: &str) -> String {
     format!("{domain}-{selector}").replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// Writes and syncs a file that only its owner can read. What was there is replaced as a whole or not at all.
+/// Writes and syncs a file with mode 0600. With `force`, an existing file is replaced atomically.
 fn write(place: &Path, text: &str, force: bool) -> Result<(), String> {
     let fail = |error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => taken(place),
@@ -91,18 +94,18 @@ fn write(place: &Path, text: &str, force: bool) -> Result<(), String> {
     written.map_err(
         |error| if force { format!("cannot write {}: {error}", new.display()) } else { fail(&error) },
     )?;
-    // Without the folder's own sync a crash could leave a published key whose private half is gone.
+    // The folder is synced too: otherwise a crash could lose a private key whose public key is already published.
     let folder = place.parent().unwrap_or(Path::new("/"));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| fail(&error))
 }
 
 fn taken(place: &Path) -> String {
-    format!("{} is there already; name another file, or replace it with --force", place.display())
+    format!("{} already exists; name another file, or replace it with --force", place.display())
 }
 
 fn print(key: &SigningKey, record: &str, place: &Path) -> Result<(), serde_json::Error> {
     let (domain, selector) = (key.domain(), key.selector());
-    say!("{}, in {}, for its owner's eyes alone", key.algorithm(), place.display());
+    say!("{}, in {}, readable only by its owner", key.algorithm(), place.display());
     say!("");
     say!("Publish in DNS:");
     say!("");
@@ -116,7 +119,7 @@ fn print(key: &SigningKey, record: &str, place: &Path) -> Result<(), serde_json:
     // A JSON string is a TOML string too.
     say!("key = {{ file = {} }}", serde_json::to_string(&place.to_string_lossy())?);
     say!("");
-    say!("And see whether the world sees it:");
+    say!("Then check what DNS publishes:");
     say!("");
     say!("pintle dkim check {domain} {selector} --key {}", place.display());
     say!("");

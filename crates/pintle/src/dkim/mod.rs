@@ -1,6 +1,6 @@
-//! `pintle dkim`: keys that sign mail, from their making to what DNS says of them.
+//! `pintle dkim`: generates DKIM keys, and compares them with the records in DNS.
 //!
-//! Nothing here talks to a running gateway, and no private key is ever printed.
+//! Nothing here talks to a running gateway. Private keys are never printed.
 
 mod check;
 mod keygen;

@@ -1,4 +1,4 @@
-//! From what a dry run asked, heard and recorded to the report of it.
+//! Builds the report of a dry run from the SMTP exchanges, the recorded rulings and the planned deliveries.
 
 use pintle_inbound::dry_run::{AskedQuestion, DryRunExchange, HeardReply};
 use pintle_mail::{Body, BodyError, NextHop};
@@ -18,30 +18,30 @@ use super::trace::{LogLine, Recorded};
 use crate::cli::Try;
 use crate::output::CommandError;
 
-/// Bodies are read in pieces of this size.
+/// The size of the pieces in which bodies are read, in octets.
 const PIECE: usize = 1 << 20;
-/// Who decides what no plugin has decided.
+/// The name of the gateway in the field `by`, for decisions that no plugin made.
 const GATEWAY: &str = "the gateway";
 
-/// A dry run that is over.
+/// The raw results of a finished dry run.
 pub(super) struct Played<'a> {
     pub(super) options: &'a Try,
     pub(super) mail: &'a MailFile,
     pub(super) listener: &'a str,
     pub(super) hello: String,
     pub(super) exchanges: Vec<DryRunExchange>,
-    /// What would be in the event log.
+    /// The event records that would be logged.
     pub(super) records: Vec<Record>,
-    /// The message as it would be in the spool.
+    /// The message as it would be stored in the spool; none if it was not accepted.
     pub(super) stored: Option<Stored>,
     pub(super) deliveries: Vec<PlannedDelivery>,
-    /// What each plugin said, in the order in which they were asked.
+    /// The plugins' rulings, in the order of the calls.
     pub(super) rulings: Vec<Recorded>,
-    /// What was logged beside any question.
+    /// The lines logged outside the stages.
     pub(super) lines: Vec<LogLine>,
 }
 
-/// How it ended, by whose word.
+/// The outcome, who decided it, and the reply or quarantine.
 struct DryRunEnd {
     fate: FateReport,
     by: Option<String>,
@@ -49,10 +49,10 @@ struct DryRunEnd {
 }
 
 impl Played<'_> {
-    /// The report.
+    /// Builds the report.
     ///
     /// # Errors
-    /// A body that plugins have written cannot be read.
+    /// A body that a plugin wrote cannot be read.
     pub(super) async fn report(mut self) -> Result<DryRunReport, CommandError> {
         let stages = self.stages();
         let DryRunEnd { fate, by, reply } = self.end();
@@ -107,7 +107,7 @@ impl Played<'_> {
         }
     }
 
-    /// The view as plugins have left it where they were asked last.
+    /// The view after the last call of plugins.
     fn last_view(&self) -> Option<&View> {
         self.exchanges.iter().flat_map(|exchange| &exchange.asked).last().map(|asked| &asked.view)
     }
@@ -118,7 +118,7 @@ impl Played<'_> {
         stored.or_else(seen).map(EnvelopeReport::from)
     }
 
-    /// The recipients whose copies are kept, as the client named them.
+    /// The recipients that were neither refused nor discarded, as the client named them.
     fn taken(&self) -> Vec<String> {
         let dropped = |exchange: &DryRunExchange| {
             exchange.asked.iter().any(|asked| asked.decision.verdict == Verdict::Discard)
@@ -157,7 +157,8 @@ impl Played<'_> {
     ) -> StageReport {
         let verdict = &asked.decision.verdict;
         let refused = reply.filter(|reply| reply.refuses());
-        let mut gateway: Vec<_> = refused.filter(|_| !verdict.refuses()).map(said).into_iter().collect();
+        let mut gateway: Vec<_> =
+            refused.filter(|_| !verdict.refuses()).map(reply_line).into_iter().collect();
         if exchange.recipient.is_some() && refused.is_none() {
             gateway.push("relaying: allowed".to_owned());
         }
@@ -173,7 +174,7 @@ impl Played<'_> {
             about: exchange.recipient.as_ref().map(|recipient| format!("<{}>", recipient.as_str())),
             verdict: verdict.name(),
             by: asked.decision.by.as_ref().map(ToString::to_string),
-            reply: refused.filter(|_| verdict.refuses()).map(said),
+            reply: refused.filter(|_| verdict.refuses()).map(reply_line),
             delay_ms: plugins.iter().map(|(_, delay)| delay).sum(),
             plugins: plugins.into_iter().map(|(report, _)| report).collect(),
             gateway,
@@ -202,16 +203,16 @@ impl Played<'_> {
         }
     }
 
-    /// What came of it: a refusal before anything, then what drops the message, then what holds it.
+    /// The outcome. A refusal takes precedence over a discard, and that over a quarantine.
     fn end(&self) -> DryRunEnd {
         let refused = |exchange: &&DryRunExchange| exchange.reply.refuses();
         let some = self.exchanges.iter().filter(|exchange| exchange.recipient.is_some()).find(refused);
         let whole = self.exchanges.last().filter(refused).filter(|exchange| {
-            // A client sends its message to whoever was taken.
+            // A refused recipient does not refuse the message: the client sends it to the accepted ones.
             exchange.recipient.is_none() || exchange.closes
         });
-        let nobody = || self.exchanges.last().filter(|last| last.recipient.is_some()).and(some);
-        if let Some(exchange) = whole.or_else(nobody) {
+        let no_recipient = || self.exchanges.last().filter(|last| last.recipient.is_some()).and(some);
+        if let Some(exchange) = whole.or_else(no_recipient) {
             return self.refusal(exchange, None);
         }
         if self.stored.is_none() {
@@ -243,7 +244,7 @@ impl Played<'_> {
         DryRunEnd {
             fate: fate.unwrap_or(by_code),
             by: Some(by.to_owned()),
-            reply: Some(said(&exchange.reply)),
+            reply: Some(reply_line(&exchange.reply)),
         }
     }
 
@@ -273,13 +274,13 @@ impl Played<'_> {
     }
 }
 
-/// What the plugins of one question said, each with the delay that it asked for, in milliseconds.
+/// The reports of the plugins called at one stage, each with the delay that the plugin asked for, in milliseconds.
 fn plugins_of(rulings: impl Iterator<Item = Recorded>, decision: &Decision) -> Vec<(PluginReport, u64)> {
     let delay = |edit: &Edit| if let Edit::Delay(delay) = edit { delay.as_millis() } else { 0 };
     let reports = rulings.zip(&decision.steps).map(|(recorded, step)| {
         let delay: u128 = recorded.ruling.edits.iter().map(delay).sum();
         let mut report = PluginReport::from(recorded);
-        // Edits that cannot be made are found out by the chain, after the plugin has answered.
+        // The chain detects invalid edits after the plugin has returned its ruling.
         if let (None, Some(fault)) = (&report.fault, &step.fault) {
             report.fault = Some(format!("{}: {}", fault.kind.name(), fault.text));
             report.verdict = step.verdict;
@@ -289,7 +290,7 @@ fn plugins_of(rulings: impl Iterator<Item = Recorded>, decision: &Decision) -> V
     reports.collect()
 }
 
-/// A command that was refused before anybody was asked.
+/// A command that the gateway refused before any plugin was called.
 fn unasked(exchange: &DryRunExchange) -> StageReport {
     StageReport {
         stage: exchange.stage.name(),
@@ -299,13 +300,13 @@ fn unasked(exchange: &DryRunExchange) -> StageReport {
         reply: None,
         delay_ms: 0,
         plugins: Vec::new(),
-        gateway: vec![said(&exchange.reply)],
+        gateway: vec![reply_line(&exchange.reply)],
         header_diff: None,
         header: None,
     }
 }
 
-fn said(reply: &HeardReply) -> String {
+fn reply_line(reply: &HeardReply) -> String {
     format!("{} {}", reply.code, reply.text.replace('\n', " "))
 }
 

@@ -1,11 +1,12 @@
-//! What differs between two texts, in the unified form that patches have.
+//! A line diff of two texts in the unified format, by the longest common subsequence.
 
-/// Unchanged lines around each change.
+/// The number of unchanged context lines around each change.
 const AROUND: usize = 3;
-/// The largest table of common lines, in cells; larger differences are shown as all going and all coming.
+/// The maximum size of the table of common subsequences, in cells. For larger texts, all differing lines are shown as
+/// removed and added.
 const MAX_CELLS: usize = 4_000_000;
 
-/// The difference, or none where there is none.
+/// The unified diff of two texts, with their names in its header. None if they are equal.
 pub(super) fn unified(before: &str, after: &str, names: (&str, &str)) -> Option<String> {
     if before == after {
         return None;
@@ -18,7 +19,7 @@ pub(super) fn unified(before: &str, after: &str, names: (&str, &str)) -> Option<
     Some(out)
 }
 
-/// A line that stays, goes or comes.
+/// A line that is unchanged, removed or added.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DiffLine<'a> {
     Stays(&'a str),
@@ -26,7 +27,7 @@ enum DiffLine<'a> {
     Comes(&'a str),
 }
 
-/// The steps from the one to the other, with as many lines staying as can.
+/// The edit script from the old lines to the new ones. A common beginning and end are skipped first.
 fn steps<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let (old_rest, new_rest) = (&old[head..], &new[head..]);
@@ -43,7 +44,7 @@ fn steps<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     steps
 }
 
-/// By the longest common subsequence.
+/// The edit script by the longest common subsequence.
 fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     let width = new.len() + 1;
     let mut common = vec![0_u32; (old.len() + 1) * width];
@@ -75,10 +76,10 @@ fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     steps
 }
 
-/// Changes that stand close together, with the lines around them.
+/// Changes that are close together, with their context lines.
 struct Hunk<'s, 'a> {
     steps: &'s [DiffLine<'a>],
-    /// Lines before it.
+    /// The number of old and of new lines before the hunk.
     old_before: usize,
     new_before: usize,
 }
@@ -118,7 +119,7 @@ impl Hunk<'_, '_> {
     }
 }
 
-/// An empty range is named by the line before it.
+/// A range of a hunk header. An empty range is given by the line before it, as the unified format requires.
 fn range(before: usize, lines: usize) -> String {
     format!("{},{lines}", if lines == 0 { before } else { before + 1 })
 }

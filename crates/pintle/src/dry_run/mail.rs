@@ -1,4 +1,4 @@
-//! The message of a dry run, and an envelope for it: what the command line says, or else what the header suggests.
+//! Reads the message of a dry run, and makes its envelope from the command line or else from the header fields.
 
 use std::borrow::Cow;
 
@@ -7,23 +7,23 @@ use pintle_mail::{Address, Bytes, Charset, HeaderBlock, ReversePath};
 
 use crate::cli::Try;
 
-/// A message as the gateway would have received it.
+/// A message as the gateway would receive it.
 pub(super) struct MailFile {
-    /// All of it, with lines that end in CRLF.
+    /// The whole message, with CRLF line ends.
     pub(super) octets: Bytes,
     pub(super) header: HeaderBlock,
     pub(super) body: Bytes,
     pub(super) sender: ReversePath,
     pub(super) recipients: Vec<Address>,
-    /// Its lines ended in LF alone, as they do in files.
+    /// Whether LF line ends, as in files, were converted to CRLF.
     pub(super) mended: bool,
 }
 
 impl MailFile {
-    /// Takes a message apart.
+    /// Parses a message.
     ///
     /// # Errors
-    /// It has no header, or nobody to send it to.
+    /// The message has no header, there is no recipient, or an address is invalid.
     pub(super) fn read(bytes: &[u8], options: &Try) -> Result<Self, String> {
         let whole = with_crlf(bytes);
         let octets = Bytes::copy_from_slice(&whole);
@@ -44,7 +44,7 @@ fn sender(given: Option<&str>, header: &HeaderBlock) -> Result<ReversePath, Stri
         return ReversePath::parse(given.trim_matches(['<', '>']), Charset::Utf8)
             .map_err(|error| format!("the sender {given:?}: {error}"));
     }
-    // RFC 5321 section 4.4: whoever delivered it wrote the reverse-path down.
+    // RFC 5321 section 4.4: final delivery stores the reverse-path in Return-Path.
     let path = header.named("Return-Path").next().map(|field| field.value());
     if path.is_some_and(|path| path.trim() == "<>") {
         return Ok(ReversePath::Null);
@@ -78,8 +78,8 @@ fn addresses(header: &HeaderBlock, name: &str) -> Vec<Address> {
     header.named(name).flat_map(|field| addresses_in(&field.value())).collect()
 }
 
-/// The addresses in a field of mailboxes (RFC 5322 section 3.4). What is none is passed over: this is a suggestion for
-/// an envelope, which can be given.
+/// The addresses in an address list field (RFC 5322 section 3.4). Invalid addresses are skipped: this is only a default
+/// for the envelope, which the command line can override.
 fn addresses_in(value: &str) -> Vec<Address> {
     let bare = without_words(value);
     let parts = bare.split([',', ';', ':']);
@@ -90,7 +90,7 @@ fn addresses_in(value: &str) -> Vec<Address> {
     parts.filter_map(address).collect()
 }
 
-/// Without comments and quoted display names; a quoted local part stays.
+/// Removes comments and quoted display names; keeps a quoted local part.
 fn without_words(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let (mut depth, mut rest) = (0_usize, value.chars().peekable());
@@ -112,7 +112,7 @@ fn without_words(value: &str) -> String {
     out
 }
 
-/// A quoted string whose first quote has been read, quotes included.
+/// Reads the rest of a quoted string, after its first quote. Returns it with both quotes.
 fn quoted(rest: &mut impl Iterator<Item = char>) -> String {
     let mut out = String::from("\"");
     while let Some(c) = rest.next() {
@@ -126,7 +126,7 @@ fn quoted(rest: &mut impl Iterator<Item = char>) -> String {
     out
 }
 
-/// Files end lines as their system does; mail ends them by CRLF.
+/// Converts LF line ends to CRLF. Borrowed if all line ends are CRLF already.
 fn with_crlf(bytes: &[u8]) -> Cow<'_, [u8]> {
     let bare = |line: &[u8]| line.ends_with(b"\n") && !line.ends_with(b"\r\n");
     let lines = || bytes.split_inclusive(|octet| *octet == b'\n');
@@ -166,7 +166,7 @@ mod tests {
         let (header, body) = split(&with_crlf(b"From a@b Mon\nSubject: s\n\nbody\r\n\n"));
         assert_eq!(header.as_ref(), b"X-Mailbox-Line: From a@b Mon\r\nSubject: s\r\n");
         assert_eq!(body.as_ref(), b"body\r\n\r\n");
-        // As the gateway would: a line that is no field ends the header.
+        // As in the gateway: a line that is not a field ends the header.
         let (header, body) = split(b"A: b\r\nno field\r\nC: d\r\n\r\n");
         assert_eq!((header.as_ref(), body.as_ref()), (&b"A: b\r\n"[..], &b"no field\r\nC: d\r\n\r\n"[..]));
         assert!(matches!(with_crlf(b"a\r\nb"), Cow::Borrowed(_)));

@@ -1,8 +1,8 @@
-//! `pintle try`: the plugins of a configuration on one message, without a server, and what would come of it.
+//! `pintle try`, the dry run: plays one message against a configuration without a server, and reports the outcome.
 //!
-//! The plugins are loaded as the gateway loads them, and the message goes through a listener's own machine and pipeline
-//! in memory; so what is printed is what the gateway would do, and not what somebody thinks that it would. What cannot be
-//! known without a server [`show::NOT_JUDGED`] names, since an answer that leaves something out has to say so.
+//! The plugins are loaded as the gateway loads them, and the message passes through a listener's own protocol machine
+//! and pipeline in memory, so that the report cannot differ from what the gateway does. [`show::NOT_JUDGED`] lists what
+//! a dry run cannot cover; the report includes it.
 
 mod build_report;
 mod diff;
@@ -37,14 +37,14 @@ use crate::cli::Try;
 use crate::output::{CommandError, complain};
 use crate::{output, stock};
 
-/// The plugin that defers whom it has not seen.
+/// The component of the greylist plugin, which defers unknown clients.
 const GREYLIST: &str = "stock:greylist";
-/// The exit code where the message would not be taken for all of its recipients.
+/// The exit code if the message would not be accepted for all recipients.
 const REFUSED: u8 = 1;
-/// The exit code where it could not be found out.
+/// The exit code if the outcome could not be determined.
 const TROUBLE: u8 = 2;
 
-/// Tries a message. All trouble has an exit code of its own, since 1 is an answer.
+/// Runs `pintle try`. Errors exit with code 2, since 1 means that the message was not accepted.
 pub(crate) fn run(options: &Try) -> Result<ExitCode, CommandError> {
     let fate = attempt(options).unwrap_or_else(|trouble| {
         complain!("pintle: {trouble}");
@@ -91,7 +91,7 @@ fn attempt(options: &Try) -> Result<Option<FateReport>, CommandError> {
     Ok(Some(report.fate))
 }
 
-/// Plays the session, and the deliveries where they are asked for.
+/// Plays the session, and with `--deliver` the deliveries.
 async fn play(
     settings: &Settings,
     listener: &ListenerConfig,
@@ -139,7 +139,7 @@ async fn play(
     played.report().await
 }
 
-/// A client that does not say who it is names its address (RFC 5321 section 4.1.4).
+/// The client of the session. Without `--hello` it sends its address literal in EHLO (RFC 5321 section 4.1.4).
 fn client(options: &Try) -> DryRunClient {
     let literal = || match options.client {
         IpAddr::V4(ip) => format!("[{ip}]"),
@@ -154,7 +154,7 @@ fn client(options: &Try) -> DryRunClient {
     }
 }
 
-/// Keeps what would stand in the event log.
+/// Collects the event records that the gateway would log.
 #[derive(Default)]
 struct Records(Mutex<Vec<Record>>);
 
@@ -169,17 +169,17 @@ impl RecordSink for Records {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record.clone());
     }
 
-    /// They are told plugin by plugin.
+    /// False: the report has each plugin's verdict from the trace.
     fn wants_verdicts(&self) -> bool {
         false
     }
 }
 
-/// What the command line says, over what the configuration says.
+/// Applies the command line's options to the settings.
 fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, CommandError> {
     let plugins = &mut settings.plugins;
     plugins.watch = false;
-    // What plugins have stored is the running gateway's, and a dry run must not write over it.
+    // The stored plugin state belongs to the running gateway; a dry run must not overwrite it.
     plugins.state_is_anothers = true;
     let mut named = options.only.iter().chain(&options.skip);
     if let Some(name) = named.find(|name| !plugins.plugins.iter().any(|plugin| plugin.name == **name)) {
@@ -196,7 +196,7 @@ fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, CommandErr
     Ok(settings)
 }
 
-/// The plugins to which everybody is assumed to be known, by name.
+/// The names of the greylist plugins that are assumed to know the client. Empty without `--assume-known`.
 fn known(settings: &Settings, options: &Try) -> Result<Vec<String>, CommandError> {
     if !options.assume_known {
         return Ok(Vec::new());
@@ -205,7 +205,7 @@ fn known(settings: &Settings, options: &Try) -> Result<Vec<String>, CommandError
     let names: Vec<_> = greylists.map(|plugin| plugin.name.clone()).collect();
     if names.is_empty() {
         return Err(format!(
-            "--assume-known is about {GREYLIST}, and no plugin that is asked is one: --skip NAME leaves another one out"
+            "--assume-known applies to {GREYLIST} only, and no plugin is one: --skip NAME leaves another one out"
         )
         .into());
     }

@@ -1,4 +1,4 @@
-//! What a dry run found, as it is told to people and to programs. The JSON of `--json` is this, field for field.
+//! The report of a dry run, for text and JSON output. The JSON of `--json` has these fields.
 
 use pintle_mail::{Envelope, HeaderEdit};
 use pintle_policy::{AuthResult, Edit, Verdict};
@@ -7,63 +7,63 @@ use serde::Serialize;
 
 use super::trace::{LogLine, Recorded};
 
-/// A whole dry run.
+/// The report of one dry run.
 #[derive(Debug, Serialize)]
 pub(super) struct DryRunReport {
     pub(super) session: SessionReport,
-    /// As it was asked about.
+    /// The envelope that the client sent.
     pub(super) envelope: EnvelopeReport,
     /// The message's size in octets, and whether its line ends were made CRLF.
     pub(super) size: u64,
     pub(super) mended: bool,
-    /// Every question, in order.
+    /// The stages, in order.
     pub(super) stages: Vec<StageReport>,
-    /// What would become of the message.
+    /// The outcome for the message.
     pub(super) fate: FateReport,
-    /// Who decided so, the gateway's own laws included; none where nobody objected.
+    /// Who decided: a plugin, or the gateway itself; none if the message was accepted without objection.
     pub(super) by: Option<String>,
-    /// What the client would be told, when it is refused.
+    /// The reply that the client would get if the message is refused, or the name of the quarantine.
     pub(super) reply: Option<String>,
-    /// The sum of all points.
+    /// The sum of all scores.
     pub(super) score: f64,
     /// The results for the Authentication-Results field that the gateway writes.
     pub(super) auth_results: Vec<String>,
-    /// The recipients that were not refused.
+    /// The recipients that were neither refused nor discarded.
     pub(super) taken: Vec<String>,
-    /// The envelope that plugins have left; none when they have changed nothing.
+    /// The envelope after the plugins' changes; none if they changed nothing.
     pub(super) new_envelope: Option<EnvelopeReport>,
-    /// A unified diff of the header; none when nothing has changed.
+    /// A unified diff of the plugins' changes to the header; none if they changed nothing.
     pub(super) header_diff: Option<String>,
-    /// The same from there to the message as it would be stored: trace fields, results, signatures.
+    /// A unified diff from that header to the stored one: trace fields, Authentication-Results, signatures.
     pub(super) written: Option<String>,
-    /// The header as it would be stored; none when nothing would be.
+    /// The header as it would be stored; none if the message would not be stored.
     pub(super) stored_header: Option<String>,
-    /// What would stand in the event log.
+    /// The event records that would be logged.
     pub(super) records: Vec<Record>,
     pub(super) body: BodyReport,
-    /// What was logged beside any question, such as while plugins were loaded and by timers.
+    /// Lines logged outside the stages, such as while plugins were loaded and by timers.
     pub(super) log: Vec<LogLine>,
-    /// What this answer leaves out.
+    /// What the dry run does not cover.
     pub(super) not_judged: &'static [&'static str],
 }
 
-/// What would become of the message.
+/// The outcome for the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum FateReport {
-    /// Taken for all recipients.
+    /// Accepted for all recipients.
     Accepted,
-    /// Taken, but not for all.
+    /// Accepted, but not for all recipients.
     AcceptedForSome,
-    /// Refused for good.
+    /// Refused permanently (5xx).
     Rejected,
-    /// Refused for now.
+    /// Refused temporarily (4xx).
     Deferred,
-    /// The session would be closed.
+    /// Refused, and the session closed.
     Closed,
-    /// Taken and dropped.
+    /// Accepted and dropped.
     Discarded,
-    /// Taken and held.
+    /// Accepted and held in a quarantine.
     Quarantined,
 }
 
@@ -72,8 +72,8 @@ impl FateReport {
         match self {
             Self::Accepted => "accepted",
             Self::AcceptedForSome => "accepted, but not for all recipients",
-            Self::Rejected => "refused for good",
-            Self::Deferred => "refused for now",
+            Self::Rejected => "refused permanently",
+            Self::Deferred => "refused temporarily",
             Self::Closed => "refused, and the session closed",
             Self::Discarded => "accepted and discarded",
             Self::Quarantined => "accepted and held in quarantine",
@@ -107,48 +107,50 @@ impl From<&Envelope> for EnvelopeReport {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct BodyReport {
     pub(super) changed: bool,
-    /// In octets.
+    /// The size before and after the plugins' changes, in octets.
     pub(super) before: u64,
     pub(super) after: u64,
-    /// Of a body that was changed, where it was asked for.
+    /// A unified diff of a changed body, with `--diff-body` only.
     pub(super) diff: Option<String>,
 }
 
-/// One question to all plugins.
+/// One stage: a call of all plugins that have the hook.
 #[derive(Debug, Serialize)]
 pub(super) struct StageReport {
     pub(super) stage: &'static str,
-    /// The recipient, or the next hop.
+    /// The recipient of `on-rcpt`, or the next hop of a delivery; otherwise none.
     pub(super) about: Option<String>,
-    /// What the chain made of all answers.
+    /// The chain's verdict.
     pub(super) verdict: &'static str,
+    /// The plugin that decided; none if none did.
     pub(super) by: Option<String>,
-    /// What the client would be told.
+    /// The reply that the client would get if a plugin refused.
     pub(super) reply: Option<String>,
+    /// The sum of the delays that plugins asked for, in milliseconds.
     pub(super) delay_ms: u64,
     pub(super) plugins: Vec<PluginReport>,
-    /// What the gateway itself says to it.
+    /// The gateway's own decisions at this stage, such as relaying.
     pub(super) gateway: Vec<String>,
-    /// In deliveries: what is different for this one from the message that was accepted.
+    /// In deliveries: a unified diff from the stored header to the one of this delivery.
     pub(super) header_diff: Option<String>,
     /// In deliveries: the header as it would be sent.
     pub(super) header: Option<String>,
 }
 
-/// One plugin's answer.
+/// One plugin's ruling.
 #[derive(Debug, Serialize)]
 pub(super) struct PluginReport {
     pub(super) plugin: String,
     pub(super) verdict: &'static str,
-    /// Its own words.
+    /// The reply, or the name of the quarantine, that the plugin gave.
     pub(super) reply: Option<String>,
-    /// What it would have said to somebody whom it does not know; passed over, since everybody counts as known.
+    /// With `--assume-known`: the reply of a deferral that was replaced by `next`.
     pub(super) assumed_known: Option<String>,
     pub(super) fault: Option<String>,
     pub(super) facts: Vec<(String, String)>,
     pub(super) scores: Vec<(String, f64)>,
     pub(super) auth_results: Vec<String>,
-    /// Everything else that it changes.
+    /// The plugin's other edits, in words.
     pub(super) changes: Vec<String>,
     pub(super) log: Vec<LogLine>,
 }
@@ -156,13 +158,13 @@ pub(super) struct PluginReport {
 impl From<Recorded> for PluginReport {
     fn from(recorded: Recorded) -> Self {
         let fault = recorded.ruling.fault;
-        // A fault is logged as well, and told once here.
+        // A fault is also logged; the report has it once.
         let is_the_fault =
             |line: &LogLine| fault.as_ref().is_some_and(|fault| line.text.starts_with(&fault.text));
         let mut report = Self {
             plugin: recorded.judge.to_string(),
             verdict: recorded.ruling.verdict.name(),
-            reply: words_of(&recorded.ruling.verdict),
+            reply: reply_text(&recorded.ruling.verdict),
             assumed_known: recorded.passed_over,
             facts: Vec::new(),
             scores: Vec::new(),
@@ -187,8 +189,8 @@ impl PluginReport {
     }
 }
 
-/// The reply or the quarantine that a verdict names.
-fn words_of(verdict: &Verdict) -> Option<String> {
+/// The reply or the name of the quarantine that a verdict has.
+fn reply_text(verdict: &Verdict) -> Option<String> {
     match verdict {
         Verdict::Reject(reply) | Verdict::Defer(reply) | Verdict::Close(reply) => {
             reply.as_ref().map(ToString::to_string)
@@ -198,7 +200,7 @@ fn words_of(verdict: &Verdict) -> Option<String> {
     }
 }
 
-/// RFC 8601 section 2.2, in a line.
+/// Formats an authentication result on one line (RFC 8601 section 2.2).
 pub(super) fn auth_result(result: &AuthResult) -> String {
     let mut text = format!("{}={}", result.method, result.outcome);
     if let Some(reason) = &result.reason {
@@ -212,8 +214,8 @@ pub(super) fn auth_result(result: &AuthResult) -> String {
 
 fn change(edit: &Edit) -> String {
     match edit {
-        Edit::SessionNote(key, _) => format!("notes {key:?} for itself, on the session"),
-        Edit::Note(key, _) => format!("notes {key:?} for itself, on the transaction"),
+        Edit::SessionNote(key, _) => format!("sets the private note {key:?} on the session"),
+        Edit::Note(key, _) => format!("sets the private note {key:?} on the transaction"),
         Edit::Offer(param) => format!("offers {}", param.name),
         Edit::Withhold(name) => format!("withholds {name}"),
         Edit::Delay(delay) => format!("delays the reply by {} ms", delay.as_millis()),
@@ -221,13 +223,13 @@ fn change(edit: &Edit) -> String {
         Edit::RemoveRecipient(id) => format!("removes recipient {id}"),
         Edit::RewriteRecipient(id, address) => format!("rewrites recipient {id} to <{}>", address.as_str()),
         Edit::RewriteSender(sender) => format!("rewrites the sender to <{}>", sender.as_str()),
-        Edit::GrantRelay(id) => format!("lets recipient {id} be relayed"),
+        Edit::GrantRelay(id) => format!("allows relaying to recipient {id}"),
         Edit::Headers(edits) => headers(edits),
         Edit::Body(_) => "writes a new body".to_owned(),
-        Edit::Sign(key) => format!("has it signed with the key {key:?}"),
-        Edit::Seal(key) => format!("has it sealed with the key {key:?}"),
+        Edit::Sign(key) => format!("signs the message with the key {key:?}"),
+        Edit::Seal(key) => format!("seals the message with the key {key:?}"),
         Edit::NextHop(hop) | Edit::UnlistedHop(hop) => format!("sends it to {hop}"),
-        Edit::Tls(policy) => format!("demands at least TLS {policy:?} of the next hop"),
+        Edit::Tls(policy) => format!("requires at least TLS {policy:?} of the next hop"),
         Edit::Source(address) => format!("sends it from {address}"),
         Edit::Credentials(name) => format!("uses the credentials {name:?}"),
         Edit::RetryAfter(wait) => format!("tries again after {} s", wait.as_secs()),

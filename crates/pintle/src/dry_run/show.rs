@@ -1,21 +1,21 @@
-//! A dry run, told to people.
+//! The text output of a dry run (`pintle try` without `--json`).
 
 use super::report::{DryRunReport, EnvelopeReport, PluginReport, StageReport};
 use super::trace::LogLine;
 use crate::output::{escape_untrusted as shown, say};
 
-/// What the gateway does besides, and is not played here.
+/// What a dry run does not cover, although the gateway does it.
 pub(super) const NOT_JUDGED: &[&str] = &[
-    "how many sessions there are and how fast they come, and the room in spool and quarantines",
-    "authentication and TLS: --identity and --tls are taken at their word, on-auth is not asked",
-    "state: what plugins have stored is read from [plugins] `state`, as it was last saved, and never written; without that \
-     folder greylists and counters know nobody",
-    "delivery: nothing is sent, on-delivery-result and on-disconnect are not asked",
+    "session and rate limits, and the free space of spool and quarantines",
+    "authentication and TLS: --identity and --tls are not verified, and on-auth is not called",
+    "plugin state: it is read from [plugins] `state`, as last saved, and never written; without that folder, greylists \
+     and counters are empty",
+    "delivery: nothing is sent, and on-delivery-result and on-disconnect are not called",
 ];
 
-/// Prints the whole.
+/// Prints the report.
 pub(super) fn print(report: &DryRunReport) {
-    let mended = if report.mended { ", line ends made CRLF" } else { "" };
+    let mended = if report.mended { ", line ends converted to CRLF" } else { "" };
     say!("message   {} octets{mended}", report.size);
     say!("session   {}", session(report));
     say!("envelope  {}", envelope(&report.envelope));
@@ -28,7 +28,7 @@ pub(super) fn print(report: &DryRunReport) {
     report.auth_results.iter().for_each(|result| say!("auth      {}", shown(result)));
     changes(report);
     if !report.log.is_empty() {
-        say!("\nlogged besides:");
+        say!("\nlogged outside the stages:");
         report.log.iter().for_each(log);
     }
     say!("\nnot judged here:");
@@ -55,7 +55,7 @@ fn stage(stage: &StageReport) {
     let about = stage.about.as_deref().map(|about| format!(" {}", shown(about))).unwrap_or_default();
     say!("\n{}{about}", stage.stage);
     if stage.plugins.is_empty() {
-        say!("  nobody is asked");
+        say!("  no plugin is called");
     }
     stage.plugins.iter().for_each(plugin);
     stage.gateway.iter().for_each(|said| say!("  the gateway: {}", shown(said)));

@@ -1,5 +1,5 @@
-//! The trace of a dry run: each ruling as a plugin gave it, before the chain makes one decision of all, and each line of
-//! the log.
+//! The trace of a dry run: records each plugin's ruling, before the chain combines them to a decision, and each log
+//! line.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::logging::{self, people};
 
-/// Where everything that is said is kept until it is told.
+/// Collects rulings and log lines for the report.
 #[derive(Default)]
 pub(super) struct RulingRecorder(Mutex<RecordedRulings>);
 
@@ -25,12 +25,13 @@ struct RecordedRulings {
     lines: Vec<LogLine>,
 }
 
-/// One judge's answer at a stage.
+/// One judge's ruling at a stage.
 pub(super) struct Recorded {
     pub(super) judge: Arc<str>,
     pub(super) ruling: Ruling,
-    /// What it would have said to somebody whom it does not know, where that was passed over.
+    /// With `--assume-known`: the text of a deferral that was replaced by `next`. None if nothing was replaced.
     pub(super) passed_over: Option<String>,
+    /// The log lines of this call.
     pub(super) lines: Vec<LogLine>,
 }
 
@@ -38,30 +39,30 @@ pub(super) struct Recorded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct LogLine {
     pub(super) level: String,
-    /// Whose it is; none for the gateway's own.
+    /// The plugin that logged the line; none for the gateway's own lines.
     pub(super) plugin: Option<String>,
-    /// Where it was said; none while plugins are loaded.
+    /// The hook that logged the line; none while plugins are loaded.
     pub(super) hook: Option<String>,
     pub(super) text: String,
 }
 
 impl RulingRecorder {
-    /// Hears all that plugins log from now on, at this level and above, and the gateway's own warnings.
+    /// Starts recording plugins' log lines at this level and above, and the gateway's warnings.
     pub(super) fn listen(level: LevelFilter) -> Arc<Self> {
         let recorder = Arc::new(Self::default());
         let filter = logging::filter(&format!("warn,pintle={level}"));
         let layer = LogLayer(Arc::clone(&recorder)).with_filter(filter);
-        // Somebody may have set a logger already; then there are no lines to tell.
+        // If a global subscriber is set already, no lines are recorded.
         let _ = tracing_subscriber::registry().with(layer).try_init();
         recorder
     }
 
-    /// The rulings since the last time that somebody asked.
+    /// Takes the rulings recorded since the last call.
     pub(super) fn rulings(&self) -> Vec<Recorded> {
         std::mem::take(&mut self.kept().rulings)
     }
 
-    /// The lines that were said beside any ruling.
+    /// Takes the log lines that belong to no ruling.
     pub(super) fn lines(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.kept().lines)
     }
@@ -79,22 +80,22 @@ impl RulingRecorder {
     }
 }
 
-/// A judge whose rulings are kept.
+/// Wraps a judge and records its rulings.
 pub(super) struct RecordingJudge {
     inner: Arc<dyn Judge>,
     recorder: Arc<RulingRecorder>,
-    /// Whoever comes counts as known to it.
-    knows_everybody: bool,
+    /// Whether deferrals are replaced by `next`, as if the greylist knew the client (`--assume-known`).
+    assume_known: bool,
 }
 
 impl RecordingJudge {
-    pub(super) fn new(inner: Arc<dyn Judge>, recorder: Arc<RulingRecorder>, knows_everybody: bool) -> Self {
-        Self { inner, recorder, knows_everybody }
+    pub(super) fn new(inner: Arc<dyn Judge>, recorder: Arc<RulingRecorder>, assume_known: bool) -> Self {
+        Self { inner, recorder, assume_known }
     }
 
-    /// Passes over that it would have somebody come again; gives the words.
+    /// Replaces a deferral by `next` if the client is assumed to be known. Returns the text of the deferral.
     fn pass_over(&self, ruling: &mut Ruling) -> Option<String> {
-        if !self.knows_everybody || ruling.fault.is_some() {
+        if !self.assume_known || ruling.fault.is_some() {
             return None;
         }
         let Verdict::Defer(reply) = &ruling.verdict else { return None };
@@ -123,7 +124,7 @@ impl Judge for RecordingJudge {
             let mut ruling = self.inner.judge(call, view).await;
             let passed_over = self.pass_over(&mut ruling);
             self.recorder.note(self.name(), hook.name(), ruling.clone(), passed_over);
-            // It is told, and nobody waits for it.
+            // The delay is reported, but a dry run does not wait.
             ruling.edits.retain(|edit| !matches!(edit, Edit::Delay(_)));
             ruling
         })
@@ -138,7 +139,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let by_plugin = metadata.target() == "pintle::plugin";
         let mut words = Words::default();
         event.record(&mut words);
-        // That a plugin is live everybody can see.
+        // Informational lines of a plugin outside hooks, such as that it was loaded, are left out.
         let said_by_it = by_plugin && (words.hook.is_some() || *metadata.level() <= Level::WARN);
         if !said_by_it && *metadata.level() > Level::WARN {
             return;
@@ -167,7 +168,7 @@ impl Visit for Words {
             "plugin" => self.plugin = Some(format!("{value:?}")),
             "hook" => self.hook = Some(format!("{value:?}")),
             "message" => self.text = format!("{value:?}"),
-            // All of it is one session.
+            // A dry run has only one session.
             "session" | "queue_id" => {}
             name => {
                 let _ = write!(self.rest, " {name}={value:?}");

@@ -1,7 +1,7 @@
-//! The forms of a line: JSON in which what is JSON already is a member, and text that people read.
+//! Formatters for log lines: JSON lines with embedded JSON objects, and text lines with control characters escaped.
 //!
-//! An event of `tracing` has a fixed list of fields. Records, and what plugins say beside their text, are objects of any
-//! form, so they come as JSON in one field, and get here the form that the log has.
+//! An event of `tracing` has a fixed list of fields. Records and the fields of plugins' log lines are objects of any
+//! shape, so they are passed as JSON in one field, and the formatters here convert them to the format of the log.
 
 use std::fmt::{self, Write as _};
 use std::sync::LazyLock;
@@ -16,9 +16,9 @@ use tracing_subscriber::registry::LookupSpan;
 use super::people;
 use crate::records;
 
-/// The target of what plugins say.
+/// The target of plugins' log lines.
 const PLUGINS: &str = "pintle::plugin";
-/// The field of a record, and the one of what a plugin says beside its text.
+/// The field that holds a record as JSON, and the one that holds the fields of a plugin's log line as JSON.
 const RECORD: &str = "record";
 const FIELDS: &str = "fields";
 
@@ -49,7 +49,7 @@ impl Visit for Named {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
-/// JSON lines in which an object is a member like any other, and no text to be parsed again.
+/// Formats JSON lines in which a record is an object, not a string that has to be parsed again.
 pub(super) struct JsonLines<F>(pub(super) F);
 
 impl<S, N, F> FormatEvent<S, N> for JsonLines<F>
@@ -70,7 +70,8 @@ where
         if let Some((name, quoted, text)) =
             found.and_then(|(name, text)| Some((name, serde_json::to_string(&text).ok()?, text)))
         {
-            // With its name, since a text of the same words may stand before it; no text can hold a quote as it is.
+            // The name is part of the pattern, since the same text may occur earlier in the line as a value. It cannot
+            // match within a string, where quotes are escaped.
             let (member, object) = (format!("\"{name}\":{quoted}"), format!("\"{name}\":{text}"));
             line = line.replacen(&member, &object, 1);
         }
@@ -78,15 +79,16 @@ where
     }
 }
 
-/// JSON escapes the oldest control signs alone; whoever looks at the log has a terminal that obeys others, too.
+/// Escapes control characters in a JSON line. JSON requires escapes only below U+0020; terminals obey others, too.
 fn in_json(text: &str) -> std::borrow::Cow<'_, str> {
     escaped(text, |line, c| {
-        // All of them are below U+10000.
+        // All of them are below U+10000, so one escape is enough.
         let _ = write!(line, "\\u{:04x}", u32::from(c));
     })
 }
 
-/// Lines of text. None holds a control sign but those that colour it: what a stranger wrote begins no line.
+/// Formats text lines. Control characters other than our own colours are escaped, so that untrusted text can neither
+/// start a line nor control a terminal.
 pub(super) struct Text<F>(pub(super) F);
 
 impl<S, N, F> FormatEvent<S, N> for Text<F>
@@ -102,18 +104,18 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         if let Some((name, json)) = json_field(event)
-            && let Some(told) = if name == RECORD { people::record(&json) } else { people::fields(&json) }
+            && let Some(text) = if name == RECORD { people::record(&json) } else { people::fields(&json) }
         {
             start(&mut writer, event)?;
-            let line = if name == RECORD { told } else { said(event, &told) };
+            let line = if name == RECORD { text } else { plugin_line(event, &text) };
             return writeln!(writer, "{}", one_line(&line));
         }
         if writer.has_ansi_escapes() {
-            // Colours are control signs, so what is said is made without them.
+            // Colours are control characters that would be escaped, so the fields are formatted without them.
             start(&mut writer, event)?;
-            let mut said = RecordedFields::default();
-            event.record(&mut said);
-            return writeln!(writer, "{}", one_line(&(said.message + &said.rest)));
+            let mut fields = RecordedFields::default();
+            event.record(&mut fields);
+            return writeln!(writer, "{}", one_line(&(fields.message + &fields.rest)));
         }
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
@@ -121,7 +123,7 @@ where
     }
 }
 
-/// Time, level and target, as all lines have them.
+/// Writes the start of a line: time, level and target.
 fn start(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
     let (level, target) = (*event.metadata().level(), event.metadata().target());
     let mut time = String::new();
@@ -142,11 +144,11 @@ fn start(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
     )
 }
 
-/// A plugin's text, what the gateway knows of the call, and last what the plugin added.
-fn said(event: &Event<'_>, fields: &str) -> String {
-    let mut said = RecordedFields::default();
-    event.record(&mut said);
-    format!("{}{} {FIELDS}={{{fields}}}", said.message, said.rest)
+/// Formats a plugin's log line: its text, the gateway's fields of the call, and last the plugin's own fields.
+fn plugin_line(event: &Event<'_>, plugin_fields: &str) -> String {
+    let mut fields = RecordedFields::default();
+    event.record(&mut fields);
+    format!("{}{} {FIELDS}={{{plugin_fields}}}", fields.message, fields.rest)
 }
 
 #[derive(Default)]
@@ -167,7 +169,7 @@ impl Visit for RecordedFields {
     }
 }
 
-/// The text with every control sign escaped.
+/// Escapes every control character, line ends included.
 fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
     escaped(text, |line, c| line.extend(c.escape_default()))
 }
@@ -183,9 +185,10 @@ fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> std::borrow::Cow<'
     line.into()
 }
 
-/// Who logs much that no operator can act on, and at which level that begins to cost: the compiler of plugins tells each
-/// step of each function, and making these lines alone takes minutes. A client's odd handshake is a warning to rustls,
-/// and any client can send thousands. `PINTLE_LOG` can name a target to hear it nonetheless.
+/// Filter directives for libraries that log much that no operator can act on. The plugin compiler logs each step of
+/// each function below `warn`, and formatting these lines alone takes minutes. rustls logs a client's malformed
+/// handshake as a warning, and any client can send thousands. A directive in `PINTLE_LOG` for one of these targets
+/// overrides this.
 pub(crate) static QUIET: LazyLock<String> = LazyLock::new(|| {
     let compilers =
         ["cranelift_codegen", "cranelift_frontend", "regalloc2", "wasmtime", "wasmtime_cranelift"];

@@ -1,4 +1,4 @@
-//! The program's own log: text for people, JSON for machines, on standard error or in a file.
+//! The program's log: text or JSON lines, on standard error or in a file.
 
 mod lines;
 pub(crate) mod people;
@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use self::lines::{JsonLines, QUIET, Text};
 
-/// How the log is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -28,10 +28,10 @@ pub(crate) enum Format {
 pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Result<()> {
     let filter = filter(&std::env::var("PINTLE_LOG").unwrap_or_else(|_| level.to_owned()));
     let colours = file.is_none() && io::stderr().is_terminal();
-    // A line that cannot be written is lost. The library would tell of it by `eprintln!`, which panics where the log's reader
-    // is gone or its disk is full, and the panic has a line of its own: the process would abort.
+    // A line that cannot be written is lost. By default the library reports that by `eprintln!`, which panics if the
+    // log's reader is gone or its disk is full. Logging the panic would panic again, and the process would abort.
     let log = fmt().with_env_filter(filter).with_writer(writer(file)?).log_internal_errors(false);
-    // Somebody may have set a logger already; then that one stays.
+    // If a global subscriber is set already, it stays.
     let _ = match format {
         Format::Json => {
             let log = log.json().flatten_event(true).with_current_span(false);
@@ -42,7 +42,8 @@ pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Res
     Ok(())
 }
 
-/// What is logged by these directives, the quiet ones excepted: what is not to be seen is not made into a line either.
+/// Builds the log filter from directives. The targets in [`QUIET`] are limited first, so that their lines are not even
+/// formatted; a directive for one of these targets overrides the limit.
 pub(crate) fn filter(directives: &str) -> EnvFilter {
     let all = format!("{},{directives}", *QUIET);
     EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(all)

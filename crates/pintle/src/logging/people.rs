@@ -1,4 +1,5 @@
-//! JSON as people read it in a line of text: `name=value`, in the order of the members, and quoted where it has to be.
+//! The text format of log lines: converts JSON objects to `name=value` (logfmt), in the order of their members, with
+//! values quoted where necessary.
 
 use std::fmt::{self, Write as _};
 
@@ -6,10 +7,10 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// What stands at the start of the line, or would say nothing there.
+/// Members that are left out: each line starts with the event and has a time of its own.
 const ELSEWHERE: [&str; 2] = ["event", "time"];
 
-/// The members of an object in their order.
+/// The members of a JSON object, in their order in the text.
 pub(crate) struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -34,7 +35,8 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// A record as a line tells it: the event, and then what it says, under the names that other lines have for it.
+/// Formats a record: the event, then its members, with `-` in their names replaced by `_` as in other log lines. None
+/// if the text is not a record.
 pub(crate) fn record(json: &str) -> Option<String> {
     let Members(members) = serde_json::from_str(json).ok()?;
     let event = members.iter().find(|(name, _)| name == "event")?.1.as_str()?.to_owned();
@@ -46,7 +48,7 @@ pub(crate) fn record(json: &str) -> Option<String> {
     Some(line)
 }
 
-/// What a plugin says beside its text.
+/// Formats the fields of a plugin's log line. Values are always quoted. None if the text is not a JSON object.
 pub(crate) fn fields(json: &str) -> Option<String> {
     let Members(members) = serde_json::from_str(json).ok()?;
     let mut line = String::new();
@@ -64,7 +66,7 @@ fn member(line: &mut String, name: &str, value: &Value) {
     let text = match value {
         Value::Object(members) => match (reply(members), members.len()) {
             (Some(reply), _) => reply,
-            // A next hop: what kind, and which.
+            // A next hop: its kind and its name.
             (None, 1) => members.iter().map(|(kind, which)| format!("{kind}:{}", plain(which))).collect(),
             (None, _) => {
                 for (at, (inner, value)) in members.iter().enumerate() {
@@ -80,7 +82,7 @@ fn member(line: &mut String, name: &str, value: &Value) {
     let _ = write!(line, "{name}={}", word(&text));
 }
 
-/// A reply in its usual form.
+/// Formats a reply as `451 4.2.0 text`. None if the object is not a reply.
 fn reply(members: &serde_json::Map<String, Value>) -> Option<String> {
     let (code, text) = (members.get("code")?.as_u64()?, members.get("text")?.as_str()?);
     let enhanced = members.get("enhanced").and_then(Value::as_str);
@@ -92,7 +94,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// As it is where that is one word of harmless signs, otherwise quoted and escaped.
+/// The text unchanged if it is one word of harmless characters, otherwise quoted and escaped.
 fn word(text: &str) -> String {
     let harmless = |c: char| c.is_alphanumeric() || "-_.:/@+[]<>,%".contains(c);
     if !text.is_empty() && text.chars().all(harmless) { text.to_owned() } else { format!("{text:?}") }

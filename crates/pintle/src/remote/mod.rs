@@ -1,4 +1,4 @@
-//! The subcommands that ask a running gateway over its admin socket.
+//! Commands for a running gateway, over its admin socket: `queue`, `quarantine`, `plugins`, `reload`, `status`.
 
 mod quarantine;
 mod socket;
@@ -17,12 +17,12 @@ use crate::output::{self, CommandResult, complain, escape_untrusted, say};
 
 pub(crate) use quarantine::quarantine;
 
-/// Recipients of a message that a list shows.
+/// The maximum number of recipients that a list shows for a message.
 const SHOWN: usize = 5;
-/// The longest reply in a list, in characters.
+/// The maximum length of a reply in a list, in characters.
 const LONGEST_REPLY: usize = 200;
 
-/// `pintle queue …`
+/// Runs `pintle queue …`.
 pub(crate) fn queue(options: QueueOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| {
@@ -49,7 +49,7 @@ pub(crate) fn queue(options: QueueOptions) -> CommandResult {
     })
 }
 
-/// `pintle plugins …`
+/// Runs `pintle plugins …`.
 pub(crate) fn plugins(options: PluginsOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| {
@@ -62,7 +62,7 @@ pub(crate) fn plugins(options: PluginsOptions) -> CommandResult {
     })
 }
 
-/// `pintle reload`
+/// Runs `pintle reload`.
 pub(crate) fn reload(options: &SocketOptions) -> CommandResult {
     let json = options.json;
     with_client(options, async move |client| {
@@ -78,7 +78,7 @@ pub(crate) fn reload(options: &SocketOptions) -> CommandResult {
     })
 }
 
-/// `pintle status`
+/// Runs `pintle status`. The exit code is 1 if the gateway is not ready to accept mail.
 pub(crate) fn status(options: &SocketOptions) -> CommandResult {
     let json = options.json;
     with_client(options, async move |client| {
@@ -87,7 +87,7 @@ pub(crate) fn status(options: &SocketOptions) -> CommandResult {
             say!("pintle {} on {}, process {}", version.version, version.hostname, version.pid);
             for part in &health.components {
                 let detail = escape_untrusted(part.detail.as_deref().unwrap_or(""));
-                say!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
+                say!("{:<5} {} {detail}", if part.ok { "ok" } else { "FAIL" }, part.name);
             }
         });
         Ok(if health.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -106,14 +106,14 @@ fn with_client(
 async fn act(client: &AdminClient, action: QueueAction, which: Which, json: bool) -> CommandResult {
     let filter = specific(which, action.name())?;
     let affected = client.act(action, &filter).await?;
-    Ok(tell(&affected, &filter, action.name(), json))
+    Ok(print_affected(&affected, &filter, action.name(), json))
 }
 
 async fn reroute(client: &AdminClient, which: Which, via: Option<NextHop>, json: bool) -> CommandResult {
     let filter = specific(which, "reroute")?;
     let order = Reroute { filter, via: via.map(|via| via.to_string()) };
     let affected = client.reroute(&order).await?;
-    Ok(tell(&affected, &order.filter, "reroute", json))
+    Ok(print_affected(&affected, &order.filter, "reroute", json))
 }
 
 fn specific(which: Which, act: &str) -> Result<QueueFilter, String> {
@@ -124,14 +124,14 @@ fn specific(which: Which, act: &str) -> Result<QueueFilter, String> {
     Err(format!("say which messages to {act}: ids, a condition, or --all"))
 }
 
-/// What was done, and what was not.
-fn tell(affected: &Affected, filter: &QueueFilter, act: &str, json: bool) -> ExitCode {
+/// Prints the messages that were changed, and those that were not, with the reason.
+fn print_affected(affected: &Affected, filter: &QueueFilter, act: &str, json: bool) -> ExitCode {
     show(json, affected, |Affected { ids, spared }| {
         ids.iter().for_each(|id| say!("{id}"));
         spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, escape_untrusted(&spared.why)));
         say!("{} messages: {act}", ids.len());
     });
-    // Who names messages wants to know when one of them was not meant after all.
+    // If ids were given, a message that was not changed is an error.
     let missed = !filter.ids.is_empty() && !affected.spared.is_empty();
     if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -172,7 +172,7 @@ fn print_entry(entry: &QueueEntry) {
     }
 }
 
-/// A pending recipient on one line: where, when, and what was said last.
+/// Prints a pending recipient on one line: next hop, time of the next attempt, last reply.
 fn print_waiting(recipient: &QueueRecipient, held: bool) {
     let hop = escape_untrusted(recipient.next_hop.as_deref().unwrap_or("not routed yet"));
     let next = match recipient.next_attempt_ms {
@@ -207,7 +207,7 @@ fn print_recipient(recipient: &QueueRecipient) {
     say!("recipient <{}>", escape_untrusted(recipient.address.as_str()));
     let hop = escape_untrusted(recipient.next_hop.as_deref().unwrap_or("no next hop yet"));
     match recipient.disposition {
-        // Which way it went, and how often it was tried, its delivery record has.
+        // The next hop and the number of attempts are in the delivery record.
         Some(disposition) => say!("  {disposition}"),
         None => say!("  pending after {} attempts, by {hop}", recipient.attempts),
     }

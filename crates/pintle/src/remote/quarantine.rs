@@ -1,4 +1,4 @@
-//! `pintle quarantine …`: what lies in quarantines and why, the octets, and the two ways out.
+//! `pintle quarantine …`: lists quarantined messages and the reasons, prints their content, releases and deletes them.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use super::{show, with_client};
 use crate::cli::{Leaving, QuarantineCommand, QuarantineOptions};
 use crate::output::{CommandResult, escape_untrusted, say};
 
-/// `pintle quarantine …`
+/// Runs `pintle quarantine …`.
 pub(crate) fn quarantine(options: QuarantineOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| match options.command {
@@ -52,25 +52,25 @@ async fn print_details(client: &AdminClient, id: QueueId, json: bool) -> Command
     print_text(client, id, MessagePart::Header).await
 }
 
-/// Octets go out as they are: no text, no line ends of ours. A terminal alone gets no commands with them.
+/// Writes the octets unchanged, without text or line ends of ours. On a terminal, terminal escapes are removed.
 async fn print_octets(client: &AdminClient, id: QueueId, part: MessagePart) -> CommandResult {
     let mut out = io::stdout();
     if out.is_terminal() {
         return print_text(client, id, part).await;
     }
-    let trouble = hand_over(client, id, part, |octets| out.write_all(octets)).await?;
-    ended(trouble.and_then(|()| out.flush()))
+    let written = fetch(client, id, part, |octets| out.write_all(octets)).await?;
+    exit_code(written.and_then(|()| out.flush()))
 }
 
-/// Octets to be read by people.
+/// Prints the octets as text, with terminal escapes removed.
 async fn print_text(client: &AdminClient, id: QueueId, part: MessagePart) -> CommandResult {
     let mut terminal = Terminal::new(io::stdout());
-    let trouble = hand_over(client, id, part, |octets| terminal.write(octets)).await?;
-    ended(trouble.and_then(|()| terminal.end()))
+    let written = fetch(client, id, part, |octets| terminal.write(octets)).await?;
+    exit_code(written.and_then(|()| terminal.end()))
 }
 
-/// Hands octets over until there are no more, or they are not taken.
-async fn hand_over(
+/// Fetches octets and passes them to `take` until the end or until `take` fails. Returns the result of `take`.
+async fn fetch(
     client: &AdminClient,
     id: QueueId,
     part: MessagePart,
@@ -85,15 +85,16 @@ async fn hand_over(
     Ok(taken)
 }
 
-fn ended(written: io::Result<()>) -> CommandResult {
+fn exit_code(written: io::Result<()>) -> CommandResult {
     match written {
-        // Whoever reads has seen enough.
+        // A broken pipe is no error: the reader, such as `head`, has read enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Shows octets line by line, so that no character is cut in two.
+/// Writes octets line by line with terminal escapes removed. Octets are buffered until a line is complete, so that no
+/// character is split.
 struct Terminal<W> {
     out: W,
     line: Vec<u8>,
@@ -114,7 +115,7 @@ impl<W: Write> Terminal<W> {
         Ok(())
     }
 
-    /// What is left of the last line.
+    /// Writes the buffered line, or the rest of the last one.
     fn end(&mut self) -> io::Result<()> {
         let line = std::mem::take(&mut self.line);
         let (text, end) = match line.strip_suffix(b"\n") {
@@ -168,7 +169,8 @@ fn request(which: Leaving) -> Result<QuarantineOrder, String> {
     })
 }
 
-/// The socket tells no more than that it was its owner; who that was behind sudo, the environment knows.
+/// The user who runs the command, for the event log. The socket's peer credentials only show its owner or root; under
+/// `sudo`, the environment has the user's name.
 fn user() -> Option<String> {
     let named = |name: &&str| std::env::var(name).ok().filter(|user| !user.is_empty());
     ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(named)
@@ -212,7 +214,7 @@ fn print_entry(message: &Quarantined) {
     say!("    why      {}", escape_untrusted(&why(message)));
 }
 
-/// Who decided, and the most telling of what was found out.
+/// Why a message is in quarantine: who decided, the rules with points, the judge's facts, the authentication results.
 fn why(message: &Quarantined) -> String {
     let mut parts = vec![format!("by {}", message.by.as_deref().unwrap_or("an unknown judge"))];
     if let Some(stage) = &message.stage {
@@ -223,13 +225,13 @@ fn why(message: &Quarantined) -> String {
             message.rules.iter().map(|rule| format!("{} {}", rule.rule, rule.points)).collect();
         parts.push(format!("score {} ({})", message.score, rules.join(", ")));
     }
-    parts.extend(telling_facts(message).map(|(name, value)| format!("{name}: {value}")));
+    parts.extend(judge_facts(message).map(|(name, value)| format!("{name}: {value}")));
     parts.extend(message.results.iter().cloned());
     parts.join("; ")
 }
 
-/// The facts of whoever decided, which begin with its name by custom; all, where it has kept to none.
-fn telling_facts(message: &Quarantined) -> impl Iterator<Item = (&String, &String)> {
+/// The facts of the judge that decided. By convention their names start with the judge's name; if none does, all facts.
+fn judge_facts(message: &Quarantined) -> impl Iterator<Item = (&String, &String)> {
     let judge = message.by.as_deref().unwrap_or_default();
     let is_its = move |name: &str| {
         name.strip_prefix(judge).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

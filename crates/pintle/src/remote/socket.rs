@@ -1,5 +1,5 @@
-//! Which socket is meant: none of the ways to find it needs a configuration without mistakes, since it is the running
-//! gateway that is asked, and that one runs by what was good once.
+//! Finds the admin socket. This works even if the configuration file has mistakes: the command asks the running
+//! gateway, and that one still runs with an earlier, valid configuration.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::cli::{CONFIG, SocketOptions};
 use crate::output::complain;
 
-/// Names the socket for all commands of a session.
+/// The environment variable that names the admin socket.
 const VARIABLE: &str = "PINTLE_SOCKET";
 
-/// What is said by hand comes before what is set, and that before what is found.
+/// Finds the admin socket. In order of precedence: `--socket`, `--config`, the environment variable, the default
+/// configuration file, the default socket path.
 pub(super) fn find(options: &SocketOptions) -> Result<PathBuf, Box<dyn std::error::Error>> {
     if let Some(socket) = &options.socket {
         return Ok(socket.clone());
@@ -24,7 +25,7 @@ pub(super) fn find(options: &SocketOptions) -> Result<PathBuf, Box<dyn std::erro
     }
     match named_by(Path::new(CONFIG)) {
         Ok(socket) => Ok(socket),
-        // Who may not read it may still be let in.
+        // A user who cannot read the configuration file may still have access to the socket.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
             Ok(pintle_config::parts::default_socket())
         }
@@ -36,7 +37,7 @@ fn named_by(config: &Path) -> std::io::Result<PathBuf> {
     let part = pintle_config::parts::admin(config)?;
     if !part.report.mistakes.is_empty() {
         complain!("{}", part.report);
-        complain!("pintle: trying {}", part.value.socket.display());
+        complain!("pintle: trying the socket {}", part.value.socket.display());
     }
     Ok(part.value.socket)
 }

@@ -1,4 +1,4 @@
-//! A certificate for the sandbox, signed by itself and made anew at each start.
+//! The sandbox's self-signed certificate, generated at each start.
 
 use std::fs;
 use std::io::Write;
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
-/// Writes `certificate.pem` and `key.pem`; clients that want to verify can trust the first. It is
-/// good for the usual names of this machine, and for `more`.
+/// Writes `certificate.pem` and `key.pem`. Clients that verify the server can trust `certificate.pem`. The certificate
+/// names `sandbox.localhost`, `localhost`, the loopback addresses and the names or addresses in `more`.
 pub(crate) fn write(folder: &Path, more: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let names = ["sandbox.localhost", "localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed([&names[..], more].concat())?;

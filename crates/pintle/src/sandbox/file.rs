@@ -1,4 +1,4 @@
-//! The sandbox's configuration: written for whoever has none, and left alone once somebody has changed it.
+//! Generates the sandbox's configuration file, and keeps a file that the user has edited.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,14 @@ use super::{PASSWORD, SandboxAddresses, USER};
 use crate::cli::Sandbox;
 use crate::output::CommandError;
 
-/// What the first line says before the checksum of what follows it.
+/// The start of the first line, before the checksum of all following lines. The checksum detects edits.
 const MARK: &str = "# Written by `pintle sandbox`, checksum ";
-const PROMISE: &str = "Change what you like: a file that you have changed is kept.";
+/// The rest of the first line.
+const PROMISE: &str = "You can edit this file: an edited file is not overwritten.";
 
-/// Whose mail the sandbox takes without a password: this machine's; and where it listens to others, that of networks which
-/// no router of the Internet leads to (RFC 1918, 4193, 6598, 3927, 4291). Never everybody's, since the file is a start for
-/// one's own.
+/// The networks whose clients may send mail without a password: the loopback networks, and if the sandbox listens on
+/// another address also those that are not routed on the Internet (RFC 1918, 4193, 6598, 3927, 4291). Never all
+/// networks, since users start their own configuration from this file, and that would be an open relay.
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 const PRIVATE: [&str; 7] = [
     "10.0.0.0/8",
@@ -29,14 +30,14 @@ const PRIVATE: [&str; 7] = [
     "fe80::/10",
 ];
 
-/// A configuration in its place.
+/// The configuration file that the sandbox uses.
 pub(super) struct WrittenConfig {
     pub(super) path: PathBuf,
-    /// It was there, with changes of somebody's, and says what is run.
+    /// Whether the file existed with the user's edits, and is used instead of a generated one.
     pub(super) kept: bool,
 }
 
-/// Puts the configuration into the folder, unless one with changes is there.
+/// Writes the configuration into the folder, unless it has an edited one.
 pub(super) fn write(
     options: &Sandbox,
     places: &SandboxAddresses,
@@ -64,7 +65,7 @@ fn is_as_written(text: &str) -> bool {
     sum == Some(crc32fast::hash(rest.as_bytes()))
 }
 
-/// The configuration, as a person would write it: a start for one's own.
+/// The text of the configuration. It is written to be readable, since users start their own configuration from it.
 fn configuration(
     options: &Sandbox,
     places: &SandboxAddresses,
@@ -107,11 +108,11 @@ cache = {cache}
     ))
 }
 
-/// The three listeners.
+/// The three `[[listener]]` sections.
 fn listeners(places: &SandboxAddresses, who: &str, trusted: &str) -> String {
     let SandboxAddresses { smtp, submission, submissions } = places;
     format!(
-        r#"# Mail from {who} may go anywhere; here it goes nowhere, since the sandbox captures it.
+        r#"# Clients in trusted networks ({who}) may relay to any domain; the sandbox captures the mail.
 [[listener]]
 name = "smtp"
 kind = "mx"
@@ -148,13 +149,13 @@ fn plugins(options: &Sandbox) -> Result<String, CommandError> {
         let config = match options.plugin_configs.get(index) {
             Some(json) => {
                 let json = serde_json::from_str(json)
-                    .map_err(|error| format!("--plugin-config of {name} is no JSON: {error}"))?;
+                    .map_err(|error| format!("--plugin-config of {name} is not JSON: {error}"))?;
                 format!("config = {}\n", toml_value(&json))
             }
             None => String::new(),
         };
         text.push_str(&format!(
-            "# All grants that there are: here is nothing to protect from a plugin that one tries.\n\
+            "# All grants: the sandbox has nothing that must be protected from a plugin.\n\
              [[plugin]]\nname = {}\ncomponent = {}\n{}{config}\n",
             toml_text(&name),
             toml_text(&component),
@@ -164,13 +165,13 @@ fn plugins(options: &Sandbox) -> Result<String, CommandError> {
     Ok(text)
 }
 
-/// Name and place of a plugin: a file, or one of those in the program.
+/// The name and component of a plugin, given as the path of a component file or as `stock:NAME`.
 fn component(given: &str) -> Result<(String, String), CommandError> {
     if let Some(name) = given.strip_prefix("stock:") {
         return Ok((name.to_owned(), given.to_owned()));
     }
     let path = Path::new(given).canonicalize().map_err(|error| {
-        format!("plugin {given}: {error}; give a component file, or stock:NAME for a plugin of Pintle's own")
+        format!("plugin {given}: {error}; give a component file, or stock:NAME for a stock plugin")
     })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     Ok((stem, path.display().to_string()))
@@ -184,7 +185,7 @@ grants = ["edit-headers"]
 config = { refuse = ["spammer@example.net"], header = "X-Pintle-Example" }
 "#;
 
-/// All that there are.
+/// The `grants` line with all grants.
 fn grants() -> String {
     let names: Vec<_> = GrantKind::ALL.iter().map(|grant| toml_text(grant.name())).collect();
     format!("grants = [{}]\n", names.join(", "))
@@ -194,12 +195,12 @@ fn join(folder: &str, name: &str) -> String {
     format!("{}/{name}\"", folder.trim_end_matches('"'))
 }
 
-/// A TOML basic string; JSON's escapes are among TOML's.
+/// A TOML basic string. JSON escapes are valid in TOML.
 fn toml_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// JSON as an inline TOML value. TOML has no null: such members are left out.
+/// Converts JSON to an inline TOML value. TOML has no null: members that are null are left out.
 fn toml_value(json: &serde_json::Value) -> String {
     use serde_json::Value;
     match json {
@@ -215,7 +216,8 @@ fn toml_value(json: &serde_json::Value) -> String {
     }
 }
 
-/// The names that the sandbox's certificate bears beside its usual ones: the addresses where it listens.
+/// Additional names for the sandbox's certificate: the addresses it listens on, without loopback and wildcard
+/// addresses.
 pub(super) fn names(places: &SandboxAddresses) -> Vec<String> {
     let all = [places.smtp, places.submission, places.submissions];
     let mut ips: Vec<IpAddr> = all.iter().map(|address| address.ip()).collect();
@@ -229,20 +231,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_somebody_has_changed_is_told_from_one_of_ours() {
+    fn an_edited_file_is_distinguished_from_a_generated_one() {
         let written = signed("hostname = \"sandbox.localhost\"\n");
         assert!(is_as_written(&written) && is_as_written(""));
         assert!(!is_as_written(&written.replace("sandbox.", "mx.")));
         assert!(
             !is_as_written(&written.replace(&MARK[..10], "# Mine: ")),
-            "without its first line it is theirs"
+            "without its first line it is the user's"
         );
         assert!(!is_as_written("# Written by `pintle sandbox` at each start.\nhostname = \"a.example\"\n"));
         assert!(!is_as_written("hostname = \"a.example\""));
     }
 
     #[test]
-    fn plugins_of_the_programs_own_have_names_too() {
+    fn stock_plugins_and_files_have_names() {
         assert_eq!(component("stock:spf").unwrap(), ("spf".to_owned(), "stock:spf".to_owned()));
         let error = component("no/such.wasm").unwrap_err().to_string();
         assert!(error.contains("no/such.wasm") && error.contains("stock:NAME"), "{error}");

@@ -1,7 +1,7 @@
-//! `pintle sandbox`: a whole gateway in a folder, for a newcomer's first five minutes.
+//! `pintle sandbox`: a complete gateway in a folder, to try Pintle without configuration or privileges.
 //!
-//! It is the real program with a configuration that it writes itself; only the last step differs: messages are captured
-//! instead of delivered. Nothing needs privilege, and nothing leaves this machine.
+//! It is the real gateway with a generated configuration. Only the last step differs: messages are captured as files
+//! instead of delivered. No mail leaves this machine.
 
 mod certificate;
 mod file;
@@ -27,14 +27,14 @@ use crate::output::{self, CommandResult, complain, say};
 use crate::signals::Signals;
 use crate::{capture, logging, stock, supervisor};
 
-/// The user that the sandbox knows.
+/// The user name for submission.
 pub(crate) const USER: &str = "sandbox";
-/// Its password: shown on the screen, since it opens nothing but this.
+/// The password of [`USER`]. It is printed, since it gives access to the sandbox only.
 pub(crate) const PASSWORD: &str = "open sesame";
-/// So many characters of a subject are shown.
+/// The maximum length of a subject in a list, in characters.
 const MAX_SUBJECT: usize = 200;
 
-/// Runs the sandbox, or lists what it has captured.
+/// Runs the sandbox, or lists the captured messages.
 pub(crate) fn run(options: Sandbox) -> CommandResult {
     match options.command {
         Some(SandboxCommand::Messages { json }) => messages(&options.folder, json),
@@ -48,7 +48,7 @@ pub(crate) fn run(options: Sandbox) -> CommandResult {
     }
 }
 
-/// Where the sandbox listens.
+/// The addresses that the sandbox listens on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SandboxAddresses {
     pub(crate) smtp: SocketAddr,
@@ -57,7 +57,8 @@ pub(crate) struct SandboxAddresses {
 }
 
 impl SandboxAddresses {
-    /// What the options say: each address, or `--listen` with the usual ports, which is this machine if left out.
+    /// Takes each address from its option. Default: the address of `--listen`, or else 127.0.0.1, with the ports 2525,
+    /// 2587 and 2465.
     fn of(options: &Sandbox) -> Self {
         let ip = options.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let place = |given: Option<SocketAddr>, port| given.unwrap_or_else(|| SocketAddr::new(ip, port));
@@ -68,7 +69,7 @@ impl SandboxAddresses {
         }
     }
 
-    /// Whether nobody but this machine can come.
+    /// Whether all addresses are loopback addresses, so that only clients on this machine can connect.
     pub(crate) fn are_local(&self) -> bool {
         [self.smtp, self.submission, self.submissions].iter().all(|place| place.ip().is_loopback())
     }
@@ -79,7 +80,8 @@ async fn serve(options: Sandbox) -> CommandResult {
     let survives = terminal::survives_hang_up();
     let mut signals = Signals::new()?;
     let config = prepare(&options, &places)?;
-    // What is not told is not made into a line either: the compiler of plugins says more than anybody could wait for.
+    // The filter keeps lines that are not shown from being formatted: the plugin compiler logs so much that formatting
+    // takes minutes.
     let heard = narrator::PluginLines.with_filter(logging::filter("warn,pintle=info"));
     tracing_subscriber::registry().with(heard).init();
     let settings = match pintle_config::check(&config, &stock::components()).into_settings() {
@@ -110,16 +112,16 @@ async fn serve(options: Sandbox) -> CommandResult {
     let end = tokio::select! {
         _ = signals.terminate.recv() => ExitCode::SUCCESS,
         _ = signals.interrupt.recv() => ExitCode::SUCCESS,
-        // Its terminal has gone, and nobody reads what it says.
+        // The terminal was closed, and `nohup` was not used.
         _ = signals.hang_up.recv(), if !survives => ExitCode::SUCCESS,
         () = app.fallen() => ExitCode::FAILURE,
     };
-    say!("\nStopping; what was captured stays in {}", options.folder.join("messages").display());
+    say!("\nStopping; captured messages stay in {}", options.folder.join("messages").display());
     app.drain().await;
     Ok(end)
 }
 
-/// Writes certificate and configuration into the folder; gives the configuration's path.
+/// Writes the certificate and the configuration into the folder. Returns the path of the configuration.
 fn prepare(options: &Sandbox, places: &SandboxAddresses) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let named = |error: io::Error| format!("cannot use the folder {}: {error}", options.folder.display());
     fs::create_dir_all(&options.folder).map_err(named)?;
@@ -128,9 +130,9 @@ fn prepare(options: &Sandbox, places: &SandboxAddresses) -> Result<PathBuf, Box<
     let written = file::write(options, places, &folder)?;
     if written.kept {
         let path = written.path.display();
-        say!("{path} has changes, and is used as it is; delete it to have it written anew.");
+        say!("{path} has changes, and is used as it is; delete it to have it written again.");
         if options.asks_for_something() {
-            say!("What the command line says of addresses and plugins does not count beside it.");
+            say!("Addresses and plugins given on the command line are ignored.");
         }
     }
     Ok(written.path)

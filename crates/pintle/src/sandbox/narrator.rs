@@ -1,7 +1,7 @@
-//! What a newcomer reads: each thing that happens to a message, as it happens, in a line.
+//! The sandbox's live output: one line for each event of a message and for each log line of a plugin.
 //!
-//! Two sources feed it: the records that the gateway writes, and what plugins log. Both go to standard output, whole lines
-//! at a time, so that lines of two sessions never mix.
+//! It has two sources: the gateway's event records and the plugins' log. Both are written to standard output in whole
+//! lines, so that lines of concurrent sessions do not mix.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -17,37 +17,38 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::output;
 
-/// Tells records, and where messages have gone.
+/// Prints event records, and the files of captured messages.
 #[derive(Debug, Default)]
 pub(crate) struct Narrator(Mutex<Order>);
 
-/// A delivery can be done before the reception is told, since both begin with the commit; told the other way round it
-/// would puzzle whoever reads it.
+/// Keeps the lines of a message in order. Reception record and delivery both start at the commit, so a message can be
+/// captured before its reception is printed; its line then waits for the reception.
 #[derive(Debug, Default)]
 struct Order {
-    /// Receptions told whose delivery has not been.
-    told: HashSet<QueueId>,
-    /// Lines that wait for a reception to be told.
+    /// Messages whose reception was printed and that are not captured yet.
+    received: HashSet<QueueId>,
+    /// The lines of captured messages whose reception was not printed yet.
     waiting: HashMap<QueueId, String>,
 }
 
-/// Plugin and hook of the line printed last: a plugin that has just said something need not be quoted with `next` too.
+/// Plugin and hook of the last line, if it was a plugin's log line: a verdict `next` of the same call is then not
+/// printed.
 static SPOKE_LAST: Mutex<Option<(String, String)>> = Mutex::new(None);
 
-/// So many characters of what a plugin says are shown.
+/// The maximum length of a plugin's text in a line, in characters.
 const MAX_TEXT: usize = 1_000;
-/// The target of all that is logged about clients, and what there is no trouble.
+/// The target of log lines about clients, and those of its messages that are no problem.
 const CLIENTS: &str = "pintle_inbound";
-const GOES_WELL: [&str; 3] = ["listening", "login", "accepting mail again"];
+const HARMLESS: [&str; 3] = ["listening", "login", "accepting mail again"];
 
-/// Tells what plugins log, what went wrong with a client, and what the gateway warns of.
+/// A tracing layer that prints plugins' log lines, problems with clients, and the gateway's warnings.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PluginLines;
 
 impl RecordSink for Narrator {
     fn record(&self, record: &Record) {
         if is_news(record)
-            && let Some((colour, word, text)) = tell(record)
+            && let Some((colour, word, text)) = describe(record)
         {
             print(&line(colour, &word, &text));
         }
@@ -55,19 +56,19 @@ impl RecordSink for Narrator {
             let mut order = self.order();
             match order.waiting.remove(&reception.id) {
                 Some(line) => print(&line),
-                None => drop(order.told.insert(reception.id)),
+                None => drop(order.received.insert(reception.id)),
             }
         }
     }
 }
 
 impl Narrator {
-    /// Tells where a message has gone.
+    /// Prints the file of a captured message, after the line of its reception.
     pub(crate) fn captured(&self, entry: &SandboxMessage) {
         let line = line(Colour::Green, "captured", &entry.file.display().to_string());
         let mut order = self.order();
-        // Reports to senders were never received.
-        if entry.sender.is_null() || order.told.remove(&entry.id) {
+        // Bounces have no reception record.
+        if entry.sender.is_null() || order.received.remove(&entry.id) {
             print(&line);
         } else {
             order.waiting.insert(entry.id, line);
@@ -82,21 +83,21 @@ impl Narrator {
 impl<S: Subscriber> Layer<S> for PluginLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut said = EventFields::default();
-        event.record(&mut said);
-        if metadata.target() == "pintle::plugin" && !said.plugin.is_empty() {
-            print(&said.as_plugin_line());
-            *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((said.plugin, said.hook));
+        let mut fields = EventFields::default();
+        event.record(&mut fields);
+        if metadata.target() == "pintle::plugin" && !fields.plugin.is_empty() {
+            print(&fields.as_plugin_line());
+            *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((fields.plugin, fields.hook));
         } else if *metadata.level() <= Level::WARN {
-            print(&line(Colour::Red, "warning", &format!("{} {}", said.message, said.rest)));
-        } else if metadata.target().starts_with(CLIENTS) && !GOES_WELL.contains(&said.message.as_str()) {
-            // Wrong passwords, handshakes that fail, messages that are too large: no record tells of them.
-            print(&line(Colour::Red, "trouble", &format!("{} {}", said.message, said.rest)));
+            print(&line(Colour::Red, "warning", &format!("{} {}", fields.message, fields.rest)));
+        } else if metadata.target().starts_with(CLIENTS) && !HARMLESS.contains(&fields.message.as_str()) {
+            // Wrong passwords, failed handshakes, messages that are too large: there are no records of these.
+            print(&line(Colour::Red, "problem", &format!("{} {}", fields.message, fields.rest)));
         }
     }
 }
 
-/// The fields of an event that are told.
+/// The fields of an event that are printed.
 #[derive(Default)]
 struct EventFields {
     plugin: String,
@@ -108,7 +109,7 @@ struct EventFields {
 impl EventFields {
     fn as_plugin_line(&self) -> String {
         let hook = if self.hook.is_empty() { "load" } else { &self.hook };
-        // A subject may stand in it as the plugin has seen it.
+        // The text may hold untrusted text, such as a subject.
         let message = pintle_mail::shown(&self.message, MAX_TEXT);
         line(Colour::Blue, hook, &format!("{}: {message}", self.plugin))
     }
@@ -133,7 +134,7 @@ impl Visit for EventFields {
     }
 }
 
-/// No opinion is worth a line only from a plugin that has said nothing else.
+/// Whether a record is printed. A verdict `next` is left out if the plugin has just logged something in the same call.
 fn is_news(record: &Record) -> bool {
     let Record::PluginVerdict(verdict) = record else {
         return true;
@@ -143,8 +144,8 @@ fn is_news(record: &Record) -> bool {
     verdict.verdict != "next" || !spoke.as_ref().is_some_and(by_same)
 }
 
-/// Colour and word that a line begins with, and what it says.
-fn tell(record: &Record) -> Option<(Colour, String, String)> {
+/// The colour, first word and text of a record's line. None for records that are not printed.
+fn describe(record: &Record) -> Option<(Colour, String, String)> {
     let (colour, word, text) = match record {
         Record::Reception(reception) => (Colour::Green, "accepted", accepted(reception)),
         Record::Rejection(rejection) => {
@@ -159,14 +160,14 @@ fn tell(record: &Record) -> Option<(Colour, String, String)> {
         }
         Record::PluginFault(fault) => {
             let PluginFault { plugin, kind, hook, text, verdict, .. } = fault;
-            (Colour::Red, "fault", format!("{plugin}: {kind} at {hook}: {text}; so the answer is {verdict}"))
+            (Colour::Red, "fault", format!("{plugin}: {kind} at {hook}: {text}; the verdict is {verdict}"))
         }
         Record::Hold(hold) => {
             let why = hold.quarantine.as_deref().or(hold.reason.as_deref()).unwrap_or("held");
             (Colour::Red, "held", format!("{} in quarantine {why}", hold.id))
         }
         Record::Deferral(Deferral { job, reply, next_attempt, .. }) => {
-            let text = format!("{} for {}: {reply}; again at {next_attempt}", job.id, job.recipient);
+            let text = format!("{} for {}: {reply}; next attempt at {next_attempt}", job.id, job.recipient);
             (Colour::Red, "deferred", text)
         }
         Record::Bounce(Bounce { job, reply, .. }) => {
@@ -189,7 +190,7 @@ fn accepted(reception: &Reception) -> String {
     format!("{id} from <{sender}> to {}, {size} octets{how}{subject}", to.join(", "))
 }
 
-/// A line: its first word, coloured, and then what strangers may have had a hand in.
+/// Formats a line: the coloured first word, then the text with terminal escapes removed.
 fn line(colour: Colour, word: &str, text: &str) -> String {
     format!("  {} {}", label(colour, word), output::escape_untrusted(text.trim_end()))
 }
@@ -206,7 +207,7 @@ fn label(colour: Colour, word: &str) -> String {
     paint(colour, &format!("{word:<15}"))
 }
 
-/// The word in colour, on a terminal that wants it (<https://no-color.org>).
+/// Colours the word if standard output is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
 fn paint(colour: Colour, word: &str) -> String {
     static COLOURS: OnceLock<bool> = OnceLock::new();
     let colours =
@@ -222,7 +223,7 @@ fn paint(colour: Colour, word: &str) -> String {
     format!("\u{1b}[{code}m{word}\u{1b}[0m")
 }
 
-/// A line that cannot be written, to a pipe whose reader has gone, is nobody's loss.
+/// Prints a line. Errors, such as a broken pipe, are ignored.
 fn print(line: &str) {
     *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = None;
     let _ = writeln!(std::io::stdout(), "{line}");

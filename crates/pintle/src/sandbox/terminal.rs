@@ -1,12 +1,12 @@
-//! What becomes of the sandbox when its terminal goes.
+//! SIGHUP and the sandbox: whether the sandbox keeps running after its terminal is closed.
 
-/// Whether somebody has said that it is to live on without its terminal, as `nohup` does: SIGHUP was ignored when it
-/// began. To be asked before anybody listens for the signal.
+/// Whether SIGHUP was ignored when the process started, as under `nohup`; then the sandbox keeps running without its
+/// terminal. Must be called before a handler for SIGHUP is installed, since the handler replaces the disposition.
 pub(super) fn survives_hang_up() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
 }
 
-/// The line `SigIgn` is a number with a bit for each signal, of which SIGHUP is the first.
+/// Parses the `SigIgn` line of `/proc/self/status`: a hexadecimal mask, whose lowest bit is SIGHUP.
 fn ignores_hang_up(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)

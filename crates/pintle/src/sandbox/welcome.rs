@@ -1,4 +1,4 @@
-//! The first screen: what is running, and what to type.
+//! The sandbox's welcome screen: addresses, credentials, and example commands.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ const EXAMPLE: &str = "\nThe example plugin refuses spammer@example.net; try it 
 const OPEN: &str =
     "\nClients in private networks may send mail here without a password, all others by submission.";
 
-/// Prints where the sandbox listens and ready-made commands.
+/// Prints the sandbox's addresses and commands that send a message.
 pub(crate) fn print(app: &App, options: &Sandbox, places: &SandboxAddresses, has_example: bool) {
     let at = |name: &str, asked: SocketAddr| {
         app.inbound
@@ -47,7 +47,7 @@ Send a message, in another terminal:
   python3 -c 'import smtplib; smtplib.SMTP("{host}", {port}).sendmail(
     "you@example.org", ["friend@example.net"], "Subject: hello\r\n\r\nhi\r\n")'
 {example}{open}
-What each hook says appears here. Ctrl-C ends the sandbox.
+The plugins' log lines and each message's events appear here. Ctrl-C stops the sandbox.
 "#,
         host = smtp.ip(),
         port = smtp.port(),
