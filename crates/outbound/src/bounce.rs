@@ -27,7 +27,8 @@ pub(crate) struct NewReport {
     pub(crate) about: Vec<u32>,
 }
 
-/// The reports that are due for these results; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
+/// The reports that are due for these results; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section
+/// 2).
 pub(crate) async fn reports_for(
     shared: &OutboundShared,
     stored: &Stored,
@@ -56,7 +57,8 @@ struct DsnRecipient<'a> {
     cause: Option<Cow<'static, str>>,
 }
 
-/// Whether a report of this kind names the recipient. What the sender asked for decides (RFC 3461 sections 4.1 and 5.2).
+/// Whether a report of this kind names the recipient. What the sender asked for decides (RFC 3461 sections 4.1 and
+/// 5.2).
 fn dsn_recipient<'a>(
     stored: &'a Stored,
     result: &'a RecipientResult,
@@ -82,8 +84,8 @@ fn dsn_recipient<'a>(
     Some(DsnRecipient { recipient, action, result, cause })
 }
 
-/// Why the recipient expired, in words. A next hop's reply has a field of its own; what we found out ourselves has no other
-/// place than this sentence.
+/// Why the recipient expired, in words. A next hop's reply has a field of its own; what we found out ourselves has no
+/// other place than this sentence.
 fn too_late(result: &RecipientResult) -> Cow<'static, str> {
     let sentence = "It could not be delivered in time; no further attempt is made.";
     match &result.reply {
@@ -177,8 +179,8 @@ fn from_address(config: &Config) -> Address {
         .unwrap_or_else(|| unreachable!("postmaster is an address"))
 }
 
-/// What a report returns of the message. RFC 3461 section 4.3: `RET` decides for failures alone; other reports return the
-/// header. Without `RET` a message returns whole, and one above the limit as its header, whatever `RET` asks for.
+/// What a report returns of the message. RFC 3461 section 4.3: `RET` decides for failures alone; other reports return
+/// the header. Without `RET` a message returns whole, and one above the limit as its header, whatever `RET` asks for.
 async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> ReturnedContent {
     let head = stored.head.clone();
     let size = head.len() as u64 + stored.body.size();

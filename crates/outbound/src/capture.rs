@@ -1,4 +1,5 @@
-//! Capture: delivery to the host program in place of every next hop, by which a sandbox shows what would have been sent.
+//! Capture: delivery to the host program in place of every next hop, by which a sandbox shows what would have been
+//! sent.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Clocks as a parameter: retries, warnings and expiry are tested without waiting for days.
 //!
-//! Acts that cannot be undone depend on [`Ages`], which goes by the monotonic clock and watches the wall clock for steps. The
-//! wall clock gives what people and other hosts read: dates in reports and records, queue ids, and times that are stored.
-//! Deadlines within a session run on the monotonic clock of the runtime.
+//! Acts that cannot be undone depend on [`Ages`], which goes by the monotonic clock and watches the wall clock for
+//! steps. The wall clock gives what people and other hosts read: dates in reports and records, queue ids, and times
+//! that are stored. Deadlines within a session run on the monotonic clock of the runtime.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -50,7 +50,8 @@ pub(crate) fn monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The time by which messages age. Each call reads both clocks; a step of the wall clock is logged and counted here, once.
+/// The time by which messages age. Each call reads both clocks; a step of the wall clock is logged and counted here,
+/// once.
 pub(crate) struct Ages {
     clock: Arc<dyn Clock>,
     watched: Mutex<WatchedTimeline>,

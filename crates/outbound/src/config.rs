@@ -1,5 +1,5 @@
-//! The configuration of outbound and its defaults: our name, routes and relays, TLS, sessions, timeouts, retries, reports,
-//! quarantines.
+//! The configuration of outbound and its defaults: our name, routes and relays, TLS, sessions, timeouts, retries,
+//! reports, quarantines.
 //!
 //! These are plain values. The form of the configuration file, its units and its mistakes are the config crate's.
 
@@ -25,7 +25,8 @@ pub struct Config {
     pub own_names: Vec<String>,
     /// Our addresses; an exchanger at one of them is ourselves, whatever its port.
     pub own_addresses: Vec<IpAddr>,
-    /// The addresses that we listen on; an exchanger there is ourselves. A wildcard stands for every address of this machine.
+    /// The addresses that we listen on; an exchanger there is ourselves. A wildcard stands for every address of this
+    /// machine.
     pub listeners: Vec<SocketAddr>,
     /// The next hop of each recipient domain.
     pub routes: RouteTable,
@@ -148,8 +149,8 @@ impl Relay {
     }
 }
 
-/// Credentials that a plugin may choose by name. They are sent to the hosts of these relays and to no others: a plugin that
-/// chooses where mail goes must not choose who gets a password.
+/// Credentials that a plugin may choose by name. They are sent to the hosts of these relays and to no others: a plugin
+/// that chooses where mail goes must not choose who gets a password.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedCredentials {
     /// The user name and password.
@@ -169,8 +170,8 @@ pub struct Mx {
     pub addresses: usize,
     /// Networks that exchangers may be in although they are not public. Strangers say where exchangers are.
     pub networks: Vec<IpNet>,
-    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. Without them
-    /// strangers could name inner IPv4 hosts.
+    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. Without
+    /// them strangers could name inner IPv4 hosts.
     pub nat64: Vec<Ipv6Net>,
 }
 
@@ -232,7 +233,8 @@ pub struct Reports {
     pub from: Option<pintle_mail::Address>,
     /// The name in their From field.
     pub from_name: String,
-    /// A message up to this size, in octets, is returned whole; of a larger one only the header, whatever `RET` asks for.
+    /// A message up to this size, in octets, is returned whole; of a larger one only the header, whatever `RET` asks
+    /// for.
     pub return_limit: u64,
 }
 

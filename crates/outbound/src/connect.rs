@@ -1,6 +1,8 @@
-//! Opening a session: hosts in order, their addresses in turn, with the TLS that each host must take, until one is ready.
+//! Opening a session: hosts in order, their addresses in turn, with the TLS that each host must take, until one is
+//! ready.
 //!
-//! Opportunistic TLS that fails falls back to plain text here, and addresses that do not answer come last the next time.
+//! Opportunistic TLS that fails falls back to plain text here, and addresses that do not answer come last the next
+//! time.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -93,8 +95,8 @@ impl Connector<'_> {
     async fn run(mut self) -> Result<Box<ClientConnection>, ConnectFailure> {
         let hosts = std::mem::take(&mut self.path.hosts);
         let by_mx = self.path.by_mx;
-        // Exchangers of one preference are looked up together: if one of them turns out to be ourselves, none of them is to
-        // be tried (RFC 5321 section 5.1).
+        // Exchangers of one preference are looked up together: if one of them turns out to be ourselves, none of them
+        // is to be tried (RFC 5321 section 5.1).
         for equals in hosts.chunk_by(|one, next| by_mx && one.preference == next.preference) {
             let found = join_all(equals.iter().map(|host| self.addresses_of(host))).await;
             if found.iter().flatten().any(|places| self.is_us(places)) {
@@ -158,16 +160,16 @@ impl Connector<'_> {
         }
     }
 
-    /// If a domain has more addresses than one attempt may try, those that did not answer must not use up every attempt:
-    /// the others come first the next time. Where all are tried each time, the domain's order stands.
+    /// If a domain has more addresses than one attempt may try, those that did not answer must not use up every
+    /// attempt: the others come first the next time. Where all are tried each time, the domain's order stands.
     fn remember_unreachable(&self) {
         for place in self.unreachable.iter().filter(|_| self.has_more) {
             self.shared.host_defects.remember(HostDefect::Unreachable, place, UNREACHABLE_MEMORY);
         }
     }
 
-    /// The key of an exchanger's address under this domain alone: another domain's owner could choose names by which the
-    /// address seems unreachable.
+    /// The key of an exchanger's address under this domain alone: another domain's owner could choose names by which
+    /// the address seems unreachable.
     fn in_this_domain(&self, place: &HostAddress) -> String {
         format!("{} {place}", self.target.next_hop)
     }
@@ -340,8 +342,8 @@ impl Connector<'_> {
 enum AddressFailure {
     Unreachable(String),
     Tls(HandshakeError),
-    /// The session ended over STARTTLS, or with the first words under TLS: in TLS 1.3 a server refuses a handshake when the
-    /// client has done its part.
+    /// The session ended over STARTTLS, or with the first words under TLS: in TLS 1.3 a server refuses a handshake when
+    /// the client has done its part.
     StartTls(Closed),
     Closed(Closed),
 }
@@ -395,8 +397,8 @@ impl AddressFailure {
     }
 }
 
-/// The key of an address under the host name that TLS is begun with. A stranger can make TLS fail at any address under a
-/// name of his own, and that must not send others' mail there in plain text.
+/// The key of an address under the host name that TLS is begun with. A stranger can make TLS fail at any address under
+/// a name of his own, and that must not send others' mail there in plain text.
 pub(crate) fn under_its_name(host: &str, place: &str) -> String {
     format!("{host} {place}")
 }

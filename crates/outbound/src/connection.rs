@@ -1,7 +1,7 @@
 //! A client connection: a session with a next hop on its socket, driven by reads, writes and one timer.
 //!
-//! All I/O of the protocol machine happens here: bytes, time, and the change to TLS. `exchange` decides which message goes
-//! when, and `session_pool` keeps sessions between messages.
+//! All I/O of the protocol machine happens here: bytes, time, and the change to TLS. `exchange` decides which message
+//! goes when, and `session_pool` keeps sessions between messages.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -310,8 +310,8 @@ impl ClientConnection {
         }
     }
 
-    /// Writes these pieces. While the next hop takes no more of them, its replies are read: it may refuse a message before
-    /// the end, and the session may be over before the message is.
+    /// Writes these pieces. While the next hop takes no more of them, its replies are read: it may refuse a message
+    /// before the end, and the session may be over before the message is.
     async fn write_all(&mut self, pieces: &mut [Bytes]) -> io::Result<()> {
         let mut first = 0;
         while first < pieces.len() {
@@ -359,8 +359,8 @@ impl ClientConnection {
         .await
     }
 
-    /// Passes on what was read while writing. Gives whether the session is over: then nothing more is written, since what
-    /// was being written has no end.
+    /// Passes on what was read while writing. Gives whether the session is over: then nothing more is written, since
+    /// what was being written has no end.
     fn take_input(&mut self) -> bool {
         self.machine.receive(&self.input, monotonic());
         self.input.clear();

@@ -1,5 +1,5 @@
-//! One message to its next hop: take an idle session from the connection pool or open one, send, and put the session back.
-//! `failover` decides what follows when a session breaks or an exchanger defers.
+//! One message to its next hop: take an idle session from the connection pool or open one, send, and put the session
+//! back. `failover` decides what follows when a session breaks or an exchanger defers.
 
 use std::sync::Arc;
 

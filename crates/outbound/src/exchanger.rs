@@ -1,5 +1,6 @@
-//! Which addresses of mail exchangers may be connected to. Strangers publish them, so without this check the owner of a domain
-//! could have us connect to our own machine, to the network behind it (as in SSRF), or to ourselves in a mail loop.
+//! Which addresses of mail exchangers may be connected to. Strangers publish them, so without this check the owner of a
+//! domain could have us connect to our own machine, to the network behind it (as in SSRF), or to ourselves in a mail
+//! loop.
 //!
 //! Relays are not checked: the operator has named their hosts.
 
@@ -53,8 +54,8 @@ pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn 
     listeners.iter().any(listens)
 }
 
-/// The address that another one leads to: some IPv6 addresses embed an IPv4 address, and one that is refused there is refused
-/// here.
+/// The address that another one leads to: some IPv6 addresses embed an IPv4 address, and one that is refused there is
+/// refused here.
 fn behind(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let translated = nat64.iter().find(|prefix| prefix.contains(&v6));
@@ -77,7 +78,8 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         // RFC 4291 section 2.5: the unspecified and the loopback address are themselves.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        // Mapped and compatible (RFC 4291 section 2.5.5), translated (RFC 2765 section 2.1), NAT64 (RFC 6052 section 2.1).
+        // Mapped and compatible (RFC 4291 section 2.5.5), translated (RFC 2765 section 2.1), NAT64 (RFC 6052 section
+        // 2.1).
         [0, 0, 0, 0, 0, 0xffff | 0, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(of(high, low)),
@@ -126,8 +128,8 @@ fn scope_v6(address: Ipv6Addr) -> AddressScope {
             AddressScope::Local("an address for documentation (RFC 3849)")
         }
         [0x2001, 2, 0, ..] => AddressScope::Local("an address for benchmarks (RFC 5180)"),
-        // ORCHID (RFC 4843, RFC 7343) is no location, Teredo (RFC 4380) embeds another address, and 2001:1::/32 is anycast
-        // (RFC 7723, RFC 8155).
+        // ORCHID (RFC 4843, RFC 7343) is no location, Teredo (RFC 4380) embeds another address, and 2001:1::/32 is
+        // anycast (RFC 7723, RFC 8155).
         [0x2001, 0 | 1 | 0x10..=0x2f, ..] => AddressScope::Local("a reserved address"),
         // What IANA has assigned as global unicast so far; the rest is reserved.
         [0x2000..=0x3fff, ..] => AddressScope::Public,

@@ -1,8 +1,8 @@
 //! Expiry and delay warnings: the sender of a message that waits is warned once, and at its maximum age the message
 //! bounces.
 //!
-//! One message may have several jobs, one for each next hop. Those that reach an age at the same moment are settled together,
-//! and their sender gets one report.
+//! One message may have several jobs, one for each next hop. Those that reach an age at the same moment are settled
+//! together, and their sender gets one report.
 
 use std::collections::HashMap;
 use std::sync::Arc;

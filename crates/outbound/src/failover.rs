@@ -1,13 +1,14 @@
 //! Failover within one attempt: a new session after a broken one, and the next mail exchanger after a deferral.
 //!
-//! A fault of a session says nothing about the message. A session that was used before may have ended while it was idle, may
-//! have reached the next hop's limit of messages, or may be out of step; the message then goes over a new session at once,
-//! one time, and no attempt is counted. What a new session replies is taken as meant.
+//! A fault of a session says nothing about the message. A session that was used before may have ended while it was
+//! idle, may have reached the next hop's limit of messages, or may be out of step; the message then goes over a new
+//! session at once, one time, and no attempt is counted. What a new session replies is taken as meant.
 //!
-//! RFC 5321 section 5.1 has a client try the exchangers in their order until one takes the message. So after a deferral the
-//! next one is asked, but only one more in an attempt: a deferral may be meant for all of them. The better exchanger's reply
-//! counts: if another one accepts, the recipient is delivered, while its refusal may only mean that it is a poor stand-in (it
-//! has no list of users, or does not know the domain any more), and must not return mail that the better one takes later.
+//! RFC 5321 section 5.1 has a client try the exchangers in their order until one takes the message. So after a deferral
+//! the next one is asked, but only one more in an attempt: a deferral may be meant for all of them. The better
+//! exchanger's reply counts: if another one accepts, the recipient is delivered, while its refusal may only mean that
+//! it is a poor stand-in (it has no list of users, or does not know the domain any more), and must not return mail that
+//! the better one takes later.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -240,8 +241,8 @@ fn unsent(ids: &[u32], why: Closed, transfer: Transfer) -> Delivery {
     }
 }
 
-/// Whether the session ended for reasons that a new one may not have. The next hop has not taken the message, since its end
-/// was not sent.
+/// Whether the session ended for reasons that a new one may not have. The next hop has not taken the message, since its
+/// end was not sent.
 fn is_worth_a_new_session(delivery: &Delivery, age: SessionAge) -> bool {
     let Some(why) = &delivery.ended else {
         return false;
@@ -290,8 +291,8 @@ fn wants_tls(delivery: &Delivery) -> bool {
     matches!(&delivery.ended, Some(Closed::Refused { reply, .. }) if demands_tls(reply))
 }
 
-/// Whether the session may have ended over pipelined commands. A proxy may pass the offer of PIPELINING on and not support
-/// it.
+/// Whether the session may have ended over pipelined commands. A proxy may pass the offer of PIPELINING on and not
+/// support it.
 fn lost_commands(delivery: &Delivery) -> bool {
     let waited = matches!(&delivery.ended, Some(Closed::TimedOut(DialogueStep::Rcpt | DialogueStep::Data)));
     waited || is_out_of_step(delivery)

@@ -1,4 +1,5 @@
-//! What a task of the runner hands back when it has finished: a report to the queue for each job, and sessions to close.
+//! What a task of the runner hands back when it has finished: a report to the queue for each job, and sessions to
+//! close.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 

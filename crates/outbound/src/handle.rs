@@ -1,5 +1,5 @@
-//! What the rest of the program can ask of outbound while it runs: the verbs of `pintle queue` and `pintle quarantine`, and
-//! a new configuration.
+//! What the rest of the program can ask of outbound while it runs: the verbs of `pintle queue` and `pintle quarantine`,
+//! and a new configuration.
 //!
 //! What is durable is changed in the spool first; then the runner, which alone owns the queue, gets a command.
 
@@ -116,8 +116,8 @@ impl Handle {
         Ok(self.each(ids, retried).await)
     }
 
-    /// Sends all pending recipients of messages by this next hop from now on, whatever the routes say; without one, by the
-    /// routes again. An attempt under way is moved when it has finished. A message that moves is due at once.
+    /// Sends all pending recipients of messages by this next hop from now on, whatever the routes say; without one, by
+    /// the routes again. An attempt under way is moved when it has finished. A message that moves is due at once.
     ///
     /// # Errors
     /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
@@ -137,8 +137,8 @@ impl Handle {
         Ok(acts)
     }
 
-    /// Keeps messages from delivery until they are released, expire, or an operator bounces them. A quarantined message is
-    /// kept already, and stays in its quarantine.
+    /// Keeps messages from delivery until they are released, expire, or an operator bounces them. A quarantined message
+    /// is kept already, and stays in its quarantine.
     ///
     /// # Errors
     /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
@@ -219,8 +219,8 @@ impl Handle {
         quarantine_admission::admit(&self.shared, name, size).await
     }
 
-    /// Fails all pending recipients of messages, and sends bounces to the senders. A quarantined message is left alone, since
-    /// its sender is taken for forged.
+    /// Fails all pending recipients of messages, and sends bounces to the senders. A quarantined message is left alone,
+    /// since its sender is taken for forged.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
@@ -275,8 +275,8 @@ impl Handle {
         self.shared.ages.timeline().stored_before(age)
     }
 
-    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail goes by the new
-    /// routes, and so do the recipients that an attempt under way leaves.
+    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail goes by the
+    /// new routes, and so do the recipients that an attempt under way leaves.
     pub fn reload(&self, config: Config, tls: ClientTls) {
         // In this order, an attempt under the new configuration verifies against the new roots as well.
         self.shared.tls.store(Arc::new(tls));
@@ -298,7 +298,8 @@ impl Handle {
         CommandResults(for_each(ids, MAX_ACTING, act).await)
     }
 
-    /// Releases the messages that the guard means. The spool checks it, since a message may be quarantined at any moment.
+    /// Releases the messages that the guard means. The spool checks it, since a message may be quarantined at any
+    /// moment.
     async fn release_guarded(
         &self,
         which: Select,

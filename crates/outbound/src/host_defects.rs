@@ -1,5 +1,5 @@
-//! Defects that hosts have shown, and the workarounds that follow: a host that failed at TLS, BDAT or pipelining is spoken
-//! to without it for a while, and one that did not answer is tried after the others.
+//! Defects that hosts have shown, and the workarounds that follow: a host that failed at TLS, BDAT or pipelining is
+//! spoken to without it for a while, and one that did not answer is tried after the others.
 //!
 //! The memory is bounded and lost with the process.
 

@@ -1,5 +1,5 @@
-//! The status of queued jobs, as operators see it: which next hop a message really waits for and when it is tried again.
-//! The queue knows, since routes say only where mail goes that arrives now.
+//! The status of queued jobs, as operators see it: which next hop a message really waits for and when it is tried
+//! again. The queue knows, since routes say only where mail goes that arrives now.
 
 use pintle_mail::{NextHop, UnixTime};
 use pintle_queue::{JobId, JobPhase, Queue, Timeline};

@@ -1,5 +1,5 @@
-//! The network as a parameter: connections to next hops go through a trait, and a simulation has its own in place of the
-//! system's.
+//! The network as a parameter: connections to next hops go through a trait, and a simulation has its own in place of
+//! the system's.
 //!
 //! `connect` decides which addresses are tried, in what order, how long that may take, and what is spoken.
 

@@ -79,8 +79,8 @@ pub(crate) struct OutboundShared {
     pub(crate) reservations: QuotaReservations,
     /// To the runner, while it lives.
     pub(crate) commands: WeakUnboundedSender<RunnerCommand>,
-    /// Locked while an operator holds or releases messages, until the runner has obeyed: so it gets these commands in the
-    /// order in which the acts became durable.
+    /// Locked while an operator holds or releases messages, until the runner has obeyed: so it gets these commands in
+    /// the order in which the acts became durable.
     pub(crate) acting: tokio::sync::Mutex<()>,
 }
 

@@ -52,8 +52,8 @@ impl HopTarget {
         }
     }
 
-    /// The credentials to authenticate with. A relay's own are for its own hosts; those that a plugin chose by name are for
-    /// the relays that the configuration lists with them.
+    /// The credentials to authenticate with. A relay's own are for its own hosts; those that a plugin chose by name are
+    /// for the relays that the configuration lists with them.
     ///
     /// # Errors
     /// The plugin's choice cannot be used there; the text is for the operator.

@@ -1,5 +1,5 @@
-//! Admission to a quarantine: room is reserved under its quota before a message is held there. A full quarantine refuses the
-//! message, or drops its oldest ones.
+//! Admission to a quarantine: room is reserved under its quota before a message is held there. A full quarantine
+//! refuses the message, or drops its oldest ones.
 
 use futures_util::StreamExt;
 use pintle_mail::QueueId;
@@ -13,8 +13,8 @@ use crate::quota::{
     MAX_QUARANTINES, QuarantineFull, QuotaReservation, WhenFull, less, more, names, share_left, within,
 };
 
-/// The share of a full quarantine, one part in this many, that is emptied at once: its messages are counted one by one for
-/// that.
+/// The share of a full quarantine, one part in this many, that is emptied at once: its messages are counted one by one
+/// for that.
 const PART: u64 = 16;
 /// Messages looked up at once.
 const PAGE: usize = 500;
@@ -70,8 +70,8 @@ async fn make_room(shared: &OutboundShared, name: &str, bytes: u64) -> Result<()
     drop_oldest(shared, name, coming, limit).await
 }
 
-/// Drops the oldest messages of a full quarantine until what is coming fits. It counts them first, one by one: an act that
-/// cannot be undone must not depend on a running total.
+/// Drops the oldest messages of a full quarantine until what is coming fits. It counts them first, one by one: an act
+/// that cannot be undone must not depend on a running total.
 async fn drop_oldest(
     shared: &OutboundShared,
     name: &str,

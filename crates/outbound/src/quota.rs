@@ -1,10 +1,10 @@
-//! Quotas: how much may lie in quarantines. Strangers fill them and they keep mail for a month, so without a limit they would
-//! fill the disk, and all mail would be refused.
+//! Quotas: how much may lie in quarantines. Strangers fill them and they keep mail for a month, so without a limit they
+//! would fill the disk, and all mail would be refused.
 //!
-//! Room for a message is reserved before it is held, and the reservation ends when it is stored, so that a burst of messages
-//! stays within the limits as a single one does. A full quarantine refuses new messages or drops the oldest, as the operator
-//! has chosen. All held mail together is limited to a share of the disk, and at that limit nothing is dropped, since something
-//! else may fill the disk.
+//! Room for a message is reserved before it is held, and the reservation ends when it is stored, so that a burst of
+//! messages stays within the limits as a single one does. A full quarantine refuses new messages or drops the oldest,
+//! as the operator has chosen. All held mail together is limited to a share of the disk, and at that limit nothing is
+//! dropped, since something else may fill the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -69,7 +69,8 @@ impl Quota {
     }
 }
 
-/// Room for one message in a quarantine, reserved until it is dropped: keep it until the message lies there and is counted.
+/// Room for one message in a quarantine, reserved until it is dropped: keep it until the message lies there and is
+/// counted.
 #[derive(Debug)]
 pub struct QuotaReservation {
     reserved: Arc<Mutex<BTreeMap<String, Amount>>>,
@@ -240,8 +241,8 @@ fn percent(amount: Amount, limit: Amount) -> u64 {
     of(amount.messages, limit.messages).max(of(amount.bytes, limit.bytes))
 }
 
-/// Whether held mail stays within its share of the disk when it takes `then` octets, where it takes `now` octets and `free`
-/// are free.
+/// Whether held mail stays within its share of the disk when it takes `then` octets, where it takes `now` octets and
+/// `free` are free.
 pub(crate) fn share_left(then: u64, now: u64, free: Option<u64>, percent: u8) -> bool {
     let Some(free) = free else { return true };
     let room = u128::from(now) + u128::from(free);

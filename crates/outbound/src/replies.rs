@@ -15,8 +15,8 @@ use crate::recipient_result::SuccessReporter;
 pub(crate) struct ExchangeReplies {
     /// One for each recipient of the plan.
     pub(crate) replies: Vec<RecipientReply>,
-    /// The next hop takes fewer recipients in one transaction than there are (RFC 5321 section 4.5.3.1.10): the rest are
-    /// sent at once in another one.
+    /// The next hop takes fewer recipients in one transaction than there are (RFC 5321 section 4.5.3.1.10): the rest
+    /// are sent at once in another one.
     pub(crate) overflow: bool,
     /// Sessions that do not go back into the connection pool.
     pub(crate) retired: Vec<Box<ClientConnection>>,

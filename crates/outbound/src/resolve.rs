@@ -1,5 +1,5 @@
-//! From a next hop's name to hosts, and from hosts to addresses (RFC 5321 section 5.1, RFC 7505): MX, null MX, implicit MX,
-//! or the hosts of a relay. Each host has its own TLS policy.
+//! From a next hop's name to hosts, and from hosts to addresses (RFC 5321 section 5.1, RFC 7505): MX, null MX, implicit
+//! MX, or the hosts of a relay. Each host has its own TLS policy.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,8 @@ pub(crate) struct HopPath {
     pub(crate) implicit_tls: bool,
     /// How many addresses one attempt tries.
     pub(crate) addresses: usize,
-    /// The hosts are mail exchangers of a domain: one that turns out to be ourselves ends the list (RFC 5321 section 5.1).
+    /// The hosts are mail exchangers of a domain: one that turns out to be ourselves ends the list (RFC 5321 section
+    /// 5.1).
     pub(crate) by_mx: bool,
 }
 

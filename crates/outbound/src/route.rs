@@ -40,8 +40,8 @@ impl RouteTable {
         Self { exact: HashMap::new(), below: HashMap::new(), default }
     }
 
-    /// Adds a route: `example.org` for that domain alone, `.example.org` for all domains below it. Returns the route that
-    /// this one replaces.
+    /// Adds a route: `example.org` for that domain alone, `.example.org` for all domains below it. Returns the route
+    /// that this one replaces.
     pub fn add(&mut self, pattern: &str, route: Route) -> Option<Route> {
         let (map, domain) = match pattern.strip_prefix('.') {
             Some(parent) => (&mut self.below, parent),

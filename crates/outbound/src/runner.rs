@@ -1,6 +1,6 @@
 //! The runner: the one task that owns the queue. It puts messages into it as jobs, begins attempts, expiries and delay
-//! warnings when they are due, and records what they report. How long a job waits (back-off), and how many attempts a next
-//! hop gets at once (throttle), is the queue's to say.
+//! warnings when they are due, and records what they report. How long a job waits (back-off), and how many attempts a
+//! next hop gets at once (throttle), is the queue's to say.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -107,8 +107,9 @@ impl Runner {
         loop {
             self.dispatch();
             self.set_timer();
-            // In this order, so that a run can be repeated. None starves those after it: commands and the tick are rare,
-            // finished work runs out when nothing is taken in, and the timer only wakes, since every round dispatches.
+            // In this order, so that a run can be repeated. None starves those after it: commands and the tick are
+            // rare, finished work runs out when nothing is taken in, and the timer only wakes, since every round
+            // dispatches.
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -165,7 +166,8 @@ impl Runner {
         }
     }
 
-    /// Sets the timer, unless one is set that elapses no later: waking early costs less than a new timer for each message.
+    /// Sets the timer, unless one is set that elapses no later: waking early costs less than a new timer for each
+    /// message.
     fn set_timer(&mut self) {
         let Some(at) = self.queue.poll_timeout() else {
             return;
@@ -211,7 +213,8 @@ impl Runner {
         }
     }
 
-    /// Sends the jobs of a message by the present routes. Gives how many recipients moved; those that are not named stay.
+    /// Sends the jobs of a message by the present routes. Gives how many recipients moved; those that are not named
+    /// stay.
     fn reroute(&mut self, waiting: &Waiting) -> usize {
         let Some(jobs) = self.jobs.get_mut(&waiting.id) else { return 0 };
         let config = self.shared.config.load();
@@ -357,8 +360,8 @@ impl Runner {
         presence
     }
 
-    /// Goes by the new configuration: sessions that were opened under the old one are closed, and waiting mail goes by the
-    /// new routes.
+    /// Goes by the new configuration: sessions that were opened under the old one are closed, and waiting mail goes by
+    /// the new routes.
     fn configure(&mut self) {
         let config = self.shared.config.load_full();
         self.queue.configure(queue_config(&config));
@@ -443,8 +446,8 @@ impl Runner {
     }
 }
 
-/// Limits how many reports are written at once. After an outage of days, or a restart, a whole queue may reach its maximum
-/// age in one moment; a task that waits here is small, since its work is not begun before it has a permit.
+/// Limits how many reports are written at once. After an outage of days, or a restart, a whole queue may reach its
+/// maximum age in one moment; a task that waits here is small, since its work is not begun before it has a permit.
 async fn limited<W: Future>(permits: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
     // The semaphore is never closed; were it, the work would still have to be done.
     let _permit = permits.acquire().await.ok();

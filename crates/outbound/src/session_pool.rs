@@ -1,12 +1,12 @@
 //! The connection pool: idle sessions with next hops, and the limit on how many sessions each next hop has at once.
 //!
 //! Each target has a pool of its own: the same next hop with the same TLS policy, the same source address and the same
-//! credentials, under one configuration. So a delivery that demands more never gets a session that was opened for less, or
-//! that has authenticated as somebody else.
+//! credentials, under one configuration. So a delivery that demands more never gets a session that was opened for less,
+//! or that has authenticated as somebody else.
 //!
-//! A delivery waits for a permit, of which there are as many as the configuration allows sessions with that next hop, and
-//! takes the session that was used last, or opens one. When opening failed, those that waited meanwhile share the failure
-//! instead of running into it one after the other.
+//! A delivery waits for a permit, of which there are as many as the configuration allows sessions with that next hop,
+//! and takes the session that was used last, or opens one. When opening failed, those that waited meanwhile share the
+//! failure instead of running into it one after the other.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -179,8 +179,8 @@ impl HopPool {
 }
 
 impl SessionPermit {
-    /// Puts the session into the pool and gives the permit to the next delivery. Hands the session out where the pool takes
-    /// none back any more.
+    /// Puts the session into the pool and gives the permit to the next delivery. Hands the session out where the pool
+    /// takes none back any more.
     pub(crate) fn give_back(self, connection: Box<ClientConnection>) -> Option<Box<ClientConnection>> {
         *self.hop_pool.failed.lock() = None;
         let mut idle = self.hop_pool.idle.lock();

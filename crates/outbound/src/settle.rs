@@ -1,8 +1,9 @@
-//! Settling: from the results of an attempt, an expiry or an operator's act to what is durable. One transaction in the spool
-//! holds the marks of the recipients and the reports (DSNs) to their senders; then come event records and metrics.
+//! Settling: from the results of an attempt, an expiry or an operator's act to what is durable. One transaction in the
+//! spool holds the marks of the recipients and the reports (DSNs) to their senders; then come event records and
+//! metrics.
 //!
-//! The order is the promise: a report to a sender is committed with the marks that it explains, and the queue hears of an
-//! attempt only when its marks are durable. A crash before that repeats the attempt; it never loses it.
+//! The order is the promise: a report to a sender is committed with the marks that it explains, and the queue hears of
+//! an attempt only when its marks are durable. A crash before that repeats the attempt; it never loses it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -123,8 +124,8 @@ pub(crate) async fn once(
     Ok(settled)
 }
 
-/// Settles an attempt or an expiry. While the spool refuses, it stays under way, so that a message that has been delivered
-/// is not delivered again.
+/// Settles an attempt or an expiry. While the spool refuses, it stays under way, so that a message that has been
+/// delivered is not delivered again.
 ///
 /// # Errors
 /// The spool's, where it will never take the settlement.

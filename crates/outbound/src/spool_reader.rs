@@ -1,5 +1,5 @@
-//! Reading the spool for the runner, page by page, while deliveries go on: all pending messages (recovery) at the start and
-//! when routes have changed, and quarantined ones when their retention is computed anew.
+//! Reading the spool for the runner, page by page, while deliveries go on: all pending messages (recovery) at the start
+//! and when routes have changed, and quarantined ones when their retention is computed anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ const READ_AGAIN: Duration = Duration::from_secs(10);
 /// The first wait while the spool rebuilds its index; each further one is twice as long.
 const READ_SOON: Duration = Duration::from_millis(100);
 
-/// Reads all pending messages, page by page, while deliveries have begun already. A spool that cannot be read is read again,
-/// since its mail was accepted.
+/// Reads all pending messages, page by page, while deliveries have begun already. A spool that cannot be read is read
+/// again, since its mail was accepted.
 pub(crate) async fn read_pending(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
@@ -48,8 +48,8 @@ pub(crate) async fn read_pending(
     }
 }
 
-/// Reads quarantined messages, so that the retention of each is computed anew. One that cannot be read now is looked at when
-/// its old retention is over.
+/// Reads quarantined messages, so that the retention of each is computed anew. One that cannot be read now is looked at
+/// when its old retention is over.
 pub(crate) async fn read_quarantined(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,

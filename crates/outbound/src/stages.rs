@@ -1,8 +1,9 @@
-//! The hooks around an attempt, on-deliver and on-delivery-result: what plugins see, what their verdicts mean here, and how
-//! their edits change the attempt.
+//! The hooks around an attempt, on-deliver and on-delivery-result: what plugins see, what their verdicts mean here, and
+//! how their edits change the attempt.
 //!
-//! A plugin sees session and transaction as they were frozen at the commit, the message as it lies in the spool, and the
-//! attempt. Its edits count for this attempt alone: the spool's copy never changes, and the next attempt begins with it.
+//! A plugin sees session and transaction as they were frozen at the commit, the message as it lies in the spool, and
+//! the attempt. Its edits count for this attempt alone: the spool's copy never changes, and the next attempt begins
+//! with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -223,8 +224,8 @@ fn first_plan(config: &Config, stored: &Stored, proposed: &ProposedAttempt<'_>) 
     }
 }
 
-/// The envelope of the attempt's recipients that are still pending, with the parameters that the content needs in place of
-/// those that the client gave.
+/// The envelope of the attempt's recipients that are still pending, with the parameters that the content needs in place
+/// of those that the client gave.
 fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
     let whole = &stored.entry.envelope;
     let mut params = whole.params.clone();
@@ -244,8 +245,8 @@ fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
     }
 }
 
-/// Session and transaction as they were at the commit. A stranger's message must never be taken for one of ours, which is
-/// trusted and signed in our name: if its stored context cannot be read, the message waits and the context is kept.
+/// Session and transaction as they were at the commit. A stranger's message must never be taken for one of ours, which
+/// is trusted and signed in our name: if its stored context cannot be read, the message waits and the context is kept.
 fn frozen_view(stored: &Stored) -> Result<View, Reply> {
     let (entry, envelope) = (&stored.entry, stored.entry.envelope.clone());
     if entry.context.is_empty() && entry.parent.is_some() {

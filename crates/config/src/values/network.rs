@@ -1,4 +1,4 @@
-//! Addresses, networks, domain names and mail addresses.
+//! The types of values about the network: IP addresses, networks, domain names and mail addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,18 +10,18 @@ use pintle_outbound::Endpoint;
 use crate::reader::{ReadValue, Spot, Value, parsed};
 use crate::value_kind::ValueKind;
 
-/// An address whose port may be left out, being 53.
+/// The address of a name server. The default port is 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NameServer(pub(crate) SocketAddr);
 
-/// The prefix of a NAT64 translator.
+/// The prefix of a NAT64 translator (RFC 6052 section 2.2).
 pub(crate) struct Nat64(pub(crate) Ipv6Net);
 
-/// A domain in A-labels and lower case.
+/// A domain name, in A-labels and lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Domain(pub(crate) String);
 
-/// `example.org` or `.example.org`, in A-labels and lower case.
+/// A domain, `example.org`, or all its subdomains, `.example.org`; in A-labels and lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DomainPattern(pub(crate) String);
 
@@ -96,7 +96,7 @@ impl ReadValue for Nat64 {
 
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| match text.parse::<Ipv6Net>() {
-            // RFC 6052 section 2.2 knows no other lengths, and at any other the addresses behind it could not be told.
+            // RFC 6052 section 2.2 defines no other lengths. At any other, the embedded IPv4 address is unknown.
             Ok(prefix)
                 if matches!(prefix.prefix_len(), 32 | 40 | 48 | 56 | 64 | 96) && prefix == prefix.trunc() =>
             {
@@ -153,11 +153,11 @@ pub(crate) fn domain(text: &str) -> Result<String, String> {
     }
 }
 
-/// A host as relays name it; its port may still be open.
+/// A host of a relay, as written; the port may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayHost(pub(crate) String);
 
-/// `example.org`, `.example.org` or `*`.
+/// The domains of a route: `example.org`, `.example.org` for its subdomains, or `*` for all others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutePattern(pub(crate) String);
 

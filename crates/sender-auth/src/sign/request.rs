@@ -1,5 +1,5 @@
-//! Signatures that a plugin has asked for by the names of keys, and the metric `pintle_signatures_total` that counts them,
-//! on the receiving and on the delivering side alike.
+//! Signatures that a plugin has asked for by the names of keys, and the metric `pintle_signatures_total` that counts
+//! them, on the receiving and on the delivering side alike.
 
 use std::fmt;
 
@@ -46,8 +46,8 @@ pub enum SignatureResult {
 }
 
 impl SigningRequest<'_> {
-    /// The DKIM-Signature fields to put above the header; empty where no key is named, and where the message has no From
-    /// field, without which nothing can be signed. Logs and counts what came of it.
+    /// The DKIM-Signature fields to put above the header; empty where no key is named, and where the message has no
+    /// From field, without which nothing can be signed. Logs and counts what came of it.
     ///
     /// # Errors
     /// A reload has taken a key away since the plugin named it, or signing failed.
