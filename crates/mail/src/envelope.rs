@@ -90,7 +90,7 @@ pub struct RcptParams {
     pub other: Vec<Param>,
 }
 
-/// `NOTIFY=`: the events that the sender wants to be told about. All false is `NEVER`.
+/// `NOTIFY=`: the events about which the sender requests a report. All false is `NEVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Notify {
     /// `SUCCESS`: on delivery.
@@ -104,7 +104,8 @@ pub struct Notify {
 impl Notify {
     /// `NOTIFY=NEVER`: no report of any kind.
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
-    /// The default that RFC 3461 section 4.1 leaves to us when the client gives no `NOTIFY`: failures and delays.
+    /// The default when the client gives no `NOTIFY`: failures and delays. RFC 3461 section 4.1 lets the server choose
+    /// it.
     pub const DEFAULT: Self = Self { success: false, failure: true, delay: true };
 
     /// The union: the events that either of the two asks for.
@@ -119,7 +120,7 @@ impl Notify {
 }
 
 impl RcptParams {
-    /// The events that the sender wants to be told about for this recipient; [`Notify::DEFAULT`] when the client did
+    /// The events about which the sender requests a report for this recipient; [`Notify::DEFAULT`] when the client did
     /// not say.
     #[must_use]
     pub fn notify(&self) -> Notify {

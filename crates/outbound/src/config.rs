@@ -1,7 +1,8 @@
 //! The configuration of outbound and its defaults: our name, routes and relays, TLS, sessions, timeouts, retries,
 //! reports, quarantines.
 //!
-//! These are plain values. The form of the configuration file, its units and its mistakes are the config crate's.
+//! These are plain values. The config crate defines the syntax of the configuration file and its units, and reports
+//! mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,11 +41,11 @@ pub struct Config {
     pub sources: Sources,
     /// Limits of sessions and of the connection pool.
     pub sessions: Sessions,
-    /// How long a next hop may take at each step.
+    /// The time limits of a session with a next hop, by protocol step.
     pub timeouts: Timeouts,
     /// What to do with 8-bit content where a next hop lacks 8BITMIME.
     pub eight_bit: EightBit,
-    /// Whether bodies go by BDAT or DATA.
+    /// Whether bodies are sent by BDAT or DATA.
     pub transfer: Transfer,
     /// Back-off between attempts, the delay warning, and the maximum age.
     pub retry: RetryPolicy,
@@ -54,7 +55,7 @@ pub struct Config {
     pub keys: Arc<Keyring>,
     /// How long messages stay in quarantines.
     pub quarantine: Retention,
-    /// How much may lie in quarantines.
+    /// The size limits of quarantines.
     pub quota: Quota,
 }
 
@@ -65,7 +66,7 @@ impl Config {
         self.routes.next_hop(if domain.is_empty() { &self.hostname } else { domain })
     }
 
-    /// The defaults, under this hostname: every domain by its MX, no relay.
+    /// The defaults with this hostname: every domain by its MX, no relay.
     #[must_use]
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
@@ -110,7 +111,7 @@ impl Config {
         }
     }
 
-    /// How many sessions this next hop may have at once.
+    /// The most concurrent sessions with this next hop.
     pub(crate) fn sessions_for(&self, next_hop: &NextHop) -> usize {
         let sessions = self.relay(next_hop).and_then(|(_, relay)| relay.sessions);
         sessions.unwrap_or(self.sessions.per_hop).max(1)
@@ -124,13 +125,13 @@ pub struct Relay {
     pub hosts: Vec<Endpoint>,
     /// SMTP, or LMTP (RFC 2033).
     pub protocol: Protocol,
-    /// How much TLS its hosts must take.
+    /// The TLS policy of its hosts.
     pub tls: TlsPolicy,
     /// TLS from the first octet instead of STARTTLS (RFC 8314 section 3.3).
     pub implicit_tls: bool,
-    /// The credentials to authenticate with (AUTH).
+    /// The credentials to authenticate with (AUTH); none for no authentication.
     pub credentials: Option<Credentials>,
-    /// How many sessions at once, in place of [`Sessions::per_hop`].
+    /// The most concurrent sessions, in place of [`Sessions::per_hop`]; none for that default.
     pub sessions: Option<usize>,
 }
 
@@ -162,16 +163,17 @@ pub struct NamedCredentials {
 /// Delivery to the mail exchangers of a domain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mx {
-    /// How much TLS exchangers must take.
+    /// The TLS policy of exchangers.
     pub tls: TlsPolicy,
     /// The port of exchangers: 25 on the Internet.
     pub port: u16,
-    /// How many addresses of a domain's exchangers one attempt tries.
+    /// The most addresses of a domain's exchangers that one attempt tries.
     pub addresses: usize,
-    /// Networks that exchangers may be in although they are not public. Strangers say where exchangers are.
+    /// Networks that are not public, but where exchangers are allowed. By default none is, since the owner of any
+    /// domain can publish such an address.
     pub networks: Vec<IpNet>,
-    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. Without
-    /// them strangers could name inner IPv4 hosts.
+    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. An address
+    /// under an unlisted prefix could reach internal IPv4 hosts.
     pub nat64: Vec<Ipv6Net>,
 }
 
@@ -187,7 +189,7 @@ impl Default for Mx {
     }
 }
 
-/// Source addresses of connections; the system chooses where none is given.
+/// Source addresses of connections; the system chooses one if none is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sources {
     /// For connections over IPv4.
@@ -209,7 +211,7 @@ pub struct Sessions {
     pub idle: Duration,
     /// How long connecting to an address may take.
     pub connect: Duration,
-    /// How long a host whose opportunistic TLS failed is spoken to in plain text.
+    /// How long a host whose opportunistic TLS failed is contacted in plain text.
     pub plain_memory: Duration,
 }
 

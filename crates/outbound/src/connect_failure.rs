@@ -10,14 +10,14 @@ use pintle_smtp::client::{Closed, Speaker};
 /// Why nothing was sent.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectFailure {
-    /// The recipients fail; otherwise they are deferred.
+    /// Whether the recipients fail; otherwise they are deferred.
     pub(crate) is_permanent: bool,
     pub(crate) reply: Reply,
     /// Who wrote the reply: the next hop, or we in its place.
     pub(crate) speaker: Speaker,
     /// The host that was asked last.
     pub(crate) peer: Arc<PeerMembers>,
-    /// The failure speaks for the next hop as a whole, so the queue throttles it.
+    /// Whether the failure concerns the whole next hop, so that the queue throttles it.
     pub(crate) is_hop_trouble: bool,
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Where a next hop listens.
+/// The address or socket that a next hop listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A name or an address, and a port.
@@ -18,7 +18,7 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// The text names no endpoint. The fault is its writer's: the operator or a plugin.
+/// The text is not an endpoint. The operator or plugin that wrote it is at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointError(String);
 

@@ -25,7 +25,7 @@ pub(crate) enum ExchangeResult {
     Interrupted,
 }
 
-/// Delivers what the plan says.
+/// Delivers the message of the plan to its recipients.
 pub(crate) async fn deliver(
     shared: &OutboundShared,
     config: &Arc<Config>,

@@ -1,6 +1,6 @@
-//! Which addresses of mail exchangers may be connected to. Strangers publish them, so without this check the owner of a
-//! domain could have us connect to our own machine, to the network behind it (as in SSRF), or to ourselves in a mail
-//! loop.
+//! Which addresses of mail exchangers may be connected to. Anyone can publish MX records, so without this check the
+//! owner of a domain could make us connect to our own machine, to the network behind it (as in SSRF), or to ourselves
+//! in a mail loop.
 //!
 //! Relays are not checked: the operator has named their hosts.
 
@@ -11,14 +11,14 @@ use ipnet::Ipv6Net;
 use crate::config::Config;
 use crate::network::Network;
 
-/// What an address means on the Internet (RFC 6890).
+/// The reachability of an address on the Internet (RFC 6890).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AddressScope {
-    /// It can be reached from anywhere.
+    /// A public address.
     Public,
-    /// It means another host in each network; an operator may have exchangers there.
+    /// A private address, which is another host in each network; an operator may have exchangers there.
     Local(&'static str),
-    /// It is the address of no host.
+    /// Not the address of a host.
     NoHost(&'static str),
 }
 
@@ -54,8 +54,7 @@ pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn 
     listeners.iter().any(listens)
 }
 
-/// The address that another one leads to: some IPv6 addresses embed an IPv4 address, and one that is refused there is
-/// refused here.
+/// The IPv4 address that an IPv6 address embeds; if it is refused, so is the IPv6 address.
 fn behind(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let translated = nat64.iter().find(|prefix| prefix.contains(&v6));

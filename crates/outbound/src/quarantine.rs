@@ -1,8 +1,8 @@
-//! How messages leave quarantines without a release: by expiry at the end of their retention, or by deletion. Metrics
+//! Removes messages from quarantines without a release: expiry at the end of their retention, and deletion. The metrics
 //! of quarantines are here as well.
 //!
-//! A message in a quarantine was taken for harmful, and its sender for forged: whatever happens to it there, no report
-//! is sent. Only a release makes it an ordinary message again, with a fresh age.
+//! A message in a quarantine is assumed to be harmful, and its sender to be forged, so no report is ever sent for it.
+//! Only a release makes it an ordinary message again, with a fresh age.
 
 use std::collections::{BTreeMap, BTreeSet};
 

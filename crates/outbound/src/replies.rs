@@ -1,4 +1,4 @@
-//! What next hops replied about the recipients of one message, and who gave the reply.
+//! The replies of next hops about the recipients of one message, and the origin of each reply.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -32,7 +32,7 @@ pub(crate) struct RecipientReply {
 }
 
 impl RecipientReply {
-    /// A reply of ours, in place of a next hop's.
+    /// A reply of ours, in place of a reply of the next hop.
     pub(crate) fn ours(id: u32, outcome: ReplyOutcome) -> Self {
         Self::of(id, outcome, Speaker::Us, Arc::default())
     }
@@ -55,7 +55,7 @@ impl RecipientReply {
         matches!(self.outcome.outcome, ReplyOutcome::Deferred(_))
     }
 
-    /// Whether the recipient was deferred with a reply that speaks for the whole next hop.
+    /// Whether the recipient was deferred with a reply that concerns the whole next hop.
     pub(crate) fn is_hop_trouble(&self) -> bool {
         self.is_deferred() && self.is_from_next_hop() && is_hop_trouble(self.outcome.outcome.reply())
     }

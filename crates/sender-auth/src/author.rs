@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Searching from each character anew would take billions of steps.
+    /// A search that starts again at each character would take billions of steps.
     #[test]
     fn what_never_ends_is_looked_for_once() {
         for piece in ["\\\"", "\"\\", "(", "((\\)", "<", ","] {

@@ -67,7 +67,7 @@ impl Pem {
         Self(text)
     }
 
-    /// The text, to be written only where nobody else can read it.
+    /// The PEM text. Write it only to places that other users cannot read.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
