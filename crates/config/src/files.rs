@@ -21,7 +21,7 @@ pub fn text(path: &Path) -> io::Result<String> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !found.is_file() {
-        return Err(io::Error::other("it is a pipe or a device, and no file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = String::new();
     File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
@@ -45,7 +45,11 @@ mod tests {
             .unwrap();
         for path in [at("pipe"), "/dev/zero".into(), folder.path().to_owned()] {
             let why = text(&path).unwrap_err().to_string();
-            assert!(why.contains("no file") || why.contains("directory"), "{}: {why}", path.display());
+            assert!(
+                why.contains("not a regular file") || why.contains("directory"),
+                "{}: {why}",
+                path.display()
+            );
         }
         File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
         assert!(text(&at("sparse")).unwrap_err().to_string().contains("more than"));

@@ -53,9 +53,9 @@ fn complaint(text: &str, noun: &str, units: &[(&str, u64)]) -> String {
     let names: Vec<&str> = units.iter().map(|(unit, _)| *unit).collect();
     let trimmed = text.trim();
     if !trimmed.is_empty() && trimmed.chars().all(|c| c.is_ascii_digit()) {
-        format!("{text:?} has no unit, which is one of {}", names.join(", "))
+        format!("{text:?} has no unit; the units are {}", names.join(", "))
     } else {
-        format!("{text:?} is no {noun}; units are {}", names.join(", "))
+        format!("{text:?} is not a {noun}; the units are {}", names.join(", "))
     }
 }
 

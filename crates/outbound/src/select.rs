@@ -83,7 +83,7 @@ impl fmt::Display for CommandOutcome {
             Self::NotQuarantined => f.write_str("it is in no quarantine: see `pintle queue show`"),
             Self::Held(why) => write!(f, "{why}: `pintle queue release` releases it"),
             Self::NotNow => {
-                f.write_str("its state is just changing, or it is not read yet after the start: try again")
+                f.write_str("its state is changing, or it has not been read yet since the start: try again")
             }
             Self::Failed(error) => error.fmt(f),
         }

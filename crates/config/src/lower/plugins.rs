@@ -133,7 +133,7 @@ fn settings_file(path: &Path) -> Result<JsonTable, String> {
         let places = places::in_toml(path, &text, 0, &table);
         return Ok(JsonTable(json(&DeValue::Table(table)), places));
     }
-    let settings = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let settings = serde_json::from_str(&text).map_err(|error| format!("it is not JSON: {error}"))?;
     Ok(JsonTable(settings, places::in_json(path, &text)))
 }
 

@@ -173,7 +173,7 @@ impl ReadValue for Percent {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         let percent = u8::read(value, spot)?;
         if percent > 100 {
-            malformed::<Self>(spot, "there is no more than 100 percent".into());
+            malformed::<Self>(spot, "a percentage must be at most 100".into());
             return None;
         }
         Some(Self(percent))

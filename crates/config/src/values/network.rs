@@ -34,7 +34,7 @@ impl ReadValue for SocketAddr {
         parsed::<Self, _, _>(value, spot, |text| {
             let no_port = text.parse::<IpAddr>().map(|_| format!("{text:?} lacks a port"));
             text.parse()
-                .map_err(|_| no_port.unwrap_or_else(|_| format!("{text:?} is no address with a port")))
+                .map_err(|_| no_port.unwrap_or_else(|_| format!("{text:?} is not an address with a port")))
         })
     }
 }
@@ -47,7 +47,7 @@ impl ReadValue for NameServer {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
-            bare.or_else(|_| text.parse()).map(Self).map_err(|_| format!("{text:?} is no address"))
+            bare.or_else(|_| text.parse()).map(Self).map_err(|_| format!("{text:?} is not an address"))
         })
     }
 }
@@ -61,7 +61,7 @@ macro_rules! ip_addresses {
 
             fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
                 parsed::<Self, _, _>(value, spot, |text| {
-                    text.parse().map_err(|_| format!("{text:?} is no {} address", $name))
+                    text.parse().map_err(|_| format!("{text:?} is not an {} address", $name))
                 })
             }
         }
@@ -78,7 +78,7 @@ impl ReadValue for IpNet {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(Self::from));
-            let network: Self = network.map_err(|_| format!("{text:?} is no network"))?;
+            let network: Self = network.map_err(|_| format!("{text:?} is not a network"))?;
             // 192.0.2.1/24 is as likely a mistyped /32 as a sloppy /24, and the two trust different hosts.
             if network == network.trunc() {
                 Ok(network)
@@ -103,7 +103,7 @@ impl ReadValue for Nat64 {
                 Ok(Self(prefix))
             }
             _ => Err(format!(
-                "{text:?} is no prefix of 32, 40, 48, 56, 64 or 96 bits with nothing beyond them"
+                "{text:?} is not a prefix of 32, 40, 48, 56, 64 or 96 bits without bits set beyond it"
             )),
         })
     }
@@ -149,7 +149,7 @@ pub(crate) fn domain(text: &str) -> Result<String, String> {
     let ascii = domain_to_ascii(text.strip_suffix('.').unwrap_or(text));
     match check_domain(&ascii) {
         Ok(()) if !ascii.starts_with('[') && ascii.len() <= 253 => Ok(ascii),
-        _ => Err(format!("{text:?} is no domain name")),
+        _ => Err(format!("{text:?} is not a domain name")),
     }
 }
 
