@@ -10,7 +10,7 @@ use std::fs;
 pub struct RunAs {
     /// The user as written in the configuration: a name or a number.
     pub user: String,
-    /// The user id.
+    /// The user id (uid), also if the configuration gives a name.
     pub uid: u32,
     /// The primary group id.
     pub gid: u32,

@@ -43,9 +43,9 @@ pub struct MailParams {
     pub size: Option<u64>,
     /// `BODY=` (RFC 6152, RFC 3030).
     pub body: BodyType,
-    /// `SMTPUTF8` (RFC 6531).
+    /// `SMTPUTF8` (RFC 6531): addresses and header fields may be in UTF-8.
     pub smtputf8: bool,
-    /// `REQUIRETLS` (RFC 8689).
+    /// `REQUIRETLS` (RFC 8689): every further hop must use verified TLS.
     pub require_tls: bool,
     /// `RET=` (RFC 3461 section 4.3).
     pub ret: Option<Return>,
@@ -63,9 +63,9 @@ pub enum BodyType {
     /// `7BIT`, also when the parameter is absent.
     #[default]
     SevenBit,
-    /// `8BITMIME` (RFC 6152).
+    /// `8BITMIME` (RFC 6152): lines of text with octets above 127.
     EightBitMime,
-    /// `BINARYMIME` (RFC 3030).
+    /// `BINARYMIME` (RFC 3030): any octets, without limits on lines.
     BinaryMime,
 }
 
@@ -93,11 +93,11 @@ pub struct RcptParams {
 /// `NOTIFY=`: the events about which the sender requests a report. All false is `NEVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Notify {
-    /// `SUCCESS`: on delivery.
+    /// `SUCCESS`: the message was delivered.
     pub success: bool,
-    /// `FAILURE`: when it cannot be delivered.
+    /// `FAILURE`: the message cannot be delivered.
     pub failure: bool,
-    /// `DELAY`: when delivery takes long.
+    /// `DELAY`: delivery takes long.
     pub delay: bool,
 }
 

@@ -24,7 +24,7 @@ pub struct Config {
     pub hostname: String,
     /// Other names of ours; an exchanger of such a name is ourselves (RFC 5321 section 5.1).
     pub own_names: Vec<String>,
-    /// Our addresses; an exchanger at one of them is ourselves, whatever its port.
+    /// Our addresses; an exchanger at one of them is ourselves, on any port.
     pub own_addresses: Vec<IpAddr>,
     /// The addresses that we listen on; an exchanger there is ourselves. A wildcard stands for every address of this
     /// machine.
@@ -235,8 +235,7 @@ pub struct Reports {
     pub from: Option<pintle_mail::Address>,
     /// The name in their From field.
     pub from_name: String,
-    /// A message up to this size, in octets, is returned whole; of a larger one only the header, whatever `RET` asks
-    /// for.
+    /// A message up to this size, in octets, is returned whole; of a larger one only the header, even with `RET=FULL`.
     pub return_limit: u64,
 }
 

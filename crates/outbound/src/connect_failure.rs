@@ -32,17 +32,17 @@ impl ConnectFailure {
         }
     }
 
-    /// The recipients fail.
+    /// A failure after which the recipients fail permanently.
     pub(crate) fn fail(reply: Reply) -> Self {
         Self::ours(true, reply)
     }
 
-    /// The recipients are deferred, since the next hop cannot be used now.
+    /// A failure after which the recipients are deferred, since the next hop cannot be used now.
     pub(crate) fn defer(reply: Reply) -> Self {
         Self::ours(false, reply)
     }
 
-    /// The recipients are deferred, since the session ended before it was ready.
+    /// A failure after which the recipients are deferred, since the session ended before it was ready.
     pub(crate) fn closed(why: &Closed, peer: PeerMembers) -> Self {
         Self { speaker: why.speaker(), peer: Arc::new(peer), ..Self::defer(why.reply()) }
     }

@@ -374,7 +374,7 @@ impl ClientConnection {
 enum IoProgress {
     /// This many octets were written; none where there were none to write.
     Written(usize),
-    /// Octets were read.
+    /// Octets were read into the buffer of the connection.
     Received,
 }
 

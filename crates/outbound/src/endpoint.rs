@@ -11,7 +11,7 @@ pub enum Endpoint {
     Tcp {
         /// A host name, or an IP address without brackets.
         host: String,
-        /// The TCP port.
+        /// The TCP port; the caller's default if the text has none.
         port: u16,
     },
     /// The path of a Unix socket.

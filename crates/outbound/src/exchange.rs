@@ -21,7 +21,7 @@ pub(crate) enum ExchangeResult {
     Answered(ExchangeReplies),
     /// No session could be opened.
     ConnectFailure(ConnectFailure),
-    /// Outbound is draining.
+    /// Outbound is draining, so nothing was sent.
     Interrupted,
 }
 

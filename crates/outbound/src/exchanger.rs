@@ -14,7 +14,7 @@ use crate::network::Network;
 /// The reachability of an address on the Internet (RFC 6890).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AddressScope {
-    /// A public address.
+    /// A public address, which is reachable from anywhere.
     Public,
     /// A private address, which is another host in each network; an operator may have exchangers there.
     Local(&'static str),
@@ -36,7 +36,7 @@ pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str
     }
 }
 
-/// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, whatever its name. A listener on a wildcard
+/// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, under any name. A listener on a wildcard
 /// address is at every address of this machine.
 pub(crate) fn is_us(address: SocketAddr, config: &Config, network: &dyn Network) -> bool {
     let behind = SocketAddr::new(behind(address.ip(), &config.mx.nat64), address.port());

@@ -47,7 +47,7 @@ pub struct Handle {
 /// Why an operation could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperateError {
-    /// The spool's error.
+    /// The spool failed with this error.
     Spool(SpoolError),
     /// Outbound is stopping or has stopped.
     Stopped,

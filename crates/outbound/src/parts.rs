@@ -117,7 +117,7 @@ impl OutboundShared {
         QueueId::new(self.clock.now(), (self.random_source)())
     }
 
-    /// 64 random bits.
+    /// A random number of 64 bits, which must not be used for secrets.
     pub(crate) fn random(&self) -> u64 {
         let low = (self.random_source)() & u128::from(u64::MAX);
         u64::try_from(low).unwrap_or_default()

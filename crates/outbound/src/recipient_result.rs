@@ -10,7 +10,7 @@ use pintle_spool::{Pending, Stored};
 /// The result of an attempt, an expiry or an operator's act for one recipient.
 #[derive(Debug, Clone)]
 pub(crate) struct RecipientResult {
-    /// [`Recipient::id`].
+    /// The number of the recipient: [`Recipient::id`].
     pub(crate) recipient: u32,
     pub(crate) end: Resolution,
     /// The reply that decided it; for an expiry, the reply to the last attempt.
@@ -30,7 +30,7 @@ pub(crate) enum Resolution {
     Delivered(SuccessReporter),
     /// Back-off: the next attempt is not made before this time.
     Deferred(UnixTime),
-    /// It failed permanently.
+    /// Delivery failed permanently.
     Failed(ReportPolicy),
     /// It was not delivered within the maximum age, or within its quarantine's retention.
     Expired(ReportPolicy),

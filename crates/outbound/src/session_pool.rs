@@ -80,7 +80,7 @@ pub(crate) struct SessionPermit {
 
 /// The result of waiting for a permit.
 pub(crate) enum Acquired {
-    /// An idle session.
+    /// An idle session, to be used for the delivery.
     Reuse(SessionPermit, Box<ClientConnection>),
     /// There is no idle session: open one.
     Open(SessionPermit),
@@ -99,7 +99,7 @@ impl SessionPool {
             return Acquired::Closed;
         };
         let permit = SessionPermit { hop_pool, _permit: permit };
-        // An idle session can be used, whatever became of the attempt to open another one.
+        // An idle session can be used even if opening another one failed.
         while let Some(mut connection) = permit.take_idle() {
             if connection.is_alive() {
                 return Acquired::Reuse(permit, connection);

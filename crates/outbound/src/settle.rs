@@ -26,7 +26,7 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(10);
 /// Why recipients are settled.
 #[derive(Debug)]
 pub(crate) enum SettleCause {
-    /// A delivery attempt.
+    /// The result of a delivery attempt.
     Attempt {
         next_hop: NextHop,
         /// The number of the attempt, from 1.
@@ -42,7 +42,7 @@ pub(crate) enum SettleCause {
     /// A deletion from a quarantine.
     QuarantineDeletion {
         quarantine: String,
-        /// `operator` or `quota`.
+        /// What deleted the message: `operator` or `quota`.
         by: &'static str,
         /// The operator's name; none if it is not known.
         user: Option<String>,

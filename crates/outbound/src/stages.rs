@@ -51,9 +51,9 @@ impl StoppedDelivery {
 
 /// The action in place of a delivery.
 pub(crate) enum StopAction {
-    /// The recipients fail.
+    /// The recipients fail with this reply.
     Fail(Reply),
-    /// The recipients are deferred.
+    /// The recipients are deferred with this reply.
     Defer(Reply),
     /// The copies of these recipients are dropped.
     Discard,

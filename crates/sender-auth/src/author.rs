@@ -49,7 +49,7 @@ fn addresses(value: &[u8]) -> Vec<String> {
 
 /// A piece of the field's text, without comments.
 enum FieldPiece {
-    /// A quoted string, whatever it contains.
+    /// A quoted string, with any content.
     Quoted,
     Sign(char),
 }

@@ -26,7 +26,7 @@ pub(super) const fn optional<T: ReadValue>(name: &'static str, about: &'static s
     KeyDefinition { name, kind: T::kind, default: None, required: false, about }
 }
 
-/// A required key.
+/// A required key. Its absence is a mistake.
 pub(super) const fn required<T: ReadValue>(name: &'static str, about: &'static str) -> KeyDefinition {
     KeyDefinition { name, kind: T::kind, default: None, required: true, about }
 }

@@ -154,7 +154,7 @@ impl PrivateKey {
         }
     }
 
-    /// The key's algorithm.
+    /// The algorithm with which the key signs.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match &self.0 {

@@ -166,7 +166,7 @@ impl<'a> Evaluation<'a> {
             }
             SpfMechanism::Exists(spec) => {
                 let host = self.target(Some(spec), name).await?;
-                // Section 5.7: an A record, whatever the family of the client's address.
+                // Section 5.7: an A record, even if the client's address is IPv6.
                 let found = self.dns.records(&host, DnsRecordKind::A).await;
                 Ok(!self.ask_term(found)?.is_empty())
             }
