@@ -1,7 +1,7 @@
 //! Clocks as a parameter: retries, warnings and expiry are tested without waiting for days.
 //!
-//! Expiries, which cannot be undone, depend on [`Ages`], which goes by the monotonic clock and watches the wall clock
-//! for steps. The wall clock is used for what people and other hosts read: dates in reports and records, queue ids, and
+//! Expiries, which cannot be undone, depend on [`Ages`], which uses the monotonic clock and monitors the wall clock for
+//! steps. The wall clock is used for what people and other hosts read: dates in reports and records, queue ids, and
 //! times that are stored. Deadlines within a session run on the monotonic clock of the runtime.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

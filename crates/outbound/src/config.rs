@@ -22,11 +22,11 @@ use crate::{Endpoint, Quota, Retention, RouteTable};
 pub struct Config {
     /// Our name: sent in EHLO, named in reports, and never delivered to by MX.
     pub hostname: String,
-    /// Other names of ours; an exchanger of such a name is ourselves (RFC 5321 section 5.1).
+    /// Other names of ours; an exchanger with such a name is this gateway (RFC 5321 section 5.1).
     pub own_names: Vec<String>,
-    /// Our addresses; an exchanger at one of them is ourselves, on any port.
+    /// Our addresses; an exchanger at one of them is this gateway, on any port.
     pub own_addresses: Vec<IpAddr>,
-    /// The addresses that we listen on; an exchanger there is ourselves. A wildcard stands for every address of this
+    /// The addresses that we listen on; an exchanger there is this gateway. A wildcard stands for every address of this
     /// machine.
     pub listeners: Vec<SocketAddr>,
     /// The next hop of each recipient domain.

@@ -36,7 +36,7 @@ pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str
     }
 }
 
-/// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, under any name. A listener on a wildcard
+/// RFC 5321 section 5.1: an exchanger at one of our addresses is this gateway, under any name. A listener on a wildcard
 /// address is at every address of this machine.
 pub(crate) fn is_us(address: SocketAddr, config: &Config, network: &dyn Network) -> bool {
     let behind = SocketAddr::new(behind(address.ip(), &config.mx.nat64), address.port());

@@ -276,8 +276,8 @@ impl Handle {
         self.shared.ages.timeline().stored_before(age)
     }
 
-    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail goes by the
-    /// new routes, and so do the recipients that an attempt under way leaves.
+    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail uses the new
+    /// routes, and so do the recipients that an attempt under way leaves pending.
     pub fn reload(&self, config: Config, tls: ClientTls) {
         // In this order, an attempt under the new configuration verifies against the new roots as well.
         self.shared.tls.store(Arc::new(tls));

@@ -70,7 +70,8 @@ fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
 pub(crate) enum Deletion<'a> {
     /// An operator, with a name where it is known.
     ByOperator { user: Option<&'a str> },
-    /// The quota of the quarantine of this name, to make room. A message that lies elsewhere by then is left there.
+    /// The quota of the quarantine of this name, to make room. A message that has left that quarantine meanwhile is not
+    /// deleted.
     ByQuota { quarantine: &'a str },
 }
 
@@ -110,7 +111,7 @@ impl Deletion<'_> {
     }
 }
 
-/// Deletes a message from its quarantine; its sender gets no report. One that lies in none, or no longer, stays.
+/// Deletes a message from its quarantine; its sender gets no report. A message that is not in a quarantine stays.
 ///
 /// # Errors
 /// The message was not deleted, and why.
@@ -145,7 +146,7 @@ pub(crate) fn count(act: &'static str) {
     metrics::counter!("pintle_quarantine_total", "act" => act).increment(1);
 }
 
-/// Sets the gauges of what lies in each quarantine. `shown` remembers those that have a gauge, so that an empty one
+/// Sets the gauges of the contents of each quarantine. `shown` remembers those that have a gauge, so that an empty one
 /// falls to zero.
 pub(crate) fn gauge(amounts: &BTreeMap<String, Amount>, shown: &mut BTreeSet<String>) {
     let mut now: BTreeMap<&str, Amount> =

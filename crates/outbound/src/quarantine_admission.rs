@@ -105,7 +105,7 @@ async fn drop_oldest(
         dropped,
         "a quarantine was full: its oldest messages have been dropped"
     );
-    // A message that was released meanwhile does not lie there either, so only a spool that refuses leaves it full.
+    // A message that was released meanwhile has left the quarantine too, so it stays full only if the spool refuses.
     let lying = listed(shared, name).await.map_err(QuarantineFull::Spool)?;
     let left = lying.iter().fold(coming, |sum, (_, bytes)| more(sum, Amount { messages: 1, bytes: *bytes }));
     if within(left, limit) { Ok(()) } else { Err(QuarantineFull::Quota(name.to_owned(), limit)) }

@@ -92,7 +92,7 @@ pub(crate) async fn path(
     match (&target.next_hop, config.relay(&target.next_hop)) {
         (NextHop::Mx(domain), _) => mx(domain, target, config, resolver).await,
         (NextHop::Relay(_) | NextHop::Lmtp(_), Some((name, relay))) => to_relay(name, relay, target),
-        // A name that the configuration does not list any more must not be taken for a host of that name.
+        // A name that the configuration does not list any more must not be used as a host name.
         (NextHop::Relay(name) | NextHop::Lmtp(name), None) if !target.unlisted => Err(unknown_relay(name)),
         (NextHop::Relay(name), None) => unlisted_host(name, Protocol::Smtp, target),
         (NextHop::Lmtp(name), None) => unlisted_host(name, Protocol::Lmtp, target),

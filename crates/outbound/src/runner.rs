@@ -53,9 +53,9 @@ pub(crate) struct Runner {
     pages: mpsc::Receiver<Vec<Waiting>>,
     /// The other end of `pages`, for the tasks that read.
     page_sender: mpsc::Sender<Vec<Waiting>>,
-    /// The retention of quarantines that the queue goes by.
+    /// The retention of quarantines that the queue uses.
     retention: Retention,
-    /// The routes that the queue goes by, and our hostname: mail for a bare postmaster goes by it.
+    /// The routes that the queue uses, and our hostname, which is the domain of a bare postmaster.
     routes: (RouteTable, String),
     /// Messages that were under way when their routes changed: what remains of them is read again.
     stale: HashSet<QueueId>,
@@ -360,8 +360,8 @@ impl Runner {
         presence
     }
 
-    /// Applies a new configuration: sessions that were opened under the old one are closed, and waiting mail goes by
-    /// the new routes.
+    /// Applies a new configuration: sessions that were opened under the old one are closed, and waiting mail uses the
+    /// new routes.
     fn configure(&mut self) {
         let config = self.shared.config.load_full();
         self.queue.configure(queue_config(&config));
