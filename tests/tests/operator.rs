@@ -505,7 +505,7 @@ fn what_is_no_file_is_told_and_not_read() {
         }
     }
     let (code, _, said) = run(&["dkim", "check", "x.example", "s", "--key", "pipe"], desk.folder.path());
-    assert!(code == 1 && said.contains("no file"), "{said}");
+    assert!(code == 1 && said.contains("not a regular file"), "{said}");
 }
 
 /// The address space is laid out at the start, with room for later plugins.

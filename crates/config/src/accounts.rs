@@ -1,34 +1,34 @@
-//! The user that the gateway becomes after a start as root, looked up in the system's own lists.
+//! Looks up the user and groups that the gateway switches to after a start as root.
 //!
-//! `/etc/passwd` and `/etc/group` are read as files. Asking the C library would load whatever the system has for directories
-//! into a process that is still root; a user for a service stands in the files, or is given by number.
+//! It reads `/etc/passwd` and `/etc/group` as files. The C library would load NSS modules (LDAP and others) into a
+//! process that is still root. The user of a service is in these files, or the operator gives its number.
 
 use std::fs;
 
-/// Whom the gateway runs as.
+/// The user and groups that the gateway runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunAs {
-    /// As the operator wrote it.
+    /// The user as written in the configuration: a name or a number.
     pub user: String,
-    /// Its number.
+    /// The user id (uid), also if the configuration gives a name.
     pub uid: u32,
-    /// The group.
+    /// The primary group id.
     pub gid: u32,
-    /// The groups that the user is a member of besides.
+    /// The supplementary group ids, from `/etc/group`.
     pub groups: Vec<u32>,
 }
 
-/// Why nobody can be found.
+/// Why the user or the group cannot be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
     User,
     Group,
-    /// A number without an entry has no group of its own.
+    /// The user is given by a number without an entry in `/etc/passwd`, so its primary group is unknown.
     GroupOfNumber,
 }
 
 impl RunAs {
-    /// From the system's lists.
+    /// Looks up the user, and the group if one is given, in `/etc/passwd` and `/etc/group`.
     pub(crate) fn find(user: &str, group: Option<&str>) -> Result<Self, Unknown> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         Self::among(user, group, &read("/etc/passwd"), &read("/etc/group"))
@@ -46,14 +46,14 @@ impl RunAs {
     }
 }
 
-/// `name:password:uid:gid:…`
+/// Name, uid and gid of a line of `/etc/passwd`: `name:password:uid:gid:…`
 fn account(line: &str) -> Option<(&str, u32, u32)> {
     let mut parts = line.split(':');
     let (name, _, uid, gid) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     Some((name, uid.parse().ok()?, gid.parse().ok()?))
 }
 
-/// `name:password:gid:member,member`
+/// Name, gid and members of a line of `/etc/group`: `name:password:gid:member,member`
 fn listed(line: &str) -> Option<(&str, u32, &str)> {
     let mut parts = line.split(':');
     let (name, _, gid, members) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

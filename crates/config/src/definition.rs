@@ -1,36 +1,36 @@
-//! How a section and a key of the file are defined: name, type, default, meaning. The definitions themselves are in
-//! [`crate::schema`].
+//! The types that define sections and keys of the file: name, type, default, meaning. [`crate::schema`] has the
+//! definitions themselves.
 
 use crate::value_kind::ValueKind;
 
-/// One table of the file.
+/// The definition of one section (TOML table) of the file.
 pub(crate) struct SectionDefinition {
     /// The path from the top of the file, such as `tls.certificate`; empty for the root.
     pub(crate) name: &'static str,
-    /// How it is written.
+    /// Whether the section is a single table, a list of tables, or tables with names.
     pub(crate) shape: SectionShape,
-    /// What it is for.
+    /// The purpose of the section, in Markdown, for the reference.
     pub(crate) about: &'static str,
-    /// What it holds.
+    /// The keys of the section, in the order of the reference.
     pub(crate) keys: &'static [KeyDefinition],
 }
 
-/// How a section is written.
+/// The TOML syntax of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SectionShape {
-    /// `[name]`, once.
+    /// A single table: `[name]`.
     One,
-    /// `[[name]]`, any number of times.
+    /// A list of tables: `[[name]]`, any number of times.
     Many,
-    /// `[name.NAME]`, any number of times.
+    /// Tables that the operator names: `[name.NAME]`, any number of times.
     Named,
 }
 
-/// One key of a section.
+/// The definition of one key of a section.
 pub(crate) struct KeyDefinition {
     pub(crate) name: &'static str,
     pub(crate) kind: fn() -> ValueKind,
-    /// In TOML.
+    /// The default as TOML text; none if the key is required, or has no value when it is absent.
     pub(crate) default: Option<&'static str>,
     pub(crate) required: bool,
     pub(crate) about: &'static str,
@@ -50,14 +50,14 @@ impl Schema {
         self.groups.iter().copied().flatten()
     }
 
-    /// The section of this name below `parent`; the root where the schema lacks it, which only a test can meet.
+    /// The section of this name below `parent`. If the schema lacks it, which only a test can cause, the root.
     pub(crate) fn section(&'static self, parent: &str, name: &str) -> &'static SectionDefinition {
         let found = self.sections().find(|section| section.is_below(parent) && section.last_name() == name);
         debug_assert!(found.is_some(), "the schema lacks the section {name}");
         found.unwrap_or(&self.root)
     }
 
-    /// What may stand in a section: its keys and the sections below it.
+    /// The names allowed in a section: its keys and the sections below it.
     pub(crate) fn names_in(&self, section: &SectionDefinition) -> Vec<&'static str> {
         let below = self.sections().filter(|other| other.is_below(section.name));
         section.keys.iter().map(|key| key.name).chain(below.map(SectionDefinition::last_name)).collect()
@@ -65,7 +65,7 @@ impl Schema {
 }
 
 impl SectionDefinition {
-    /// As it stands in a file.
+    /// The section's heading as TOML: `[name]`, `[[name]]` or `[name.NAME]`.
     pub(crate) fn heading(&self) -> String {
         match self.shape {
             SectionShape::One => format!("[{}]", self.name),

@@ -1,8 +1,8 @@
-//! Who else could read or change what the gateway relies on: its secrets, its code, its folders.
+//! Owner and mode checks (file permissions) of secrets, plugins, settings and folders that the gateway relies on.
 //!
-//! One rule for all of them, asked by `pintle check`, at a start and at a reload. Nobody but root and the gateway's user
-//! may own such a file or write to it, or to a folder above it, since whoever can rename a folder can put another in
-//! its place. A group may write where it is root's or the gateway's own.
+//! `pintle check`, a start and a reload apply the same rule to all of them. Only root and the gateway's user may own
+//! such a file or write to it, or to a folder above it: a user who can rename a folder can replace it by another one. A
+//! group may write only if it is root's or the gateway's group.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -11,38 +11,38 @@ use std::path::{Path, PathBuf};
 
 use crate::RunAs;
 
-/// What a file or folder is.
+/// What a file or folder is used for, which decides who may read or change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
-    /// Nobody else may read it: a private key, a password.
+    /// Other users must not read it: a private key, a password.
     Secret,
-    /// Nobody else may change it: a plugin, roots of trust, settings.
+    /// Other users must not change it: a plugin, root certificates, settings.
     Trusted,
-    /// Nobody else may write in it: the spool, the cache of compiled code.
+    /// Other users must not write in it: the spool, the cache of compiled code.
     Folder,
 }
 
-/// Somebody else can do what only the gateway may.
+/// A file or folder whose owner or mode lets other users read or change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposed {
-    /// The file or folder, or the one above it that is open.
+    /// The file or folder itself, or the folder above it whose owner or mode is wrong.
     pub path: PathBuf,
-    /// How.
+    /// What is wrong with its owner or mode.
     pub how: How,
 }
 
-/// How something is open to others.
+/// What is wrong with the owner or mode of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// Others can read a secret; this is its mode.
+    /// Other users can read a secret. The number is its mode.
     Read(u32),
-    /// Others can write; this is the mode.
+    /// Other users can write. The number is the mode.
     Write(u32),
-    /// It belongs to another user.
+    /// It belongs to another user than root and the gateway. The number is that user's id.
     Owned(u32),
 }
 
-/// Whose files are good.
+/// The user and group ids that the gateway will run with. Files may belong to them and to root.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Us {
     uid: u32,
@@ -50,45 +50,45 @@ pub(crate) struct Us {
 }
 
 impl Us {
-    /// Whom the gateway will run as: this user, or whoever runs now.
+    /// The ids of the configured user, or those of this process if none is configured.
     pub(crate) fn new(run_as: Option<&RunAs>) -> Self {
         let now = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let (uid, gid) = run_as.map_or_else(now, |run_as| (run_as.uid, run_as.gid));
         Self { uid, gid }
     }
 
-    /// Whether it is known that the gateway's user is another than this one.
+    /// Whether the gateway will certainly run as another user than `uid`.
     pub(crate) fn is_known_not_to_be(self, uid: u32) -> bool {
         !self.may_be_another() && self.uid != uid
     }
 
-    /// Whether the gateway will run as whoever looks now, and so can give no folder to anybody.
+    /// Whether the gateway will run as the user of this process, which then does not chown folders to another user.
     pub(crate) fn is_whoever_looks(self) -> bool {
         self.uid == rustix::process::geteuid().as_raw()
     }
 
-    /// Whether an operator who is root may be looking at what another user will run.
+    /// Whether root may be checking a configuration that another user will run.
     fn may_be_another(self) -> bool {
         self.uid == 0
     }
 
-    /// The user whom the gateway becomes, where that one cannot read this file. One that a group may read is not judged: there
-    /// are other groups, and lists of who may, which count as one.
+    /// The id of the gateway's user if that user cannot read this file. A file that its group may read is not judged:
+    /// the user may be in that group, and an ACL shows in the mode as group permissions.
     pub(crate) fn kept_out_of(self, path: &Path) -> Option<u32> {
         let found = fs::metadata(path).ok()?;
         let is_closed = found.is_file() && found.mode() & 0o044 == 0;
         (is_closed && self.is_known_not_to_be(found.uid())).then_some(self.uid)
     }
 
-    /// What is wrong with this path, if anything. What is not there, or cannot be looked at, is not judged here: whoever
-    /// opens it will say so.
+    /// What is wrong with owner or mode of this path and the folders above it; none if they are as they should be. A
+    /// missing or inaccessible file is not judged here: the code that opens it reports the error.
     pub(crate) fn examine(self, path: &Path, kind: FileKind) -> Option<Exposed> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let found = fs::metadata(&path).ok();
         let itself = found.and_then(|found| self.judge(&found, kind));
         let itself = itself.map(|how| Exposed { path: path.clone(), how });
         itself.or_else(|| self.above(&path)).or_else(|| {
-            // A link leads elsewhere, and what is above that place counts as well.
+            // For a symbolic link, the folders above its target count as well.
             let real = path.canonicalize().ok().filter(|real| *real != path)?;
             self.above(&real)
         })
@@ -102,8 +102,8 @@ impl Us {
         if self.is_open(found) { Some(How::Write(mode)) } else { self.strange_owner(found) }
     }
 
-    /// The folders above a path, from the nearest. In one like `/tmp`, with the sticky bit, nobody can rename what belongs to
-    /// others, but for the folder's owner.
+    /// Checks the folders above a path, from the nearest. In a folder with the sticky bit, such as `/tmp`, only the
+    /// folder's owner can rename files of other users.
     fn above(self, path: &Path) -> Option<Exposed> {
         let how = |found: Metadata| {
             let mode = found.mode() & 0o7777;
@@ -136,7 +136,7 @@ impl Us {
 }
 
 impl Exposed {
-    /// What to do about it.
+    /// The command or change that corrects it, as text for the operator.
     #[must_use]
     pub fn remedy(&self) -> String {
         let path = self.path.display();
@@ -243,14 +243,14 @@ mod tests {
         assert_eq!(examine(&open.join("in/side")), None, "sticky");
     }
 
-    /// Whoever owns it can put another file in the place of the one that is relied on, whomever that belongs to.
+    /// The owner of a folder can replace a file in it, even one that belongs to another user.
     #[test]
     fn a_folder_above_of_a_strange_owner_or_for_a_strange_group_counts() {
         let parent = tempfile::tempdir().unwrap();
         let (folder, file) = (parent.path().join("home"), parent.path().join("home/plugin.wasm"));
         fs::create_dir(&folder).unwrap();
         fs::write(&file, "").unwrap();
-        // Only root can give files away; for others theirs are strange to a gateway of another user, folder or not.
+        // Only root can chown files. For other users, their own files are strange to a gateway of another user.
         let (strange, ours) = (4_294_000_001, fs::metadata(&file).unwrap().gid());
         let given = std::os::unix::fs::chown(&folder, Some(strange), Some(strange)).is_ok();
         let examine = |mode, uid| {

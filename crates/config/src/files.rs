@@ -1,27 +1,27 @@
-//! Reading what the configuration names: files and nothing else, and no more of them than makes sense.
+//! Reads the files that the configuration names: regular files only, up to a size limit.
 //!
-//! A pipe without a writer would be waited for and a device read without an end, by `pintle check` and, which is worse, by
-//! the reload of a gateway that runs.
+//! Opening a pipe without a writer would block, and reading a device might never end: in `pintle check`, and in the
+//! reload of a running gateway, which is worse.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The most octets that are read of a file: some hundred thousand lines.
+/// The largest file that is read, in octets: some hundred thousand lines.
 const MOST: u64 = 16 << 20;
 
-/// The text of a file.
+/// Reads a whole file as UTF-8 text.
 ///
 /// # Errors
-/// It cannot be read, is no file or no text, or is larger than any that is meant.
+/// The file cannot be read, is not a regular file, is not UTF-8, or is larger than 16 MiB.
 pub fn text(path: &Path) -> io::Result<String> {
-    // Before it is opened, since that waits for a pipe's writer.
+    // Checked before opening, since opening a pipe waits for its writer.
     let found = fs::metadata(path)?;
     if found.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !found.is_file() {
-        return Err(io::Error::other("it is a pipe or a device, and no file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = String::new();
     File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
@@ -45,7 +45,11 @@ mod tests {
             .unwrap();
         for path in [at("pipe"), "/dev/zero".into(), folder.path().to_owned()] {
             let why = text(&path).unwrap_err().to_string();
-            assert!(why.contains("no file") || why.contains("directory"), "{}: {why}", path.display());
+            assert!(
+                why.contains("not a regular file") || why.contains("directory"),
+                "{}: {why}",
+                path.display()
+            );
         }
         File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
         assert!(text(&at("sparse")).unwrap_err().to_string().contains("more than"));

@@ -1,28 +1,28 @@
-//! Errors of form, one for each slip: a file that is not quite TOML is mended as far as it takes to read the rest.
+//! Syntax errors in TOML, one for each slip: lines with syntax errors are blanked, so that the rest can be parsed.
 //!
-//! The parser recovers by itself, but one bracket left open makes it complain about every line that follows and read all
-//! of them as list items. So each section is parsed alone, and the line that causes most of its errors is blanked, until
-//! what is left is sound. Blanks keep every other octet in its place, and with it the line and column of all that is
-//! found later.
+//! The parser has error recovery, but after one unclosed bracket it reports every following line and reads all of them
+//! as list items. So each section is parsed alone, and the line that causes most of its errors is blanked, until the
+//! section parses. Blanking keeps the offsets of all other octets, and so the line and column of later mistakes.
 
 use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-/// A file that can be read, and what had to be taken out of it for that.
+/// A file that parses as TOML, and the syntax errors of the lines that were blanked.
 pub(crate) struct Mended {
     pub(crate) text: String,
     pub(crate) faults: Vec<SyntaxSlip>,
 }
 
-/// A slip: where the parser noticed it, and what it says.
+/// A syntax error: where the parser found it, and the parser's message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SyntaxSlip {
     pub(crate) span: Range<usize>,
     pub(crate) message: String,
 }
 
-/// A section with more slips than this is no configuration, and mending it would take long.
+/// The most syntax errors that are repaired in one section. A section with more is not a configuration, and repairing
+/// it would take long.
 const MAX_ROUNDS: usize = 50;
 
 pub(crate) fn mend(text: &str) -> Mended {
@@ -33,14 +33,14 @@ pub(crate) fn mend(text: &str) -> Mended {
     for section in sections(text) {
         mended.mend_section(section);
     }
-    // What only shows in the whole: a table that is defined twice.
+    // Errors that no section has alone: a table that is defined twice.
     let rest = errors(&mended.text);
     mended.faults.extend(rest.iter().map(|error| SyntaxSlip::new(error, 0)));
     mended
 }
 
 impl Mended {
-    /// Every round takes a line out.
+    /// Blanks one line in each round, until the section parses.
     fn mend_section(&mut self, section: Range<usize>) {
         for _ in 0..MAX_ROUNDS {
             let found = errors(&self.text[section.clone()]);
@@ -52,8 +52,8 @@ impl Mended {
         }
     }
 
-    /// The line where an error shows, or the written one before it (a bracket left open shows on the next line):
-    /// whichever leaves fewer errors when it is gone.
+    /// The line to blank: the one where the parser found the error, or the last line before it that is not empty (an
+    /// unclosed bracket is found on the next line). The one without which fewer errors are left is chosen.
     fn culprit(&self, section: Range<usize>, at: usize) -> Range<usize> {
         let written = |line: &Range<usize>| !self.text[line.clone()].trim().is_empty();
         let mut up_to_here: Vec<_> =
@@ -83,7 +83,7 @@ fn errors(text: &str) -> Vec<Error> {
     errors
 }
 
-/// From each heading to the next.
+/// The ranges of the sections, each from its heading to the next.
 fn sections(text: &str) -> Vec<Range<usize>> {
     let is_heading = |line: &Range<usize>| {
         let line = text[line.clone()].trim();
@@ -96,7 +96,7 @@ fn sections(text: &str) -> Vec<Range<usize>> {
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
-/// The lines of a part of the text, each with its end.
+/// The ranges of the lines in a part of the text, each with its line end.
 fn lines(text: &str, part: Range<usize>) -> Vec<Range<usize>> {
     let mut start = part.start;
     let ends = text[part].split_inclusive('\n').map(|line| {
@@ -107,7 +107,7 @@ fn lines(text: &str, part: Range<usize>) -> Vec<Range<usize>> {
     ends.collect()
 }
 
-/// As many octets as before: line ends stay, everything else becomes spaces.
+/// Replaces all octets of a line but its line end by spaces. The length stays the same.
 fn blank(text: &mut String, line: Range<usize>) {
     let spaces: String = text[line.clone()].bytes().map(|b| if b == b'\n' { '\n' } else { ' ' }).collect();
     text.replace_range(line, &spaces);

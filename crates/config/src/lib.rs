@@ -1,12 +1,13 @@
-//! The configuration file: read once, checked whole, lowered to what each crate wants.
+//! The configuration file: parses TOML, validates it, and converts it to the configuration types of each crate.
 //!
-//! [`check`] reads a TOML file and gives a [`Report`]: every mistake at once, each with line, key, cause and remedy, or
-//! the [`Settings`] that the program runs with. It opens no port and starts nothing; besides the file itself it reads
-//! only what the file names (certificates, secrets, settings of plugins; the system's list of users where it names one), and
-//! looks at who else could read or change all that. Whether a plugin's component can be compiled and
-//! likes its settings is found out by the plugin host.
+//! [`check`] reads a TOML file and returns a [`ConfigReport`]: all mistakes in one run, each with line, key, cause and
+//! remedy, or the [`Settings`] that the program runs with. It opens no port and starts nothing. Besides the file it
+//! reads only the files that it names (certificates, secrets, settings of plugins; `/etc/passwd` and `/etc/group` where
+//! it names a user), and checks their owners and modes, since other users must not read secrets or change files that
+//! the gateway relies on. The plugin host checks whether a plugin's component compiles and accepts its settings.
 //!
-//! A running gateway calls [`check`] again on a reload and asks [`Settings::needs_restart`] what it cannot take over.
+//! On a reload, a running gateway calls [`check`] again, and [`Settings::needs_restart`] lists the changes that take
+//! effect only after a restart.
 
 mod accounts;
 mod definition;
@@ -45,7 +46,8 @@ pub use values::{LogFormat, LogLevel};
 use crate::reader::ConfigReader;
 use crate::schema::SCHEMA;
 
-/// Reads and checks a configuration file. Relative paths in it begin at its folder.
+/// Reads and checks a configuration file. Relative paths in it are resolved from its folder. `stock` lists the plugins
+/// that are compiled into the program.
 #[must_use]
 pub fn check(path: &Path, stock: &Stock) -> ConfigReport {
     match files::text(path) {
@@ -58,7 +60,7 @@ pub fn check(path: &Path, stock: &Stock) -> ConfigReport {
     }
 }
 
-/// Checks a configuration that is already in memory, as if it stood in the file `path`.
+/// Checks a configuration that is in memory already, as if it had been read from the file `path`.
 #[must_use]
 pub fn read(text: String, path: &Path, stock: &Stock) -> ConfigReport {
     let (settings, mistakes, warnings) = {
@@ -77,7 +79,7 @@ pub fn read(text: String, path: &Path, stock: &Stock) -> ConfigReport {
     ConfigReport { path: path.to_owned(), text, mistakes, warnings, settings, plugins }
 }
 
-/// The plugins without a mistake of their own. They are told nothing of what is kept where.
+/// The plugins that have no mistake in their own section. The cache is left out if its key has a mistake.
 fn sound(plugins: &pintle_plugin::Config, mistakes: &[Mistake]) -> pintle_plugin::Config {
     let is_mistaken = |at: usize| {
         let (own, below) = (format!("plugin[{at}]"), format!("plugin[{at}]."));

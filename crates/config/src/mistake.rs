@@ -7,18 +7,18 @@ use std::path::PathBuf;
 use crate::Exposed;
 use crate::rules::ConfigRule;
 
-/// A mistake, or something worth a warning, at its place in the file.
+/// A mistake or a warning, with its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The key, from the top: `listener[2].tls`. List items count from 1. Empty where the file's form is wrong.
+    /// The full path of the key: `listener[2].tls`. List items count from 1. Empty for a syntax error.
     pub key: String,
-    /// The octets of the file that the mistake is about.
+    /// The range of the file that the mistake is about, as offsets in octets.
     pub span: Range<usize>,
-    /// What is wrong.
+    /// The cause, which also determines the remedy.
     pub cause: Cause,
 }
 
-/// What is wrong.
+/// What is wrong with the file or a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -28,35 +28,35 @@ pub enum Cause {
     Syntax(String),
     /// There is no such key here.
     UnknownKey {
-        /// The name that was probably meant.
+        /// The name that was probably meant; none if no known name is similar.
         nearest: Option<&'static str>,
-        /// The names that there are.
+        /// The names that are allowed here.
         known: Vec<&'static str>,
     },
     /// A required key is missing.
     Missing {
-        /// The type and form of a good value.
+        /// The key with the type and syntax of its value.
         expected: String,
     },
-    /// A value of another type.
+    /// The value has the wrong TOML type.
     WrongType {
-        /// The type and form of a good value.
+        /// The type and syntax of a valid value.
         expected: String,
-        /// The type of the value.
+        /// The type of the value in the file.
         found: &'static str,
     },
-    /// The value has the right type but cannot be read.
+    /// The value has the right TOML type, but its content is invalid.
     Malformed {
-        /// The type and form of a good value.
+        /// The type and syntax of a valid value.
         expected: String,
         /// What is wrong with the value.
         why: String,
     },
     /// The word is not one of those allowed.
     NoSuchWord {
-        /// The word.
+        /// The word in the file.
         given: String,
-        /// The word that was probably meant.
+        /// The word that was probably meant; none if no allowed word is similar.
         nearest: Option<&'static str>,
         /// The words that are allowed.
         known: Vec<&'static str>,
@@ -65,7 +65,7 @@ pub enum Cause {
     Undefined {
         /// The kind of thing: `relay`.
         what: &'static str,
-        /// The name.
+        /// The name that is not defined.
         name: String,
         /// The names that are defined.
         known: Vec<String>,
@@ -81,7 +81,7 @@ pub enum Cause {
     },
     /// A file that the configuration names cannot be used.
     File {
-        /// The file.
+        /// The path, resolved from the folder of the configuration file.
         path: PathBuf,
         /// Why it cannot be used.
         why: String,
@@ -94,12 +94,12 @@ pub enum Cause {
     Exposed(Exposed),
     /// This environment variable is not set.
     Environment(String),
-    /// A rule between keys, or between the file and the machine.
+    /// The value breaks a rule between keys, or between the file and the machine.
     Rule(ConfigRule),
 }
 
 impl Mistake {
-    /// What to do about it.
+    /// The correction, as text for the operator.
     #[must_use]
     pub fn remedy(&self) -> String {
         self.cause.remedy()
@@ -130,7 +130,7 @@ impl fmt::Display for Cause {
 }
 
 impl Cause {
-    /// Whether the mistake may be that a line could not be read.
+    /// Whether something is missing, which may be on a line that was blanked for its syntax error.
     pub(crate) fn is_an_absence(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::Undefined { .. } => true,

@@ -1,5 +1,5 @@
-//! Parts of a configuration, for commands that need no more of it. Mistakes elsewhere are somebody else's affair: a typo in a
-//! plugin's settings must not keep an operator from looking at the queue.
+//! Reads single parts of a configuration, for commands that need only these. Mistakes in other parts are ignored: a
+//! typo in a plugin's settings must not prevent an operator from looking at the queue.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::{Cause, ConfigReport, Mistake, form};
 /// A part of a configuration file.
 #[derive(Debug)]
 pub struct ConfigPart<T> {
-    /// As far as it could be read; defaults elsewhere.
+    /// The part's settings. Keys that could not be read have their defaults.
     pub value: T,
-    /// The mistakes in this part alone.
+    /// The mistakes in this part, and all syntax errors of the file.
     pub report: ConfigReport,
 }
 
-/// The operator's way in.
+/// Reads `[admin]`: the admin socket and the HTTP address.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -31,7 +31,7 @@ pub fn admin(path: &Path) -> io::Result<ConfigPart<pintle_admin::Config>> {
     part(path, &["admin"], |root| operation::admin(&root.table("admin")))
 }
 
-/// Where the admin socket is when nobody says.
+/// The default path of the admin socket.
 #[must_use]
 pub fn default_socket() -> PathBuf {
     let reader = ConfigReader::new("", Path::new(""), &SCHEMA);
@@ -39,7 +39,7 @@ pub fn default_socket() -> PathBuf {
     operation::admin(&reader.root(&empty).table("admin")).socket
 }
 
-/// Where messages lie.
+/// Reads `[spool]`: the folder and limits of the spool.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -47,7 +47,7 @@ pub fn spool(path: &Path) -> io::Result<ConfigPart<pintle_spool::EmbeddedConfig>
     part(path, &["spool", "process"], |root| operation::spool(&root.table("spool")))
 }
 
-/// Keys that sign mail, and whom to ask for what is published of them.
+/// Reads the DKIM keys, and the name servers that are asked for their published records.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -73,7 +73,7 @@ fn part<T>(
         (lower(&root), reader.finish().0)
     };
     let first = |key: &str| key.split(['.', '[']).next().unwrap_or_default().to_owned();
-    // A line that is no TOML may have been meant for this part.
+    // A line with a syntax error may belong to this part.
     let is_meant = |mistake: &Mistake| {
         matches!(mistake.cause, Cause::Syntax(_)) || sections.contains(&first(&mistake.key).as_str())
     };

@@ -1,7 +1,7 @@
-//! Where the values of a plugin's settings stand, by JSON Pointer, in TOML and in JSON.
+//! The line numbers of the values in a plugin's settings, by JSON Pointer, for TOML and for JSON.
 //!
-//! Neither parser keeps both values and lines in a form that JSON Schema can be held against, so the lines are noted
-//! beside the values. A value that has a key stands where its key does.
+//! No parser returns values with lines in a form that JSON Schema can validate, so the lines are collected in a map
+//! beside the values. The line of a value with a key is that of its key.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use pintle_plugin::Places;
 use pintle_plugin::places::pointer;
 use toml::de::{DeTable, DeValue};
 
-/// Of a table of TOML that begins at this octet of the text.
+/// The lines of the values in a TOML table, which begins at offset `begin` of the text, in octets.
 pub(crate) fn in_toml(file: &Path, text: &str, begin: usize, table: &DeTable<'_>) -> Places {
     let mut toml = Toml { starts: line_starts(text), lines: HashMap::new() };
     toml.note(String::new(), begin);
@@ -18,7 +18,7 @@ pub(crate) fn in_toml(file: &Path, text: &str, begin: usize, table: &DeTable<'_>
     Places { file: file.to_owned(), lines: toml.lines }
 }
 
-/// Of a text that is JSON, as somebody has found out before.
+/// The lines of the values in a JSON text. The caller has checked that the text is JSON.
 pub(crate) fn in_json(file: &Path, text: &str) -> Places {
     let mut json = JsonWalk { text, at: 0, line: 1, lines: HashMap::new() };
     json.value("");
@@ -26,7 +26,7 @@ pub(crate) fn in_json(file: &Path, text: &str) -> Places {
 }
 
 struct Toml {
-    /// Where each line begins.
+    /// The offset at which each line begins, in octets.
     starts: Vec<usize>,
     lines: HashMap<String, usize>,
 }
@@ -63,7 +63,7 @@ fn line_starts(text: &str) -> Vec<usize> {
     std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
-/// A walk over JSON that is known to be sound; on anything else it gives lines of no meaning.
+/// Scans valid JSON. On other input it ends as well, but the lines have no meaning.
 struct JsonWalk<'a> {
     text: &'a str,
     at: usize,
@@ -112,7 +112,7 @@ impl JsonWalk<'_> {
             self.skip(b',');
             index += 1;
             if self.at == begin {
-                // It is no JSON after all, and would never end.
+                // This is not JSON, and the loop would never end.
                 return;
             }
         }
@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    /// Sound texts, and the same with some octets changed: the walk ends, and what is JSON has a line for each value.
+    /// Valid JSON, and the same with some octets changed: the scan ends, and in JSON each value has a line.
     #[test]
     fn odd_texts_neither_hold_up_nor_break_the_walk() {
         let sample = "{\"a\\u00e9\\\\\": [1, {\"b/~\": null}, [], {}, \"x\\\"]\"],\n\"\": {\"c\": [[2]]}, \"ü\": -1e3}";

@@ -1,8 +1,8 @@
-//! A typed walk over a TOML document that collects mistakes instead of stopping at the first.
+//! Reads a TOML document key by key and collects all mistakes instead of stopping at the first.
 //!
-//! Deserialising with serde ends at the first wrong type, and an operator who mends ten mistakes in ten runs has wasted
-//! nine. So the document is parsed with spans, recovering from errors of form, and then read key by key against the
-//! [`Schema`]: what is wrong is noted with its place, and reading goes on with the default.
+//! serde stops at the first wrong type, so that an operator would need one run for each mistake. Instead, the document
+//! is parsed with spans and error recovery, and then each key is read by the [`Schema`]: a mistake is recorded with its
+//! place, and reading continues with the default.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -21,17 +21,17 @@ use crate::{Cause, ConfigRule, FileRule, Mistake};
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 
-/// One file being read.
+/// The reader of one configuration file, which collects its mistakes and warnings.
 pub(crate) struct ConfigReader<'a> {
     pub(crate) text: &'a str,
-    /// The file, as it was named.
+    /// The path of the file, as the caller gave it.
     pub(crate) path: PathBuf,
     schema: &'static Schema,
-    /// Where relative paths begin.
+    /// The folder of the file, from which relative paths are resolved.
     pub(crate) base: PathBuf,
-    /// Whose files are good; whoever runs now, until it is known whom the gateway becomes.
+    /// The user and groups that the gateway will run as; those of this process until `[process]` has been read.
     pub(crate) us: Cell<Us>,
-    /// The configuration file has been found to be a secret.
+    /// Whether the file contains a secret, so that other users must not read it.
     pub(crate) is_secret: Cell<bool>,
     found: RefCell<ReadFindings>,
 }
@@ -40,11 +40,11 @@ pub(crate) struct ConfigReader<'a> {
 struct ReadFindings {
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
-    /// Which keys of the schema were asked for, and what they were taken for; a test compares.
+    /// Section, name and type of each key that was read. A test compares them with the schema.
     asked: BTreeSet<(&'static str, &'static str, String)>,
 }
 
-/// A table of the file: the key's path to it, its definition, and its content, which may be absent.
+/// A section (TOML table) of the file: its path, its definition, and its content, which may be absent.
 #[derive(Clone)]
 pub(crate) struct Section<'a> {
     pub(crate) reader: &'a ConfigReader<'a>,
@@ -54,7 +54,7 @@ pub(crate) struct Section<'a> {
     path: String,
 }
 
-/// Where a value stands, for complaints about it.
+/// The place of a value in the file, to which mistakes are attached.
 #[derive(Clone)]
 pub(crate) struct Spot<'a> {
     pub(crate) reader: &'a ConfigReader<'a>,
@@ -69,7 +69,7 @@ impl<'a> ConfigReader<'a> {
         Self { text, path: path.to_owned(), schema, base, us, is_secret, found: RefCell::default() }
     }
 
-    /// The document's root.
+    /// The keys before the first section. Reports unknown keys among them.
     pub(crate) fn root(&'a self, table: &'a DeTable<'a>) -> Section<'a> {
         let root = Section {
             reader: self,
@@ -82,7 +82,7 @@ impl<'a> ConfigReader<'a> {
         root
     }
 
-    /// Notes what keeps the gateway from running.
+    /// Records a mistake.
     pub(crate) fn mistake(&self, key: String, span: Range<usize>, cause: Cause) {
         self.found.borrow_mut().mistakes.push(Mistake { key, span, cause });
     }
@@ -91,10 +91,10 @@ impl<'a> ConfigReader<'a> {
         position(self.text, offset).line
     }
 
-    /// Everything found, in the order of the file.
+    /// Takes all mistakes and all warnings, each in the order of the file.
     pub(crate) fn finish(&self) -> (Vec<Mistake>, Vec<Mistake>) {
         let mut found = self.found.take();
-        // A line that is no TOML leaves a gap, which is not the operator's second mistake.
+        // A line with a syntax error was blanked. A key or name that may be on it is not reported as missing.
         if found.mistakes.iter().any(|m| matches!(m.cause, Cause::Syntax(_))) {
             found.mistakes.retain(|m| !m.cause.is_an_absence());
             found.warnings.retain(|m| !m.cause.is_an_absence());
@@ -115,12 +115,13 @@ fn ordered(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
 }
 
 impl<'a> Section<'a> {
-    /// A value with a default; an absent or mistaken one gives the default, or the type's own where it is required.
+    /// The value of a key that has a default or is required. An absent or invalid value gives the schema's default, or
+    /// that of the type if the key is required.
     pub(crate) fn get<T: ReadValue + Default>(&self, key: &'static str) -> T {
         self.optional(key).unwrap_or_default()
     }
 
-    /// A value that may be absent.
+    /// The value of a key; the schema's default if it is absent or invalid. Records a missing required key.
     pub(crate) fn optional<T: ReadValue>(&self, key: &'static str) -> Option<T> {
         let spec = self.key(key);
         self.note_asked::<T>(key);
@@ -136,7 +137,7 @@ impl<'a> Section<'a> {
         self.default(spec?)
     }
 
-    /// A table below this one; absent ones are read as empty.
+    /// The table of this name below this one; an empty one if it is absent.
     pub(crate) fn table(&self, name: &'static str) -> Section<'a> {
         match self.value(name) {
             Some(value) => self.child(name, name, value, SectionShape::One),
@@ -173,7 +174,7 @@ impl<'a> Section<'a> {
         table.iter().map(child).collect()
     }
 
-    /// Where a key's value stands, or the section, when it is absent.
+    /// The place of a key's value; that of the section if the key is absent.
     pub(crate) fn spot(&self, key: &str) -> Spot<'a> {
         Spot {
             reader: self.reader,
@@ -182,12 +183,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Where the section begins.
+    /// The place of the section itself.
     pub(crate) fn here(&self) -> Spot<'a> {
         Spot { reader: self.reader, key: self.path.clone(), span: self.span.clone() }
     }
 
-    /// Whether the operator wrote this key.
+    /// Whether this key is in the file.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
@@ -204,7 +205,7 @@ impl<'a> Section<'a> {
         self.table.and_then(|table| table.get(key))
     }
 
-    /// None where the schema lacks the key, which only a test can meet.
+    /// The definition of a key; none if the schema lacks it, which only a test can cause.
     fn key(&self, name: &str) -> Option<&'static KeyDefinition> {
         let found = self.spec.keys.iter().find(|key| key.name == name);
         debug_assert!(found.is_some(), "the schema lacks {}.{name}", self.spec.name);
@@ -217,7 +218,7 @@ impl<'a> Section<'a> {
     }
 
     fn note_asked<T: ReadValue>(&self, key: &'static str) {
-        // Only the test that compares code and schema wants this.
+        // Only the test that compares code and schema needs this.
         if cfg!(test) {
             let asked = (self.spec.name, key, T::kind().describe());
             self.reader.found.borrow_mut().asked.insert(asked);
@@ -275,7 +276,8 @@ impl Spot<'_> {
         self.reader.mistake(self.key.clone(), self.span.clone(), cause);
     }
 
-    /// Complains where somebody else could read or change this file or folder.
+    /// Checks owner and mode of this file or folder: records a mistake if other users could read or change it, and a
+    /// warning if the gateway's user cannot read it.
     pub(crate) fn guard(&self, path: &Path, kind: FileKind) {
         if let Some(exposed) = self.reader.us.get().examine(path, kind) {
             self.complain(Cause::Exposed(exposed));
@@ -299,17 +301,17 @@ impl Spot<'_> {
         self.reader.line(self.span.start)
     }
 
-    /// The same for a whole of which no part was written.
+    /// The line of this place alone, for settings that are not in the file.
     pub(crate) fn places(&self) -> Places {
         Places { file: self.reader.path.clone(), lines: [(String::new(), self.line())].into() }
     }
 
-    /// The spot of a key in a table that is a value.
+    /// The place of a key within a value that is a table.
     pub(crate) fn within(&self, key: &str, span: Range<usize>) -> Self {
         Spot { reader: self.reader, key: format!("{}.{key}", self.key), span }
     }
 
-    /// The spot of one item of a list.
+    /// The place of one item of a list.
     pub(crate) fn item(&self, at: usize, value: &Value<'_>) -> Self {
         Spot { reader: self.reader, key: format!("{}[{}]", self.key, at + 1), span: value.span() }
     }
@@ -317,13 +319,13 @@ impl Spot<'_> {
 
 /// A type that a key's value can have.
 pub(crate) trait ReadValue: Sized {
-    /// What error messages and the reference call it.
+    /// The kind of value, which error messages and the reference describe.
     fn kind() -> ValueKind;
-    /// Reads it; a value that cannot be read is complained about at `spot` and gives none.
+    /// Reads a value; none if it is invalid, with the mistake recorded at `spot`.
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self>;
 }
 
-/// The text that a key of type `T` holds, or a complaint.
+/// The text of a key of type `T`; none if the value is not text, with the mistake recorded.
 pub(crate) fn text<'a, T: ReadValue>(value: &'a Value<'_>, spot: &Spot<'_>) -> Option<&'a str> {
     let text = value.get_ref().as_str();
     if text.is_none() {
@@ -332,7 +334,7 @@ pub(crate) fn text<'a, T: ReadValue>(value: &'a Value<'_>, spot: &Spot<'_>) -> O
     text
 }
 
-/// Reads a text and parses it; what the parser says becomes the complaint. `T` is the type that the key holds.
+/// Parses the text of a key of type `T`; none if `parse` fails, with its error recorded as the mistake.
 pub(crate) fn parsed<'v, T: ReadValue, P, E: Into<String>>(
     value: &'v Value<'_>,
     spot: &Spot<'_>,
@@ -347,19 +349,19 @@ pub(crate) fn parsed<'v, T: ReadValue, P, E: Into<String>>(
     }
 }
 
-/// Complains about a value of the wrong TOML type.
+/// Records a value of the wrong TOML type.
 pub(crate) fn wrong_type<T: ReadValue>(value: &Value<'_>, spot: &Spot<'_>) {
     let (expected, found) = (T::kind().describe(), type_name(value.get_ref()));
     spot.complain(Cause::WrongType { expected, found });
 }
 
-/// Complains about a value that its type does not allow.
+/// Records a value whose content is invalid for its type.
 pub(crate) fn malformed<T: ReadValue>(spot: &Spot<'_>, why: String) {
     let expected = T::kind().describe();
     spot.complain(Cause::Malformed { expected, why });
 }
 
-/// The name that was probably meant, if one is near.
+/// The name that was probably meant, by edit distance; none if no known name is similar.
 pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let distance = |other: &&'static str| strsim::damerau_levenshtein(name, other);
     let best = known.iter().copied().min_by_key(distance)?;

@@ -1,4 +1,4 @@
-//! The outcome of reading a file, and its rendering like a compiler's: each mistake with its line shown.
+//! The result of checking a configuration, and its display in the style of a compiler: each mistake with its line.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,31 +6,31 @@ use std::path::PathBuf;
 use crate::position::{TextPosition, position};
 use crate::{Cause, Mistake, Settings};
 
-/// All that reading a configuration found.
+/// The result of checking a configuration: its mistakes, or its settings.
 #[derive(Debug)]
 pub struct ConfigReport {
-    /// The file, as it was named.
+    /// The path of the file, as the caller gave it.
     pub path: PathBuf,
-    /// Its text, empty when it could not be read.
+    /// The text of the file; empty if it could not be read.
     pub text: String,
-    /// What keeps the gateway from running, in the order of the file.
+    /// The mistakes, with which the gateway does not start, in the order of the file.
     pub mistakes: Vec<Mistake>,
-    /// What it can run with, but better would not.
+    /// The warnings, with which the gateway starts, in the order of the file.
     pub warnings: Vec<Mistake>,
-    /// What the program needs; there exactly when there are no mistakes.
+    /// The settings of the program; none if and only if there are mistakes.
     pub settings: Option<Settings>,
-    /// The plugins without a mistake of their own, so that they can be looked at whatever is wrong elsewhere.
+    /// The plugins that have no mistake in their own section, so that they can be checked in spite of other mistakes.
     pub plugins: pintle_plugin::Config,
 }
 
 impl ConfigReport {
-    /// Of a file with these mistakes, and nothing else to say.
+    /// A report of these mistakes alone, without settings.
     pub(crate) fn of(path: PathBuf, text: String, mistakes: Vec<Mistake>) -> Self {
         let plugins = pintle_plugin::Config::default();
         Self { path, text, mistakes, warnings: Vec::new(), settings: None, plugins }
     }
 
-    /// Every mistake and warning with its place, without the line that counts them.
+    /// Displays all mistakes and warnings with their places, without the last line, which counts them.
     pub fn findings(&self) -> impl fmt::Display {
         fmt::from_fn(|f| self.show_all(f))
     }
@@ -40,15 +40,15 @@ impl ConfigReport {
         self.warnings.iter().try_for_each(|warning| self.show(f, "warning", warning))
     }
 
-    /// The settings, if the file is good.
+    /// Returns the settings if there are no mistakes.
     ///
     /// # Errors
-    /// The report, to be shown: its `Display` names every mistake.
+    /// The report itself, whose `Display` shows all mistakes.
     pub fn into_settings(mut self) -> Result<Settings, Box<Self>> {
         self.settings.take().ok_or_else(|| Box::new(self))
     }
 
-    /// Where a mistake begins.
+    /// The position in the file at which a mistake begins.
     #[must_use]
     pub fn place(&self, mistake: &Mistake) -> TextPosition {
         position(&self.text, mistake.span.start)
@@ -80,7 +80,7 @@ impl ConfigReport {
         let marks = "^".repeat(width.min(room).max(1));
         writeln!(f, " {margin} |")?;
         writeln!(f, " {number} | {line}")?;
-        // Tabs stay tabs, so that the marks stand below what they mark.
+        // Tabs stay tabs, so that the marks are below the text that they mark.
         let indent: String =
             line.chars().take(at.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
         writeln!(f, " {margin} | {indent}{marks}")
@@ -94,7 +94,7 @@ impl fmt::Display for ConfigReport {
     }
 }
 
-/// How much was found, in words.
+/// The numbers of mistakes and warnings as text: `1 mistake, 2 warnings`.
 #[must_use]
 pub fn count(mistakes: usize, warnings: usize) -> String {
     match (mistakes, warnings) {
@@ -110,7 +110,7 @@ fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
-/// The line, with stars in place of a secret that stands on it: a report goes into logs and tickets.
+/// Replaces a password on the line by stars, since reports go into logs and tickets.
 fn mask(line: &str) -> String {
     let Some(key) = line.find("password") else {
         return line.to_owned();
@@ -118,7 +118,7 @@ fn mask(line: &str) -> String {
     let is_between = |c: char| c.is_alphanumeric() || matches!(c, '_' | ' ' | '\t' | '=');
     let value = line[key..].find(|c| !is_between(c)).map_or(line.len(), |at| key + at);
     match line[value..].starts_with(['"', '\'']) {
-        // All of the rest: the closing quote may be missing, or not be the first one.
+        // The whole rest of the line: the closing quote may be missing, or not be the first one.
         true => format!("{}{}", &line[..=value], "*".repeat(line[value + 1..].chars().count())),
         false => line.to_owned(),
     }

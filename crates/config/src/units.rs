@@ -1,4 +1,4 @@
-//! Durations and sizes as operators write them: a number and a unit, always with the unit.
+//! Parses durations and sizes: a number and a unit, which is required.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ const SIZES: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
 ];
 
-/// Reads `30s`, `5m`, `1h30m`, as everywhere in the configuration.
+/// Parses a duration such as `30s`, `5m` or `1h30m`, the syntax of all durations in the configuration.
 ///
 /// # Errors
-/// What is wrong with the text, in words for whoever wrote it.
+/// What is wrong with the text, as a message for the operator.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut total = 0_u64;
@@ -30,7 +30,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// Reads `36MiB`, `10kB`.
+/// Parses a size such as `36MiB` or `10kB`. The result is in octets.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     match measure(text, SIZES) {
         Some((octets, "")) => Ok(octets),
@@ -38,7 +38,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A number and the unit after it, multiplied, and what follows them.
+/// Parses a number and its unit. Returns their product and the rest of the text.
 fn measure<'a>(text: &'a str, units: &[(&str, u64)]) -> Option<(u64, &'a str)> {
     let text = text.trim_start();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -53,9 +53,9 @@ fn complaint(text: &str, noun: &str, units: &[(&str, u64)]) -> String {
     let names: Vec<&str> = units.iter().map(|(unit, _)| *unit).collect();
     let trimmed = text.trim();
     if !trimmed.is_empty() && trimmed.chars().all(|c| c.is_ascii_digit()) {
-        format!("{text:?} has no unit, which is one of {}", names.join(", "))
+        format!("{text:?} has no unit; the units are {}", names.join(", "))
     } else {
-        format!("{text:?} is no {noun}; units are {}", names.join(", "))
+        format!("{text:?} is not a {noun}; the units are {}", names.join(", "))
     }
 }
 

@@ -1,6 +1,6 @@
-//! What the value of a key can be, described in words for error messages and for the reference.
+//! The types of key values, with a description of each for error messages and for the reference.
 
-/// What a key's value can be.
+/// The type of a key's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ValueKind {
     Text,
@@ -35,7 +35,7 @@ pub(crate) enum ValueKind {
 }
 
 impl ValueKind {
-    /// In words with an example, as complaints and the reference want it.
+    /// The type in words with an example, for error messages and the reference.
     pub(crate) fn describe(&self) -> String {
         let fixed = match self {
             Self::Text => "text in quotes",

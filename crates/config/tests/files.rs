@@ -1,4 +1,4 @@
-//! Whole files: the examples are good, and the reference says what the program does.
+//! Whole configuration files: the examples have no mistakes, and the reference in docs/ matches the schema.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Reads an example as if it lay in a folder that has what it names: certificates for this host, and secrets.
+/// Reads an example as if it were in a folder with the files that it names: certificates for this host, and secrets.
 fn example(name: &str, host: &str) -> ConfigReport {
     let folder = tempfile::tempdir().unwrap();
     let pair = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
@@ -33,7 +33,7 @@ fn example(name: &str, host: &str) -> ConfigReport {
     read(text.clone(), &folder.path().join("pintle.toml"), &stock.collect::<Vec<_>>())
 }
 
-/// What is warned of, but for what lies below /run on the machine of the test.
+/// The warnings, without those about folders below /run, which depend on the machine of the test.
 fn warnings(report: &ConfigReport) -> Vec<Cause> {
     let all = report.warnings.iter().map(|warning| warning.cause.clone());
     all.filter(|cause| !matches!(cause, Cause::Rule(ConfigRule::File(FileRule::NoRuntimeFolder(_)))))
@@ -84,7 +84,7 @@ fn a_hostname_outside_the_certificate_is_warned_about() {
 const BEGIN: &str =
     "<!-- The rest of this page is written by `PINTLE_UPDATE=1 cargo test -p pintle-config`. -->\n";
 
-/// With PINTLE_UPDATE set it writes the page instead, and the difference is for reading.
+/// With PINTLE_UPDATE set it writes the page instead of comparing it; review the difference.
 #[test]
 fn the_reference_page_is_up_to_date() {
     let path = repository().join("docs/configuration.md");

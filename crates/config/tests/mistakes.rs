@@ -1,4 +1,4 @@
-//! Files with mistakes: each one is named, with its line and key, in one run.
+//! Configuration files with mistakes: one run reports all of them, each with its line and key.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn rules(text: &str) -> Vec<ConfigRule> {
         Cause::Rule(rule) => rule.clone(),
         cause => panic!("{}: {cause}", mistake.key),
     };
-    // What lies below /run on the machine of the test is nobody's mistake.
+    // Folders below /run depend on the machine of the test.
     let found = report.mistakes.iter().chain(&report.warnings).map(rule);
     found.filter(|rule| !matches!(rule, ConfigRule::File(FileRule::NoRuntimeFolder(_)))).collect()
 }
@@ -184,7 +184,7 @@ fn keys_that_contradict_each_other_are_told() {
     assert_eq!(rules(MX), []);
 }
 
-/// Otherwise one missing file would be told once more at every listener.
+/// Otherwise one missing file would be reported again at every listener.
 #[test]
 fn a_mistake_in_a_user_or_plugin_is_told_there_alone() {
     let listener = format!("{MX}auth = \"offered\"\nplain_without_tls = true\n");
@@ -240,7 +240,7 @@ fn an_unverified_login_is_told_with_place_and_remedy() {
     }
 }
 
-/// Whoever chooses where mail goes must not choose who hears a password.
+/// A plugin that chooses the next hop must not choose which host gets a password.
 #[test]
 fn named_credentials_belong_to_relays() {
     let named = |relays: &str, tls: &str, more: &str| {
@@ -293,7 +293,7 @@ fn a_listener_that_takes_nothing_is_warned_about() {
     assert_eq!(rules(text), [ConfigRule::from(ListenerRule::AcceptsNothing)]);
 }
 
-/// The mail has its 250 by then, so that the word would promise what does not happen.
+/// The client has its 250 by then, so the message cannot be refused any more.
 #[test]
 fn a_refusal_for_a_fault_after_the_acceptance_is_warned_about() {
     let plugin = format!("{MX}[[plugin]]\nname = \"a\"\ncomponent = \"stock:a\"\n");
@@ -431,7 +431,7 @@ fn no_text_makes_it_panic() {
     }
 }
 
-/// At any other length nobody can tell which IPv4 address lies behind an address.
+/// At any other prefix length, the IPv4 address that an IPv6 address embeds is unknown.
 #[test]
 fn a_translator_s_prefix_has_one_of_six_lengths() {
     let mistakes_of = |prefix: &str| {

@@ -1,4 +1,5 @@
-//! Whether a file fits its machine and itself: what a start, or the first message, would find out too late.
+//! Checks of the configuration against the machine and against itself, which would otherwise fail at a start or at the
+//! first message.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -25,12 +26,12 @@ fn report(folder: &TempDir, text: &str) -> ConfigReport {
     )
 }
 
-/// What a file is told that begins like this: key and rule of each mistake, then of each warning.
+/// Key and rule of each mistake, then of each warning, in a file that begins with this text.
 fn told(folder: &TempDir, text: &str) -> Vec<(String, ConfigRule)> {
     let report = report(folder, text);
     let all = report.mistakes.iter().chain(&report.warnings);
     let rules = all.filter_map(|mistake| match &mistake.cause {
-        // These depend on the machine of the test, or say what the test does not ask about.
+        // These depend on the machine of the test, or are not what the test is about.
         Cause::Rule(
             ConfigRule::File(FileRule::NoRuntimeFolder(_))
             | ConfigRule::Listener(ListenerRule::AcceptsNothing),
@@ -168,7 +169,7 @@ fn who_takes_no_mail_or_leads_it_nowhere_is_warned() {
     }
 }
 
-/// The beginning of a file with a certificate for the gateway that is good between these days.
+/// The beginning of a file with a certificate for the gateway that is valid between these days.
 fn certificate(folder: &TempDir, from: i32, (year, month, day): (i32, u8, u8)) -> String {
     let mut params = rcgen::CertificateParams::new(["gw.example".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(from, 1, 1);
@@ -241,7 +242,7 @@ fn settings(folder: &TempDir, text: &str) -> Settings {
     report(folder, text).into_settings().unwrap_or_else(|report| panic!("{report}"))
 }
 
-/// A gateway that says one name in its greeting and another in EHLO is neither the old one nor the new.
+/// Greeting and EHLO must have the same name: the old one until the restart.
 #[test]
 fn what_needs_a_restart_is_not_half_in_force() {
     let folder = TempDir::new().unwrap();

@@ -138,7 +138,7 @@ impl Address {
         self.text.get(self.at + 1..).unwrap_or("")
     }
 
-    /// The domain in A-labels and lower case, as DNS and routing tables want it.
+    /// The domain in A-labels and lower case, as DNS and routing tables require it.
     ///
     /// A domain without a valid A-label form is only lower-cased; DNS will not find it.
     #[must_use]

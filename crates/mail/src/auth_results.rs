@@ -137,7 +137,7 @@ pub fn to_field<'a>(by: &str, results: impl IntoIterator<Item = MethodResult<'a>
     folded("Authentication-Results", &value)
 }
 
-/// The indices of the fields with our authserv-id. Whoever wrote them, it was not this gateway (section 5).
+/// The indices of the fields with our authserv-id in a received header. Others have forged them (section 5).
 #[must_use]
 pub fn in_the_name_of(header: &HeaderBlock, by: &str) -> Vec<usize> {
     let fields = header.named("Authentication-Results");

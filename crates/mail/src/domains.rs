@@ -1,4 +1,4 @@
-//! The domains that we accept mail for from anybody.
+//! The domains that we accept mail for from any client.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::address::domain_to_ascii;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Domains {
     exact: BTreeSet<String>,
-    /// Without the leading dot.
+    /// The parent domains whose subdomains are in the set, without the leading dot.
     parents: BTreeSet<String>,
 }
 

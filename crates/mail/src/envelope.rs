@@ -43,9 +43,9 @@ pub struct MailParams {
     pub size: Option<u64>,
     /// `BODY=` (RFC 6152, RFC 3030).
     pub body: BodyType,
-    /// `SMTPUTF8` (RFC 6531).
+    /// `SMTPUTF8` (RFC 6531): addresses and header fields may be in UTF-8.
     pub smtputf8: bool,
-    /// `REQUIRETLS` (RFC 8689).
+    /// `REQUIRETLS` (RFC 8689): every further hop must use verified TLS.
     pub require_tls: bool,
     /// `RET=` (RFC 3461 section 4.3).
     pub ret: Option<Return>,
@@ -63,9 +63,9 @@ pub enum BodyType {
     /// `7BIT`, also when the parameter is absent.
     #[default]
     SevenBit,
-    /// `8BITMIME` (RFC 6152).
+    /// `8BITMIME` (RFC 6152): lines of text with octets above 127.
     EightBitMime,
-    /// `BINARYMIME` (RFC 3030).
+    /// `BINARYMIME` (RFC 3030): any octets, without limits on lines.
     BinaryMime,
 }
 
@@ -90,21 +90,22 @@ pub struct RcptParams {
     pub other: Vec<Param>,
 }
 
-/// `NOTIFY=`: the events that the sender wants to be told about. All false is `NEVER`.
+/// `NOTIFY=`: the events about which the sender requests a report. All false is `NEVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Notify {
-    /// `SUCCESS`: on delivery.
+    /// `SUCCESS`: the message was delivered.
     pub success: bool,
-    /// `FAILURE`: when it cannot be delivered.
+    /// `FAILURE`: the message cannot be delivered.
     pub failure: bool,
-    /// `DELAY`: when delivery takes long.
+    /// `DELAY`: delivery takes long.
     pub delay: bool,
 }
 
 impl Notify {
     /// `NOTIFY=NEVER`: no report of any kind.
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
-    /// The default that RFC 3461 section 4.1 leaves to us when the client gives no `NOTIFY`: failures and delays.
+    /// The default when the client gives no `NOTIFY`: failures and delays. RFC 3461 section 4.1 lets the server choose
+    /// it.
     pub const DEFAULT: Self = Self { success: false, failure: true, delay: true };
 
     /// The union: the events that either of the two asks for.
@@ -119,7 +120,7 @@ impl Notify {
 }
 
 impl RcptParams {
-    /// The events that the sender wants to be told about for this recipient; [`Notify::DEFAULT`] when the client did
+    /// The events about which the sender requests a report for this recipient; [`Notify::DEFAULT`] when the client did
     /// not say.
     #[must_use]
     pub fn notify(&self) -> Notify {

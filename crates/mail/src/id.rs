@@ -1,4 +1,4 @@
-//! Session and queue ids, one of which is in every log line.
+//! Session ids and queue ids. Every log line has one of them.
 //!
 //! Both are ULIDs: they sort by time, need no coordination between gateways, and hold no character that needs quoting.
 //! This crate has no clock and no source of random numbers, so the caller supplies both.

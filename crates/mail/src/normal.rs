@@ -37,7 +37,8 @@ fn is_unseen(c: char) -> bool {
     c.is_control() || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// The routing character for one that NFKC leaves alone, but that code pages convert to it or that looks like it.
+/// Replaces a character that code pages convert to a routing character, or that looks like one, and that NFKC does not
+/// change. Other characters stay.
 fn plain_sign(c: char) -> char {
     match c {
         '\u{1c3}' => '!',

@@ -23,7 +23,7 @@ use crate::settle::{self, SettleCause};
 use crate::stages::{self, DeliverDecision, StopAction, StoppedDelivery};
 use crate::{Config, QuarantineFull, QuotaReservation, quarantine, quarantine_admission};
 
-/// Makes the attempt. Whatever happens, the job comes back.
+/// Makes the attempt. The job always comes back in the result, even after an error.
 pub(crate) async fn run(shared: Arc<OutboundShared>, attempt: Attempt) -> Option<Finished> {
     let config = shared.config.load_full();
     let stored = match shared.spool.load(attempt.message).await {
@@ -64,19 +64,20 @@ struct RunningAttempt<'a> {
     started: Instant,
 }
 
-/// The reply about each recipient, by a next hop or in its place, and what the replies say about the next hop.
+/// The reply about each recipient, from a next hop or made by us in its place, and what the replies say about the next
+/// hop.
 struct AttemptReplies {
     replies: Vec<RecipientReply>,
     hop: HopSign,
     /// The next hop takes fewer recipients at once than there are.
     overflow: bool,
-    /// The plugin that decided, if one did.
+    /// The plugin that decided; none if the next hop replied.
     by: Option<String>,
     retired: Vec<Box<ClientConnection>>,
 }
 
 impl AttemptReplies {
-    /// The same reply for all recipients.
+    /// Makes the same reply for all recipients of the plan.
     fn all(plan: &DeliveryPlan, reply: impl Fn(u32) -> RecipientReply) -> Self {
         let recipients = plan.envelope.recipients.iter();
         Self {
@@ -129,13 +130,13 @@ impl RunningAttempt<'_> {
         self.send(plan).await
     }
 
-    /// Carries out what was decided in place of a delivery.
+    /// Carries out a decision that replaces the delivery.
     async fn carry_out(&self, stopped: StoppedDelivery) -> Finished {
         let StoppedDelivery { action, by, plan } = stopped;
         let outcome = match action {
             StopAction::Quarantine(name) => match self.reserve_room(&name).await {
                 Ok(_reservation) => return self.quarantine(name, by).await,
-                // It waits in the queue, where its maximum age holds.
+                // It stays in the queue, whose maximum age applies.
                 Err(full) => ReplyOutcome::Deferred(full.reply()),
             },
             StopAction::Discard => return self.discard(&plan, DiscardStage::Deliver, by).await,

@@ -18,16 +18,17 @@ use crate::recipient_result::{self, RecipientResult, ReportPolicy, Resolution, S
 /// The longest line that is returned, with its CRLF, in octets.
 const LONGEST_LINE: usize = 1_000;
 
-/// A DSN that is to be committed.
+/// A DSN, not committed yet.
 pub(crate) struct NewReport {
     pub(crate) message: NewMessage,
     pub(crate) kind: ReportKind,
     pub(crate) to: Address,
-    /// The recipients that it is about.
+    /// The ids of the recipients that it reports on.
     pub(crate) about: Vec<u32>,
 }
 
-/// The reports that are due for these results; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
+/// The reports that are due for these results; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section
+/// 2).
 pub(crate) async fn reports_for(
     shared: &OutboundShared,
     stored: &Stored,
@@ -56,7 +57,7 @@ struct DsnRecipient<'a> {
     cause: Option<Cow<'static, str>>,
 }
 
-/// Whether a report of this kind names the recipient. What the sender asked for decides (RFC 3461 sections 4.1 and 5.2).
+/// Whether a report of this kind names the recipient. The sender's `NOTIFY` decides (RFC 3461 sections 4.1 and 5.2).
 fn dsn_recipient<'a>(
     stored: &'a Stored,
     result: &'a RecipientResult,
@@ -82,8 +83,8 @@ fn dsn_recipient<'a>(
     Some(DsnRecipient { recipient, action, result, cause })
 }
 
-/// Why the recipient expired, in words. A next hop's reply has a field of its own; what we found out ourselves has no other
-/// place than this sentence.
+/// Why the recipient expired, in words. A next hop's reply has a field of its own; a cause that we found ourselves is
+/// reported in this sentence only.
 fn too_late(result: &RecipientResult) -> Cow<'static, str> {
     let sentence = "It could not be delivered in time; no further attempt is made.";
     match &result.reply {
@@ -118,7 +119,7 @@ impl DsnBuilder<'_> {
         let (id, at) = (self.shared.new_id(), self.shared.clock.now());
         let from = from_address(&config);
         let entry = &self.stored.entry;
-        // Whatever the message needed, only its sender's address decides whether the report needs SMTPUTF8.
+        // Only the address of the sender decides whether the report needs SMTPUTF8, not what the message needed.
         let utf8 = self.sender.needs_smtputf8();
         let written = Notification {
             id,
@@ -137,7 +138,7 @@ impl DsnBuilder<'_> {
         }
         .write();
         let mut entry = entry_of(self.stored.id, self.sender, at, &written, utf8);
-        // RFC 8689 section 5: a report on such a message names people and subject, and is protected like it.
+        // RFC 8689 section 5: a report contains addresses and the subject, so it requires TLS as the message did.
         entry.envelope.params.require_tls = self.stored.entry.envelope.params.require_tls;
         NewReport {
             message: NewMessage { id, head: written.head, content: Content::from(written.body), entry },
@@ -171,19 +172,21 @@ fn default_status(end: Resolution) -> Option<EnhancedCode> {
 fn from_address(config: &Config) -> Address {
     let default = || Address::parse(&format!("postmaster@{}", config.hostname), Charset::Utf8);
     let own = config.reports.from.clone();
-    // If the hostname makes no address, the bare postmaster is left, which needs no domain (RFC 5321 section 4.5.1).
+    // If the hostname is not valid in an address, the bare postmaster is used, which needs no domain (RFC 5321 section
+    // 4.5.1).
     own.or_else(|| default().ok())
         .or_else(|| Address::parse("postmaster", Charset::Ascii).ok())
         .unwrap_or_else(|| unreachable!("postmaster is an address"))
 }
 
-/// What a report returns of the message. RFC 3461 section 4.3: `RET` decides for failures alone; other reports return the
-/// header. Without `RET` a message returns whole, and one above the limit as its header, whatever `RET` asks for.
+/// What a report returns of the message. RFC 3461 section 4.3: `RET` applies to failures only; other reports return the
+/// header. Without `RET` the whole message is returned. Of a message above the limit only the header is returned, even
+/// with `RET=FULL`.
 async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> ReturnedContent {
     let head = stored.head.clone();
     let size = head.len() as u64 + stored.body.size();
     let params = &stored.entry.envelope.params;
-    // RFC 8689 section 5: a message that required TLS is not returned, whatever RET says.
+    // RFC 8689 section 5: the content of a message that required TLS is not returned, even with RET=FULL.
     let whole = kind == ReportKind::Failure
         && params.ret != Some(Return::Headers)
         && !params.require_tls
@@ -203,8 +206,8 @@ async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> ReturnedCont
     }
 }
 
-/// Where the first line begins that is longer than every host must take (RFC 5321 section 4.5.3.1.6). A next hop that
-/// refuses a message for such a line would refuse the report as well, and the sender would never hear of it.
+/// The offset of the first line that is longer than hosts must accept (RFC 5321 section 4.5.3.1.6). A next hop that
+/// refuses a message for such a line would refuse the report as well, and the sender would never get it.
 fn long_line(text: &[u8]) -> Option<usize> {
     let mut start = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {

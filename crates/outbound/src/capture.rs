@@ -1,4 +1,5 @@
-//! Capture: delivery to the host program in place of every next hop, by which a sandbox shows what would have been sent.
+//! Capture: delivery to the host program in place of every next hop, by which a sandbox shows what would have been
+//! sent.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use pintle_mail::{Body, Bytes, Envelope, NextHop, QueueId, Reply};
 pub trait Capture: Send + Sync + 'static {
     /// Takes one message for the recipients in its envelope.
     ///
-    /// The reply counts for all of them, as a next hop's would: 2xx delivers, 4xx defers, 5xx fails.
+    /// The reply applies to all recipients, as that of a next hop: 2xx delivers, 4xx defers, 5xx fails.
     fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply>;
 }
 

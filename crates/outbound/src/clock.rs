@@ -1,8 +1,8 @@
 //! Clocks as a parameter: retries, warnings and expiry are tested without waiting for days.
 //!
-//! Acts that cannot be undone depend on [`Ages`], which goes by the monotonic clock and watches the wall clock for steps. The
-//! wall clock gives what people and other hosts read: dates in reports and records, queue ids, and times that are stored.
-//! Deadlines within a session run on the monotonic clock of the runtime.
+//! Expiries, which cannot be undone, depend on [`Ages`], which uses the monotonic clock and monitors the wall clock for
+//! steps. The wall clock is used for what people and other hosts read: dates in reports and records, queue ids, and
+//! times that are stored. Deadlines within a session run on the monotonic clock of the runtime.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,10 +16,10 @@ pub trait Clock: Send + Sync + 'static {
     /// The time of day by the wall clock, which may be set at any moment.
     fn now(&self) -> UnixTime;
 
-    /// The time that has passed since some fixed moment before the first call. It cannot be set.
+    /// The time since a fixed moment before the first call, by the monotonic clock.
     fn monotonic(&self) -> Duration;
 
-    /// Ends when `wait` has passed, or soon after.
+    /// Sleeps for `wait`, or a little longer.
     fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()>;
 }
 
@@ -45,12 +45,13 @@ impl Clock for SystemClock {
     }
 }
 
-/// The runtime's monotonic clock, which a test can pause and the system's clock cannot turn back.
+/// The runtime's monotonic clock, which tests can pause and which is not affected by setting the system's clock.
 pub(crate) fn monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The time by which messages age. Each call reads both clocks; a step of the wall clock is logged and counted here, once.
+/// The time by which messages age. Each call reads both clocks; a step of the wall clock is logged and counted here,
+/// once.
 pub(crate) struct Ages {
     clock: Arc<dyn Clock>,
     watched: Mutex<WatchedTimeline>,
@@ -68,12 +69,12 @@ impl Ages {
         Self { clock, watched: Mutex::new(WatchedTimeline { timeline, steps: Vec::new() }) }
     }
 
-    /// The present on the queue's timeline.
+    /// The current time on the queue's timeline.
     pub(crate) fn now(&self) -> UnixTime {
         self.read().timeline.now()
     }
 
-    /// The timeline by both clocks now.
+    /// Reads both clocks and returns the timeline.
     pub(crate) fn timeline(&self) -> Timeline {
         self.read().timeline.clone()
     }
@@ -101,7 +102,8 @@ impl Ages {
     }
 
     fn read(&self) -> MutexGuard<'_, WatchedTimeline> {
-        // A panic with the lock held leaves the timeline whole: a reading is taken or not.
+        // A panic with the lock held cannot leave the timeline inconsistent: a reading is stored completely or not at
+        // all.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = read(&*self.clock);
         if let Some(step) = watched.timeline.read(reading) {

@@ -15,7 +15,7 @@ pub type JobsByMessage = HashMap<QueueId, Vec<JobStatus>>;
 
 /// One command to the runner, which alone owns the queue. What a command makes durable is in the spool already.
 pub(crate) enum RunnerCommand {
-    /// Make these messages due now. The reply says for each, in order, how the queue had it.
+    /// Make these messages due now. The reply gives for each, in order, its state in the queue.
     Retry(Vec<QueueId>, oneshot::Sender<Vec<QueuePresence>>),
     /// Send these messages by the present routes. The reply counts the recipients that moved.
     Reroute(Vec<Waiting>, oneshot::Sender<usize>),
@@ -29,8 +29,8 @@ pub(crate) enum RunnerCommand {
     Forget(Vec<QueueId>, oneshot::Sender<usize>),
     /// Count the jobs of the queue, by next hop as well.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Go by the new configuration.
+    /// Use the new configuration.
     Configure,
-    /// Begin nothing more, finish what is under way within this time, and end.
+    /// Start no more attempts, wait at most this long for those under way, and end.
     Drain(Duration),
 }

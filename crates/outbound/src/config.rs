@@ -1,7 +1,8 @@
-//! The configuration of outbound and its defaults: our name, routes and relays, TLS, sessions, timeouts, retries, reports,
-//! quarantines.
+//! The configuration of outbound and its defaults: our name, routes and relays, TLS, sessions, timeouts, retries,
+//! reports, quarantines.
 //!
-//! These are plain values. The form of the configuration file, its units and its mistakes are the config crate's.
+//! These are plain values. The config crate defines the syntax of the configuration file and its units, and reports
+//! mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,11 +22,12 @@ use crate::{Endpoint, Quota, Retention, RouteTable};
 pub struct Config {
     /// Our name: sent in EHLO, named in reports, and never delivered to by MX.
     pub hostname: String,
-    /// Other names of ours; an exchanger of such a name is ourselves (RFC 5321 section 5.1).
+    /// Other names of ours; an exchanger with such a name is this gateway (RFC 5321 section 5.1).
     pub own_names: Vec<String>,
-    /// Our addresses; an exchanger at one of them is ourselves, whatever its port.
+    /// Our addresses; an exchanger at one of them is this gateway, on any port.
     pub own_addresses: Vec<IpAddr>,
-    /// The addresses that we listen on; an exchanger there is ourselves. A wildcard stands for every address of this machine.
+    /// The addresses that we listen on; an exchanger there is this gateway. A wildcard stands for every address of this
+    /// machine.
     pub listeners: Vec<SocketAddr>,
     /// The next hop of each recipient domain.
     pub routes: RouteTable,
@@ -39,11 +41,11 @@ pub struct Config {
     pub sources: Sources,
     /// Limits of sessions and of the connection pool.
     pub sessions: Sessions,
-    /// How long a next hop may take at each step.
+    /// The time limits of a session with a next hop, by protocol step.
     pub timeouts: Timeouts,
     /// What to do with 8-bit content where a next hop lacks 8BITMIME.
     pub eight_bit: EightBit,
-    /// Whether bodies go by BDAT or DATA.
+    /// Whether bodies are sent by BDAT or DATA.
     pub transfer: Transfer,
     /// Back-off between attempts, the delay warning, and the maximum age.
     pub retry: RetryPolicy,
@@ -53,7 +55,7 @@ pub struct Config {
     pub keys: Arc<Keyring>,
     /// How long messages stay in quarantines.
     pub quarantine: Retention,
-    /// How much may lie in quarantines.
+    /// The size limits of quarantines.
     pub quota: Quota,
 }
 
@@ -64,7 +66,7 @@ impl Config {
         self.routes.next_hop(if domain.is_empty() { &self.hostname } else { domain })
     }
 
-    /// The defaults, under this hostname: every domain by its MX, no relay.
+    /// The defaults with this hostname: every domain by its MX, no relay.
     #[must_use]
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
@@ -109,7 +111,7 @@ impl Config {
         }
     }
 
-    /// How many sessions this next hop may have at once.
+    /// The most concurrent sessions with this next hop.
     pub(crate) fn sessions_for(&self, next_hop: &NextHop) -> usize {
         let sessions = self.relay(next_hop).and_then(|(_, relay)| relay.sessions);
         sessions.unwrap_or(self.sessions.per_hop).max(1)
@@ -123,13 +125,13 @@ pub struct Relay {
     pub hosts: Vec<Endpoint>,
     /// SMTP, or LMTP (RFC 2033).
     pub protocol: Protocol,
-    /// How much TLS its hosts must take.
+    /// The TLS policy of its hosts.
     pub tls: TlsPolicy,
     /// TLS from the first octet instead of STARTTLS (RFC 8314 section 3.3).
     pub implicit_tls: bool,
-    /// The credentials to authenticate with (AUTH).
+    /// The credentials to authenticate with (AUTH); none for no authentication.
     pub credentials: Option<Credentials>,
-    /// How many sessions at once, in place of [`Sessions::per_hop`].
+    /// The most concurrent sessions, in place of [`Sessions::per_hop`]; none for that default.
     pub sessions: Option<usize>,
 }
 
@@ -148,8 +150,8 @@ impl Relay {
     }
 }
 
-/// Credentials that a plugin may choose by name. They are sent to the hosts of these relays and to no others: a plugin that
-/// chooses where mail goes must not choose who gets a password.
+/// Credentials that a plugin may choose by name. They are sent to the hosts of these relays and to no others: a plugin
+/// that chooses where mail goes must not choose who gets a password.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedCredentials {
     /// The user name and password.
@@ -161,16 +163,17 @@ pub struct NamedCredentials {
 /// Delivery to the mail exchangers of a domain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mx {
-    /// How much TLS exchangers must take.
+    /// The TLS policy of exchangers.
     pub tls: TlsPolicy,
     /// The port of exchangers: 25 on the Internet.
     pub port: u16,
-    /// How many addresses of a domain's exchangers one attempt tries.
+    /// The most addresses of a domain's exchangers that one attempt tries.
     pub addresses: usize,
-    /// Networks that exchangers may be in although they are not public. Strangers say where exchangers are.
+    /// Networks that are not public, but where exchangers are allowed. By default none is, since the owner of any
+    /// domain can publish such an address.
     pub networks: Vec<IpNet>,
-    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. Without them
-    /// strangers could name inner IPv4 hosts.
+    /// Prefixes of our NAT64 translators besides the well-known one, of the lengths in RFC 6052 section 2.2. An address
+    /// under an unlisted prefix could reach internal IPv4 hosts.
     pub nat64: Vec<Ipv6Net>,
 }
 
@@ -186,7 +189,7 @@ impl Default for Mx {
     }
 }
 
-/// Source addresses of connections; the system chooses where none is given.
+/// Source addresses of connections; the system chooses one if none is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sources {
     /// For connections over IPv4.
@@ -208,7 +211,7 @@ pub struct Sessions {
     pub idle: Duration,
     /// How long connecting to an address may take.
     pub connect: Duration,
-    /// How long a host whose opportunistic TLS failed is spoken to in plain text.
+    /// How long a host whose opportunistic TLS failed is contacted in plain text.
     pub plain_memory: Duration,
 }
 
@@ -232,7 +235,7 @@ pub struct Reports {
     pub from: Option<pintle_mail::Address>,
     /// The name in their From field.
     pub from_name: String,
-    /// A message up to this size, in octets, is returned whole; of a larger one only the header, whatever `RET` asks for.
+    /// A message up to this size, in octets, is returned whole; of a larger one only the header, even with `RET=FULL`.
     pub return_limit: u64,
 }
 

@@ -1,6 +1,7 @@
-//! Opening a session: hosts in order, their addresses in turn, with the TLS that each host must take, until one is ready.
+//! Opening a session: hosts in order, their addresses in turn, with the TLS that each host must take, until one is
+//! ready.
 //!
-//! Opportunistic TLS that fails falls back to plain text here, and addresses that do not answer come last the next time.
+//! If opportunistic TLS fails, it falls back to plain text. Addresses that do not answer are tried last the next time.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,14 +26,14 @@ use crate::plan::{DeliveryPlan, HopTarget};
 use crate::resolve::{self, HopHost, HopPath, HostId};
 use crate::{Config, Endpoint, exchanger};
 
-/// How long an address that did not answer comes after the others: longer than an attempt waits for the next one.
+/// How long an address that did not answer is tried after the others: longer than an attempt waits for the next one.
 const UNREACHABLE_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// One try at opening a session.
 struct Connector<'a> {
     shared: &'a OutboundShared,
     config: &'a Config,
-    /// The message that it is opened for; others may use the session later.
+    /// The queue id of the message that it is opened for; the session may be reused for others.
     id: QueueId,
     target: &'a HopTarget,
     /// The credentials to authenticate with.
@@ -48,13 +49,13 @@ struct Connector<'a> {
     unreachable: Vec<String>,
     /// Addresses that come after the others, since they did not answer lately.
     later: Vec<(HopHost, HostAddress)>,
-    /// There are more addresses than one attempt may try.
+    /// Whether there were more addresses than one attempt may try.
     has_more: bool,
-    /// The last failure; a next hop's own reply is kept over ours.
+    /// The last failure; a reply of the next hop is kept in preference to ours.
     last: Option<ConnectFailure>,
 }
 
-/// Opens a session for the plan, with none of the hosts that were asked already.
+/// Opens a session for the plan with a host that has not been asked yet.
 ///
 /// # Errors
 /// No host gave a session, or none is left to be asked.
@@ -93,8 +94,8 @@ impl Connector<'_> {
     async fn run(mut self) -> Result<Box<ClientConnection>, ConnectFailure> {
         let hosts = std::mem::take(&mut self.path.hosts);
         let by_mx = self.path.by_mx;
-        // Exchangers of one preference are looked up together: if one of them turns out to be ourselves, none of them is to
-        // be tried (RFC 5321 section 5.1).
+        // Exchangers of one preference are looked up together: if one of them turns out to be ourselves, none of them
+        // is to be tried (RFC 5321 section 5.1).
         for equals in hosts.chunk_by(|one, next| by_mx && one.preference == next.preference) {
             let found = join_all(equals.iter().map(|host| self.addresses_of(host))).await;
             if found.iter().flatten().any(|places| self.is_us(places)) {
@@ -158,16 +159,16 @@ impl Connector<'_> {
         }
     }
 
-    /// If a domain has more addresses than one attempt may try, those that did not answer must not use up every attempt:
-    /// the others come first the next time. Where all are tried each time, the domain's order stands.
+    /// If a domain has more addresses than one attempt may try, those that did not answer must not use up every
+    /// attempt: the others are tried first the next time. If all are tried each time, the domain's order is kept.
     fn remember_unreachable(&self) {
         for place in self.unreachable.iter().filter(|_| self.has_more) {
             self.shared.host_defects.remember(HostDefect::Unreachable, place, UNREACHABLE_MEMORY);
         }
     }
 
-    /// The key of an exchanger's address under this domain alone: another domain's owner could choose names by which the
-    /// address seems unreachable.
+    /// The key of an exchanger's address under this domain alone: otherwise the owner of another domain could make the
+    /// address seem unreachable for all.
     fn in_this_domain(&self, place: &HostAddress) -> String {
         format!("{} {place}", self.target.next_hop)
     }
@@ -186,7 +187,7 @@ impl Connector<'_> {
         }
     }
 
-    /// Logs why a host gave no session, and keeps the failure that says most about the next hop.
+    /// Logs why no session with a host was opened, and keeps the failure that says most about the next hop.
     fn note_failure(&mut self, host: &HopHost, failure: ConnectFailure) {
         if !failure.is_permanent {
             self.missed.get_or_insert(host.preference);
@@ -194,7 +195,7 @@ impl Connector<'_> {
         tracing::debug!(queue_id = %self.id, next_hop = %self.target.next_hop, host = failure.peer.host, address = ?failure.peer.address,
             reply = %failure.reply, "no session with this host");
         let keep = self.last.as_ref().is_some_and(|last| {
-            // One host that may work later outweighs any number that never will.
+            // One temporary failure outweighs any number of permanent ones.
             (!last.is_permanent && failure.is_permanent)
                 || (last.speaker == Speaker::NextHop && failure.speaker == Speaker::Us)
         });
@@ -214,7 +215,7 @@ impl Connector<'_> {
         }
     }
 
-    /// Whether the host is ourselves, whatever its name.
+    /// Whether the address is our own, under any name.
     fn is_us(&self, places: &[HostAddress]) -> bool {
         let ours = |place: &HostAddress| match place {
             HostAddress::Tcp(address) => {
@@ -336,12 +337,12 @@ impl Connector<'_> {
     }
 }
 
-/// Why one address gave no session.
+/// Why no session with one address was opened.
 enum AddressFailure {
     Unreachable(String),
     Tls(HandshakeError),
-    /// The session ended over STARTTLS, or with the first words under TLS: in TLS 1.3 a server refuses a handshake when the
-    /// client has done its part.
+    /// The session ended over STARTTLS, or with the first words under TLS: in TLS 1.3 a server refuses a handshake when
+    /// the client has done its part.
     StartTls(Closed),
     Closed(Closed),
 }
@@ -395,13 +396,13 @@ impl AddressFailure {
     }
 }
 
-/// The key of an address under the host name that TLS is begun with. A stranger can make TLS fail at any address under a
-/// name of his own, and that must not send others' mail there in plain text.
+/// The key of an address together with the host name that TLS uses. The owner of a name can make TLS fail at any
+/// address under that name, which must not send other domains' mail there in plain text.
 pub(crate) fn under_its_name(host: &str, place: &str) -> String {
     format!("{host} {place}")
 }
 
-/// An address as it is shown to senders, who have no use for paths of this machine.
+/// An address as it is shown to senders, without paths of this machine.
 fn shown(host: &HopHost, place: &HostAddress) -> String {
     match place {
         HostAddress::Tcp(_) => format!("{} [{place}]", host.name()),

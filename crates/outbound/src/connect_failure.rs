@@ -10,14 +10,14 @@ use pintle_smtp::client::{Closed, Speaker};
 /// Why nothing was sent.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectFailure {
-    /// The recipients fail; otherwise they are deferred.
+    /// Whether the recipients fail; otherwise they are deferred.
     pub(crate) is_permanent: bool,
     pub(crate) reply: Reply,
     /// Who wrote the reply: the next hop, or we in its place.
     pub(crate) speaker: Speaker,
     /// The host that was asked last.
     pub(crate) peer: Arc<PeerMembers>,
-    /// The failure speaks for the next hop as a whole, so the queue throttles it.
+    /// Whether the failure concerns the whole next hop, so that the queue throttles it.
     pub(crate) is_hop_trouble: bool,
 }
 
@@ -32,17 +32,17 @@ impl ConnectFailure {
         }
     }
 
-    /// The recipients fail.
+    /// A failure after which the recipients fail permanently.
     pub(crate) fn fail(reply: Reply) -> Self {
         Self::ours(true, reply)
     }
 
-    /// The recipients are deferred, since the next hop cannot be used now.
+    /// A failure after which the recipients are deferred, since the next hop cannot be used now.
     pub(crate) fn defer(reply: Reply) -> Self {
         Self::ours(false, reply)
     }
 
-    /// The recipients are deferred, since the session ended before it was ready.
+    /// A failure after which the recipients are deferred, since the session ended before it was ready.
     pub(crate) fn closed(why: &Closed, peer: PeerMembers) -> Self {
         Self { speaker: why.speaker(), peer: Arc::new(peer), ..Self::defer(why.reply()) }
     }

@@ -1,7 +1,7 @@
 //! A client connection: a session with a next hop on its socket, driven by reads, writes and one timer.
 //!
-//! All I/O of the protocol machine happens here: bytes, time, and the change to TLS. `exchange` decides which message goes
-//! when, and `session_pool` keeps sessions between messages.
+//! All I/O of the protocol machine happens here: bytes, time, and the change to TLS. `exchange` decides which message
+//! goes when, and `session_pool` keeps sessions between messages.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -35,17 +35,17 @@ const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) struct ClientConnection {
     io: Box<dyn Stream>,
     machine: Session,
-    /// How the session ended. The machine says so once, and a later question must not wait for more.
+    /// How the session ended. The machine reports it once, and a later call must not wait for another event.
     closed: Option<Closed>,
-    /// Elapses no later than the machine's deadline; set anew only when it would elapse too late, or has elapsed.
+    /// Elapses no later than the machine's deadline; reset only when it would elapse too late, or has elapsed.
     timer: Pin<Box<Sleep>>,
     input: BytesMut,
     peer: PeerMembers,
-    /// Messages sent over it so far.
+    /// The number of messages sent over it so far.
     used: u32,
-    /// A better exchanger could not be reached when it was opened.
+    /// Whether a better exchanger could not be reached when it was opened.
     stand_in: bool,
-    /// Since when it has had nothing to do.
+    /// Since when it has been idle.
     pub(crate) idle_since: Instant,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct ClientConnection {
 pub(crate) enum SetUp {
     /// Messages may be sent.
     Ready(Box<ClientConnection>),
-    /// The next hop waits for a TLS handshake on this stream; [`ClientConnection::encrypted`] goes on after it.
+    /// The next hop waits for a TLS handshake on this stream; [`ClientConnection::encrypted`] continues after it.
     StartTls(Box<ClientConnection>),
     /// The session is over.
     Closed(Closed),
@@ -121,14 +121,14 @@ impl ClientConnection {
         std::mem::replace(&mut self.io, Box::new(tokio::io::empty()))
     }
 
-    /// Goes on over the encrypted stream once the handshake is done.
+    /// Continues over the encrypted stream after the handshake.
     pub(crate) fn encrypted(&mut self, io: Box<dyn Stream>, tls: Tls) {
         self.io = io;
         self.machine.tls_started(channel(Some(&tls)), monotonic());
         self.peer.tls = Some(tls);
     }
 
-    /// How long the machine still waits, which is the limit of a handshake.
+    /// The time until the machine's deadline, which limits the handshake.
     pub(crate) fn time_left(&self) -> Duration {
         let left = |at: Instant| at.saturating_duration_since(monotonic());
         self.machine.poll_timeout().map_or(NEVER, left)
@@ -144,7 +144,7 @@ impl ClientConnection {
         self.machine.is_closed()
     }
 
-    /// Sends one command at a time from now on, each after the reply to the last.
+    /// Disables pipelining: from now on each command waits for the reply to the last one.
     pub(crate) fn disable_pipelining(&mut self) {
         self.machine.keep_in_step();
     }
@@ -199,8 +199,8 @@ impl ClientConnection {
         }
     }
 
-    /// Whether the session can still be used, as far as is known without asking: a next hop that has closed it, or has
-    /// said that it will, has done so by now.
+    /// Whether the session can still be used, without sending anything: the next hop has not closed it, and has not
+    /// said that it will (421).
     pub(crate) fn is_alive(&mut self) -> bool {
         match self.io.read_buf(&mut self.input).now_or_never() {
             None => true,
@@ -310,8 +310,8 @@ impl ClientConnection {
         }
     }
 
-    /// Writes these pieces. While the next hop takes no more of them, its replies are read: it may refuse a message before
-    /// the end, and the session may be over before the message is.
+    /// Writes these pieces. While the next hop reads no more of them, its replies are read: it may refuse a message, or
+    /// close the session, before the end of the message.
     async fn write_all(&mut self, pieces: &mut [Bytes]) -> io::Result<()> {
         let mut first = 0;
         while first < pieces.len() {
@@ -359,8 +359,8 @@ impl ClientConnection {
         .await
     }
 
-    /// Passes on what was read while writing. Gives whether the session is over: then nothing more is written, since what
-    /// was being written has no end.
+    /// Passes on what was read while writing. Returns whether the session is over: then nothing more is written, since
+    /// the pieces are cut off.
     fn take_input(&mut self) -> bool {
         self.machine.receive(&self.input, monotonic());
         self.input.clear();
@@ -374,7 +374,7 @@ impl ClientConnection {
 enum IoProgress {
     /// This many octets were written; none where there were none to write.
     Written(usize),
-    /// Octets were read.
+    /// Octets were read into the buffer of the connection.
     Received,
 }
 
@@ -454,7 +454,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(3_600), connection.quit()).await.is_ok());
     }
 
-    /// The machine says so once. Asking it again would loop without end and let no other task run.
+    /// The machine reports the end once. Polling it again would loop forever and block other tasks.
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_over_says_so_as_often_as_it_is_asked() {
         let machine = Session::new(Config::new("gate.example"), monotonic());

@@ -19,7 +19,8 @@ pub struct PlannedDelivery {
     pub next_hop: NextHop,
     /// The decision of the plugins at the Deliver stage.
     pub decision: Decision,
-    /// The reply with which it would be deferred or fail, by a plugin or over a signature that cannot be made.
+    /// The reply with which it would be deferred or fail, by a plugin or since it cannot be signed; none if it would be
+    /// sent.
     pub refused: Option<Reply>,
     /// The header block as it would be sent, signatures and the empty line included.
     pub head: Bytes,

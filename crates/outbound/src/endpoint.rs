@@ -4,21 +4,21 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Where a next hop listens.
+/// The address or socket that a next hop listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A name or an address, and a port.
     Tcp {
         /// A host name, or an IP address without brackets.
         host: String,
-        /// The TCP port.
+        /// The TCP port; the caller's default if the text has none.
         port: u16,
     },
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// The text names no endpoint. The fault is its writer's: the operator or a plugin.
+/// The text is not an endpoint. The operator or plugin that wrote it is at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointError(String);
 

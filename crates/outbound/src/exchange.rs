@@ -1,5 +1,5 @@
-//! One message to its next hop: take an idle session from the connection pool or open one, send, and put the session back.
-//! `failover` decides what follows when a session breaks or an exchanger defers.
+//! One message to its next hop: take an idle session from the connection pool or open one, send, and put the session
+//! back. `failover` decides what follows when a session breaks or an exchanger defers.
 
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ pub(crate) enum ExchangeResult {
     Answered(ExchangeReplies),
     /// No session could be opened.
     ConnectFailure(ConnectFailure),
-    /// Outbound is draining.
+    /// Outbound is draining, so nothing was sent.
     Interrupted,
 }
 
-/// Delivers what the plan says.
+/// Delivers the message of the plan to its recipients.
 pub(crate) async fn deliver(
     shared: &OutboundShared,
     config: &Arc<Config>,

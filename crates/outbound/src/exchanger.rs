@@ -1,5 +1,6 @@
-//! Which addresses of mail exchangers may be connected to. Strangers publish them, so without this check the owner of a domain
-//! could have us connect to our own machine, to the network behind it (as in SSRF), or to ourselves in a mail loop.
+//! Which addresses of mail exchangers may be connected to. Anyone can publish MX records, so without this check the
+//! owner of a domain could make us connect to our own machine, to the network behind it (as in SSRF), or to ourselves
+//! in a mail loop.
 //!
 //! Relays are not checked: the operator has named their hosts.
 
@@ -10,14 +11,14 @@ use ipnet::Ipv6Net;
 use crate::config::Config;
 use crate::network::Network;
 
-/// What an address means on the Internet (RFC 6890).
+/// The reachability of an address on the Internet (RFC 6890).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AddressScope {
-    /// It can be reached from anywhere.
+    /// A public address, which is reachable from anywhere.
     Public,
-    /// It means another host in each network; an operator may have exchangers there.
+    /// A private address, which is another host in each network; an operator may have exchangers there.
     Local(&'static str),
-    /// It is the address of no host.
+    /// Not the address of a host.
     NoHost(&'static str),
 }
 
@@ -35,7 +36,7 @@ pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str
     }
 }
 
-/// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, whatever its name. A listener on a wildcard
+/// RFC 5321 section 5.1: an exchanger at one of our addresses is this gateway, under any name. A listener on a wildcard
 /// address is at every address of this machine.
 pub(crate) fn is_us(address: SocketAddr, config: &Config, network: &dyn Network) -> bool {
     let behind = SocketAddr::new(behind(address.ip(), &config.mx.nat64), address.port());
@@ -53,8 +54,7 @@ pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn 
     listeners.iter().any(listens)
 }
 
-/// The address that another one leads to: some IPv6 addresses embed an IPv4 address, and one that is refused there is refused
-/// here.
+/// The IPv4 address that an IPv6 address embeds; if it is refused, so is the IPv6 address.
 fn behind(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let translated = nat64.iter().find(|prefix| prefix.contains(&v6));
@@ -77,7 +77,8 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         // RFC 4291 section 2.5: the unspecified and the loopback address are themselves.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        // Mapped and compatible (RFC 4291 section 2.5.5), translated (RFC 2765 section 2.1), NAT64 (RFC 6052 section 2.1).
+        // Mapped and compatible (RFC 4291 section 2.5.5), translated (RFC 2765 section 2.1), NAT64 (RFC 6052 section
+        // 2.1).
         [0, 0, 0, 0, 0, 0xffff | 0, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(of(high, low)),
@@ -126,8 +127,8 @@ fn scope_v6(address: Ipv6Addr) -> AddressScope {
             AddressScope::Local("an address for documentation (RFC 3849)")
         }
         [0x2001, 2, 0, ..] => AddressScope::Local("an address for benchmarks (RFC 5180)"),
-        // ORCHID (RFC 4843, RFC 7343) is no location, Teredo (RFC 4380) embeds another address, and 2001:1::/32 is anycast
-        // (RFC 7723, RFC 8155).
+        // ORCHID (RFC 4843, RFC 7343) is no location, Teredo (RFC 4380) embeds another address, and 2001:1::/32 is
+        // anycast (RFC 7723, RFC 8155).
         [0x2001, 0 | 1 | 0x10..=0x2f, ..] => AddressScope::Local("a reserved address"),
         // What IANA has assigned as global unicast so far; the rest is reserved.
         [0x2000..=0x3fff, ..] => AddressScope::Public,

@@ -1,8 +1,8 @@
 //! Expiry and delay warnings: the sender of a message that waits is warned once, and at its maximum age the message
 //! bounces.
 //!
-//! One message may have several jobs, one for each next hop. Those that reach an age at the same moment are settled together,
-//! and their sender gets one report.
+//! One message may have several jobs, one for each next hop. Those that reach an age at the same moment are settled
+//! together, and their sender gets one report.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::settle::{self, SettleCause};
 /// The jobs of one message that have reached an age together.
 pub(crate) struct AgedJobs {
     message: QueueId,
-    /// At least one.
+    /// The jobs, at least one.
     jobs: Vec<Aged>,
 }
 
@@ -48,7 +48,7 @@ impl AgedJobs {
         groups
     }
 
-    /// Hands all jobs back to the queue with this report.
+    /// Returns all jobs to the queue with this report.
     pub(crate) fn finished(&self, report: impl Fn(Box<[u32]>) -> AttemptReport) -> Finished {
         let jobs = self.jobs.iter().map(|job| (job.id, report(job.recipients.clone())));
         Finished::all(self.message, jobs.collect())
@@ -127,7 +127,7 @@ pub(crate) async fn warn(shared: Arc<OutboundShared>, group: AgedJobs) -> Option
     let finished = Some(group.finished(AttemptReport::unchanged));
     let stored = match shared.spool.load(group.message).await {
         Ok(stored) if stored.entry.hold.is_none() => stored,
-        // While a message is held, its sender gets no warning; the next attempt finds the hold.
+        // The sender of a held message gets no warning; the next attempt finds the hold.
         Ok(_) => return finished,
         Err(error) => {
             tracing::debug!(queue_id = %group.message, %error, "the delay warning was not written");
@@ -141,7 +141,7 @@ pub(crate) async fn warn(shared: Arc<OutboundShared>, group: AgedJobs) -> Option
     finished
 }
 
-/// The recipient, if the sender is to be warned about it.
+/// The result for a recipient that the sender is to be warned about; none for others.
 fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
     recipient_result::pending(stored, id).filter(|pending| !pending.warned)?;
     recipient_result::recipient(stored, id).filter(|recipient| recipient.params.notify().delay)

@@ -1,13 +1,14 @@
 //! Failover within one attempt: a new session after a broken one, and the next mail exchanger after a deferral.
 //!
-//! A fault of a session says nothing about the message. A session that was used before may have ended while it was idle, may
-//! have reached the next hop's limit of messages, or may be out of step; the message then goes over a new session at once,
-//! one time, and no attempt is counted. What a new session replies is taken as meant.
+//! A broken session says nothing about the message. A session that was used before may have ended while it was idle,
+//! may have reached the next hop's limit of messages, or may be out of step; the message then goes over a new session
+//! at once, one time, and no attempt is counted. The replies of the new session are final.
 //!
-//! RFC 5321 section 5.1 has a client try the exchangers in their order until one takes the message. So after a deferral the
-//! next one is asked, but only one more in an attempt: a deferral may be meant for all of them. The better exchanger's reply
-//! counts: if another one accepts, the recipient is delivered, while its refusal may only mean that it is a poor stand-in (it
-//! has no list of users, or does not know the domain any more), and must not return mail that the better one takes later.
+//! RFC 5321 section 5.1 requires a client to try the exchangers in their order until one accepts the message. So after
+//! a deferral the next one is asked, but only one more in each attempt: a deferral may be meant for all of them. The
+//! better exchanger's reply counts: if another one accepts, the recipient is delivered, but its refusal may only mean
+//! that it is misconfigured as a backup (it has no list of users, or does not know the domain any more), and must not
+//! bounce mail that the better one accepts later.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -32,12 +33,12 @@ use crate::resolve::HostId;
 use crate::session_pool::SessionPermit;
 use crate::{Config, connect, resolve};
 
-/// Hosts of a next hop that one attempt asks about a message.
+/// The most hosts of a next hop that one attempt asks about a message.
 const MAX_ASKED: usize = 2;
-/// How long a host that failed at an extension is spoken to without it: longer than an attempt waits for the next one.
+/// How long an extension at which a host failed is not used with it: longer than an attempt waits for the next one.
 const DEFECT_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
-/// One message on its way from host to host.
+/// The state of one attempt: one message, tried at one host after the other.
 pub(crate) struct Failover<'a> {
     shared: &'a OutboundShared,
     config: &'a Arc<Config>,
@@ -48,7 +49,7 @@ pub(crate) struct Failover<'a> {
     open: Vec<u32>,
     /// Hosts that have replied.
     asked: Vec<HostId>,
-    /// A session was given up for a fault of its own. The next fault is taken for the next hop's.
+    /// Whether a session has been replaced for a fault of its own. The next fault is attributed to the next hop.
     renewed: bool,
     overflow: bool,
     /// Sessions that are not over, in the order of their exchangers.
@@ -90,7 +91,7 @@ impl<'a> Failover<'a> {
             self.exchange_over(connection, SessionAge::Used).await;
         }
         while !self.open.is_empty() && self.asked.len() < MAX_ASKED {
-            // Boxed, since sessions are seldom opened and every attempt would carry the room for it.
+            // Boxed, since sessions are seldom opened, and the future would enlarge every attempt.
             match Box::pin(connect::open(self.shared, self.config, self.plan, &self.asked)).await {
                 Ok(connection) => self.exchange_over(connection, SessionAge::New).await,
                 Err(failure) if self.replies.is_empty() => {
@@ -106,7 +107,7 @@ impl<'a> Failover<'a> {
         Ok(self.close(permit).await)
     }
 
-    /// No other host can be asked: the replies so far count, and the failure where there is none.
+    /// No other host can be asked: the replies so far count, or the failure if there are none.
     fn end_with(&mut self, failure: &ConnectFailure) {
         for id in std::mem::take(&mut self.open) {
             if !self.replies.iter().any(|reply| reply.outcome.id == id) {
@@ -145,7 +146,7 @@ impl<'a> Failover<'a> {
         }
     }
 
-    /// Remembers what the host has failed at. Gives whether a new session with the workaround may succeed.
+    /// Remembers the defect that the host has shown. Returns whether a new session with the workaround may succeed.
     fn note_defects(&self, delivery: &Delivery, connection: &ClientConnection, peer: &PeerMembers) -> bool {
         let (defects, place) = (&self.shared.host_defects, connection.place());
         if failed_in_chunks(delivery) {
@@ -182,7 +183,8 @@ impl<'a> Failover<'a> {
         }
     }
 
-    /// The better exchanger's reply stands, unless it was none about the recipient, or this one takes the message.
+    /// Keeps the better exchanger's reply, unless it did not reply about the recipient, or this one accepts the
+    /// message.
     fn merge(&mut self, reply: RecipientReply) {
         let Some(before) = self.replies.iter_mut().find(|before| before.outcome.id == reply.outcome.id)
         else {
@@ -240,8 +242,8 @@ fn unsent(ids: &[u32], why: Closed, transfer: Transfer) -> Delivery {
     }
 }
 
-/// Whether the session ended for reasons that a new one may not have. The next hop has not taken the message, since its end
-/// was not sent.
+/// Whether the session ended for reasons that a new one may not have. The next hop has not taken the message, since its
+/// end was not sent.
 fn is_worth_a_new_session(delivery: &Delivery, age: SessionAge) -> bool {
     let Some(why) = &delivery.ended else {
         return false;
@@ -250,7 +252,8 @@ fn is_worth_a_new_session(delivery: &Delivery, age: SessionAge) -> bool {
         (Closed::Abandoned(_), _) | (_, DialogueStep::End) => false,
         _ if refuses_chunks(delivery) => true,
         _ if age == SessionAge::New => false,
-        // A session whose state a router has lost is silent from the first command on. Later silence is the next hop's.
+        // A session whose state a router has lost is silent from the first command on. Later silence is the next hop's
+        // fault.
         (Closed::TimedOut(_), step) => matches!(step, DialogueStep::Idle | DialogueStep::Mail),
         _ => true,
     }
@@ -258,7 +261,8 @@ fn is_worth_a_new_session(delivery: &Delivery, age: SessionAge) -> bool {
 
 /// Whether the next exchanger may take the recipient. After the end of the message, silence may mean that it was taken.
 fn may_ask_elsewhere(recipient: &RecipientOutcome, ended: Option<&Closed>) -> bool {
-    // RFC 8689 section 4.2.1 has the others asked. The best exchanger's limit on the size counts for the domain.
+    // RFC 8689 section 4.2.1: the other exchangers are asked. The size limit of the best exchanger counts for the
+    // domain.
     if is_unasked(recipient) {
         return !is_too_large(recipient.outcome.reply());
     }
@@ -278,7 +282,8 @@ fn is_too_large(reply: &Reply) -> bool {
     matches!(reply.enhanced, Some(EnhancedCode(_, 3, 4)))
 }
 
-/// What a stand-in does not offer, the better exchanger may offer, which could not be reached.
+/// Defers the recipient if this exchanger does not offer what the message needs: the better one, which could not be
+/// reached, may offer it.
 fn defer_for_the_better(recipient: &mut RecipientOutcome) {
     if is_unasked(recipient) {
         recipient.outcome = ReplyOutcome::Deferred(recipient.outcome.reply().clone());
@@ -290,8 +295,8 @@ fn wants_tls(delivery: &Delivery) -> bool {
     matches!(&delivery.ended, Some(Closed::Refused { reply, .. }) if demands_tls(reply))
 }
 
-/// Whether the session may have ended over pipelined commands. A proxy may pass the offer of PIPELINING on and not support
-/// it.
+/// Whether the session may have ended over pipelined commands. A proxy may pass the offer of PIPELINING on and not
+/// support it.
 fn lost_commands(delivery: &Delivery) -> bool {
     let waited = matches!(&delivery.ended, Some(Closed::TimedOut(DialogueStep::Rcpt | DialogueStep::Data)));
     waited || is_out_of_step(delivery)

@@ -1,4 +1,4 @@
-//! What a task of the runner hands back when it has finished: a report to the queue for each job, and sessions to close.
+//! The result that a task of the runner returns: a report to the queue for each job, and sessions to close.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -10,7 +10,7 @@ use crate::connection::ClientConnection;
 /// The result of one task for one message.
 pub(crate) struct Finished {
     pub(crate) message: QueueId,
-    /// What to record in the queue, by job.
+    /// The reports to record in the queue, by job.
     pub(crate) jobs: Vec<(JobId, AttemptReport)>,
     /// Sessions that do not go back into the connection pool; the runner ends them with QUIT.
     pub(crate) retired: Vec<Box<ClientConnection>>,
@@ -27,7 +27,7 @@ impl Finished {
     }
 }
 
-/// The report on an attempt that delivered nothing through no fault of the next hop. It is made again at once.
+/// The report on an attempt that delivered nothing, without a fault of the next hop. The attempt is repeated at once.
 pub(crate) fn interrupted(recipients: Box<[u32]>) -> AttemptReport {
     AttemptReport { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce, hold: HoldState::Free }
 }

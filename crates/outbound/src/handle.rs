@@ -1,7 +1,7 @@
-//! What the rest of the program can ask of outbound while it runs: the verbs of `pintle queue` and `pintle quarantine`, and
-//! a new configuration.
+//! The handle through which the rest of the program controls outbound while it runs: the verbs of `pintle queue` and
+//! `pintle quarantine`, and a new configuration.
 //!
-//! What is durable is changed in the spool first; then the runner, which alone owns the queue, gets a command.
+//! Durable state is changed in the spool first; then the runner, which alone owns the queue, gets a command.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,16 +27,17 @@ use crate::settle::{self, SettleCause};
 use crate::spool_reader::waiting_of;
 use crate::{Config, quarantine_admission};
 
-/// How often a message is read again whose recipients are settled by attempts while an operator bounces it.
+/// How often a message is read again if attempts settle its recipients while an operator bounces it.
 const MAX_TRIES: u32 = 10;
-/// How many messages an operation on many looks up at once.
+/// The page size when an operation lists messages.
 const PAGE: usize = 500;
-/// Messages that an operation on many reads and changes at once.
+/// The most messages that an operation reads and changes concurrently.
 const MAX_ACTING: usize = 32;
-/// Messages that are held or released at once. Each is a single small write, and those of one moment share a sync.
+/// The most messages that are held or released concurrently. Each is a single small write, and concurrent ones share a
+/// sync.
 const MAX_HOLDING: usize = 256;
 
-/// A handle to a running [`Outbound`](crate::Outbound). Clones lead to the same one.
+/// A handle to a running [`Outbound`](crate::Outbound). All clones control the same one.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<OutboundShared>,
@@ -46,7 +47,7 @@ pub struct Handle {
 /// Why an operation could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperateError {
-    /// The spool's error.
+    /// The spool failed with this error.
     Spool(SpoolError),
     /// Outbound is stopping or has stopped.
     Stopped,
@@ -70,7 +71,7 @@ impl From<SpoolError> for OperateError {
 }
 
 impl Handle {
-    /// A page of what lies in the spool.
+    /// Lists messages in the spool, one page at a time.
     ///
     /// # Errors
     /// The spool cannot be read.
@@ -100,7 +101,7 @@ impl Handle {
         self.shared.config.load().next_hop(domain)
     }
 
-    /// Makes messages due now, whatever the back-off of them and their next hops. A held message stays held.
+    /// Makes messages due now, regardless of their back-off and that of their next hops. A held message stays held.
     ///
     /// # Errors
     /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
@@ -116,8 +117,8 @@ impl Handle {
         Ok(self.each(ids, retried).await)
     }
 
-    /// Sends all pending recipients of messages by this next hop from now on, whatever the routes say; without one, by the
-    /// routes again. An attempt under way is moved when it has finished. A message that moves is due at once.
+    /// Sends all pending recipients of messages by this next hop from now on, regardless of the routes; with none, by
+    /// the routes again. An attempt under way is moved when it has finished. A message that moves is due at once.
     ///
     /// # Errors
     /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
@@ -137,8 +138,8 @@ impl Handle {
         Ok(acts)
     }
 
-    /// Keeps messages from delivery until they are released, expire, or an operator bounces them. A quarantined message is
-    /// kept already, and stays in its quarantine.
+    /// Holds messages: they are not delivered until they are released, expire, or an operator bounces them. A
+    /// quarantined message is held already, and stays in its quarantine.
     ///
     /// # Errors
     /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
@@ -219,8 +220,8 @@ impl Handle {
         quarantine_admission::admit(&self.shared, name, size).await
     }
 
-    /// Fails all pending recipients of messages, and sends bounces to the senders. A quarantined message is left alone, since
-    /// its sender is taken for forged.
+    /// Fails all pending recipients of messages, and sends bounces to the senders. A quarantined message is left alone,
+    /// since its sender is assumed to be forged.
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
@@ -261,7 +262,7 @@ impl Handle {
         timeline.wall(self.shared.config.load().quarantine.until(quarantine, &timeline))
     }
 
-    /// The time of day at which a stored next attempt is really made.
+    /// The time of day of the next attempt, from the stored time, which a wrong clock may have written.
     #[must_use]
     pub fn next_attempt(&self, stored: UnixTime) -> UnixTime {
         let longest = self.shared.config.load().retry.longest_wait();
@@ -275,8 +276,8 @@ impl Handle {
         self.shared.ages.timeline().stored_before(age)
     }
 
-    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail goes by the new
-    /// routes, and so do the recipients that an attempt under way leaves.
+    /// Takes a new configuration and TLS set-up. Attempts under way finish with the old ones; waiting mail uses the new
+    /// routes, and so do the recipients that an attempt under way leaves pending.
     pub fn reload(&self, config: Config, tls: ClientTls) {
         // In this order, an attempt under the new configuration verifies against the new roots as well.
         self.shared.tls.store(Arc::new(tls));
@@ -285,7 +286,7 @@ impl Handle {
         let _ = self.send(RunnerCommand::Configure);
     }
 
-    /// Does one operation for each message, some at a time, so that they share their syncs.
+    /// Runs an operation for each message, some concurrently, so that they share their syncs.
     async fn each<W: Future<Output = Result<(), CommandOutcome>>>(
         &self,
         ids: Vec<QueueId>,
@@ -298,7 +299,8 @@ impl Handle {
         CommandResults(for_each(ids, MAX_ACTING, act).await)
     }
 
-    /// Releases the messages that the guard means. The spool checks it, since a message may be quarantined at any moment.
+    /// Releases the messages that satisfy the guard. The spool checks it, since a message may be quarantined at any
+    /// moment.
     async fn release_guarded(
         &self,
         which: Select,
@@ -423,7 +425,7 @@ impl Handle {
         }
     }
 
-    /// Sends a command and waits until the runner has obeyed, so that the caller can rely on it.
+    /// Sends a command and waits until the runner has carried it out.
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> RunnerCommand,
@@ -438,7 +440,8 @@ impl Handle {
     }
 }
 
-/// Does something for each message, at most `limit` at once, and gives the results in the order of the messages.
+/// Runs an operation for each message, at most `limit` concurrently, and returns the results in the order of the
+/// messages.
 async fn for_each<W: Future>(ids: Vec<QueueId>, limit: usize, act: impl Fn(QueueId) -> W) -> Vec<W::Output> {
     futures_util::stream::iter(ids).map(act).buffered(limit).collect().await
 }

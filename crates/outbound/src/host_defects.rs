@@ -1,7 +1,7 @@
-//! Defects that hosts have shown, and the workarounds that follow: a host that failed at TLS, BDAT or pipelining is spoken
-//! to without it for a while, and one that did not answer is tried after the others.
+//! Remembers defects of hosts, for workarounds: TLS, BDAT or pipelining is not used for a while with a host at which it
+//! failed, and a host that did not answer is tried after the others.
 //!
-//! The memory is bounded and lost with the process.
+//! The memory is bounded, and is lost at a restart.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use parking_lot::Mutex;
 
 use crate::clock::monotonic;
 
-/// Entries kept. Strangers say where their exchangers are, and may say it anew each time.
+/// The most entries. Domains can publish other exchangers for each look-up, so the number must be bounded.
 const MAX_DEFECTS: usize = 100_000;
 
 /// A defect of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum HostDefect {
-    /// TLS fails at this address under this host name: opportunistic TLS goes on in plain text.
+    /// TLS fails at this address under this host name: opportunistic TLS falls back to plain text.
     NoTls,
-    /// BDAT stalls or is refused: the body goes by DATA.
+    /// BDAT stalls or is refused: the body is sent by DATA.
     NoChunking,
     /// Pipelined commands get lost: commands go one at a time.
     NoPipelining,
@@ -46,7 +46,7 @@ impl HostDefects {
         }
     }
 
-    /// Forgets the defect. Gives whether it was known.
+    /// Forgets the defect. Returns whether it was known.
     pub(crate) fn forget(&self, defect: HostDefect, host: &str) -> bool {
         let mut defects = self.0.lock();
         !defects.is_empty() && defects.remove(&(defect, host.to_owned())).is_some()

@@ -1,5 +1,5 @@
-//! The status of queued jobs, as operators see it: which next hop a message really waits for and when it is tried again.
-//! The queue knows, since routes say only where mail goes that arrives now.
+//! The status of queued jobs, as operators see it: which next hop a message waits for, and when it is tried again. It
+//! comes from the queue: routes give only the next hop of mail that arrives now.
 
 use pintle_mail::{NextHop, UnixTime};
 use pintle_queue::{JobId, JobPhase, Queue, Timeline};
@@ -9,7 +9,7 @@ use pintle_queue::{JobId, JobPhase, Queue, Timeline};
 pub struct JobStatus {
     /// The ids of the recipients that are not settled.
     pub recipients: Box<[u32]>,
-    /// Where they go, as the queue has it.
+    /// The next hop of the job in the queue.
     pub next_hop: NextHop,
     /// When they are tried again.
     pub next_attempt: NextAttempt,
@@ -18,17 +18,17 @@ pub struct JobStatus {
 /// When a job is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
-    /// Not before this time of day.
+    /// At this time of day, or later.
     At(UnixTime),
     /// An attempt is under way.
     Now,
-    /// Not before an operator releases the message.
+    /// Only after an operator has released the message.
     Held,
-    /// No more: the message is expiring.
+    /// Never: the message is expiring.
     Never,
 }
 
-/// How the queue keeps a message.
+/// The state of a message in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueuePresence {
     /// It may be tried, or is being tried.
@@ -55,7 +55,7 @@ pub(crate) fn statuses(queue: &Queue, jobs: &[JobId], timeline: &Timeline) -> Ve
     views.map(status).collect()
 }
 
-/// How the queue keeps the message that has these jobs. A hold is the whole message's.
+/// The state in the queue of the message with these jobs. A hold applies to the whole message.
 pub(crate) fn presence(queue: &Queue, jobs: &[JobId]) -> QueuePresence {
     let mut phases = jobs.iter().filter_map(|id| queue.job(*id)).map(|view| view.phase).peekable();
     if phases.peek().is_none() {

@@ -1,5 +1,5 @@
-//! From a message in the spool to jobs of the queue: one for each next hop of its pending recipients. The limits of the
-//! queue (throttle, retry policy) are taken from the configuration here as well.
+//! Makes jobs of the queue from a message in the spool: one for each next hop of its pending recipients. The limits of
+//! the queue (throttle, retry policy) are taken from the configuration here as well.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use pintle_spool::{Waiting, WaitingRecipient};
 
 use crate::Config;
 
-/// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
-/// is durably settled, and its session is free for the next one before that.
+/// Attempts for one next hop that may be under way for each of its sessions. More than one, since a session is free for
+/// the next attempt before the last one is durably settled.
 const ATTEMPTS_PER_SESSION: usize = 4;
-/// Attempts at once for a next hop that has not worked yet.
+/// The most concurrent attempts for a next hop that has not accepted mail yet.
 const INITIAL_ATTEMPTS: usize = 5;
 
 /// The queue's part of the configuration.
@@ -64,8 +64,8 @@ pub(crate) fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> Next
     config.next_hop(&recipient.domain)
 }
 
-/// Stored times were written by a clock that may have been wrong: a job that was never tried is due now, and none is due
-/// later than the longest back-off.
+/// Stored times were written by a clock that may have been wrong: a job that was never tried is due now, and none is
+/// due later than the longest back-off.
 fn job_of(
     waiting: &Waiting,
     next_hop: NextHop,

@@ -1,8 +1,8 @@
 //! Delivery: from the durable message to the next hop.
 //!
-//! [`Outbound::start`] takes over a spool: everything that is pending in it or becomes pending is delivered, deferred or
-//! bounced until every recipient is settled. One task, the runner, owns the queue; each attempt is a task of its own that
-//! the runner awaits:
+//! [`Outbound::start`] takes over a spool: everything that is pending in it or becomes pending is delivered, deferred
+//! or bounced until every recipient is settled. One task, the runner, owns the queue; each attempt is a task of its own
+//! that the runner awaits:
 //!
 //! ```text
 //! runner      queue.insert · queue.poll_due → Attempt
@@ -12,10 +12,11 @@
 //! ```
 //!
 //! It promises: a recipient is marked only after the next hop has replied, and a failure only together with its report
-//! (at least once, never less); a message with a null reverse-path causes no report; every task has an owner that awaits it.
+//! (at least once, never less); a message with a null reverse-path causes no report; every task has an owner that
+//! awaits it.
 //!
-//! Not here: how messages come in, what plugins are, and where the configuration comes from. Retry back-off and throttling
-//! are `pintle-queue`'s; the limit on sessions and the connection pool are in `session_pool`.
+//! Not done here: receiving messages, running plugins, reading the configuration file. `pintle-queue` computes retry
+//! back-off and throttles; the limit on sessions and the connection pool are in `session_pool`.
 
 mod attempt;
 mod bounce;
@@ -85,7 +86,7 @@ use crate::commands::RunnerCommand;
 /// The delivering side, running.
 pub struct Outbound {
     handle: Handle,
-    /// None once it has ended.
+    /// The task of the runner; none when it has ended.
     runner: Option<JoinHandle<()>>,
 }
 
@@ -110,8 +111,8 @@ impl Outbound {
         Arc::clone(&self.handle.shared.spool)
     }
 
-    /// Waits until the runner has ended, which must not happen before a drain, and says how it ended. Nothing is delivered
-    /// then, though mail may still be accepted: the owner should end the process.
+    /// Waits until the runner has ended, which must not happen before a drain, and says how it ended. Nothing is
+    /// delivered then, though mail may still be accepted: the owner should end the process.
     pub async fn ended(&mut self) -> String {
         let Some(runner) = &mut self.runner else {
             return std::future::pending().await;
@@ -124,8 +125,8 @@ impl Outbound {
         how
     }
 
-    /// Begins nothing more, lets attempts under way finish within `grace`, ends idle sessions with QUIT, and waits for all
-    /// tasks. Attempts that were broken off are made again after the next start.
+    /// Drains outbound: starts no more attempts, waits for those under way for at most `grace`, ends idle sessions with
+    /// QUIT, and waits for all tasks. Aborted attempts are repeated after the next start.
     pub async fn drain(mut self, grace: Duration) {
         // An error means that the runner has ended already.
         let _ = self.handle.commands.send(RunnerCommand::Drain(grace));

@@ -1,7 +1,7 @@
-//! The network as a parameter: connections to next hops go through a trait, and a simulation has its own in place of the
-//! system's.
+//! The network as a parameter: connections to next hops go through a trait, so that a simulation can replace the
+//! system's network.
 //!
-//! `connect` decides which addresses are tried, in what order, how long that may take, and what is spoken.
+//! `connect` decides which addresses are tried, in what order, how long that may take, and which protocol is used.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-/// The port in a question to the kernel, which refuses 0. Nothing is sent to it.
+/// The port for asking the kernel for a source address, which refuses port 0. Nothing is sent to it.
 const DISCARD: u16 = 9;
 
 /// The byte stream under a session: a socket, or TLS over one.

@@ -21,7 +21,7 @@ use crate::{Capture, Clock, Config, Network, RandomSource, SystemClock, SystemNe
 
 /// What outbound is built from. A test can replace each part.
 pub struct OutboundParts {
-    /// Where messages lie.
+    /// The store of messages.
     pub spool: Arc<dyn Spool>,
     /// Finds the hosts of next hops and their addresses.
     pub resolver: Arc<dyn Resolver>,
@@ -29,7 +29,7 @@ pub struct OutboundParts {
     pub tls: ClientTls,
     /// The plugins that are asked before and after each attempt. A new chain is used from the next attempt on.
     pub chain: Arc<ArcSwap<Chain>>,
-    /// The event log, which gets a record of what becomes of each recipient.
+    /// The event log, which gets a record of the disposition of each recipient.
     pub records: Arc<dyn RecordSink>,
     /// Takes messages in place of the next hops, if there is one.
     pub capture: Option<Arc<dyn Capture>>,
@@ -42,7 +42,8 @@ pub struct OutboundParts {
 }
 
 impl OutboundParts {
-    /// These three, and the defaults: no plugins, no event log, no capture, the system's network and clocks.
+    /// These three parts, and the defaults for the others: no plugins, no event log, no capture, the system's network
+    /// and clocks.
     #[must_use]
     pub fn new(spool: Arc<dyn Spool>, resolver: Arc<dyn Resolver>, tls: ClientTls) -> Self {
         Self {
@@ -69,7 +70,7 @@ pub(crate) struct OutboundShared {
     pub(crate) records: Arc<dyn RecordSink>,
     pub(crate) capture: Option<Arc<dyn Capture>>,
     pub(crate) network: Arc<dyn Network>,
-    /// The time of day, for what people and other hosts read.
+    /// The time of day by the wall clock, for what people and other hosts read.
     pub(crate) clock: Arc<dyn Clock>,
     /// The time by which messages age.
     pub(crate) ages: Ages,
@@ -77,10 +78,10 @@ pub(crate) struct OutboundShared {
     pub(crate) pool: SessionPool,
     pub(crate) host_defects: HostDefects,
     pub(crate) reservations: QuotaReservations,
-    /// To the runner, while it lives.
+    /// The channel for commands to the runner.
     pub(crate) commands: WeakUnboundedSender<RunnerCommand>,
-    /// Locked while an operator holds or releases messages, until the runner has obeyed: so it gets these commands in the
-    /// order in which the acts became durable.
+    /// Locked while an operator holds or releases messages, until the runner has carried out the command, so that it
+    /// gets these commands in the order in which they became durable.
     pub(crate) acting: tokio::sync::Mutex<()>,
 }
 
@@ -116,7 +117,7 @@ impl OutboundShared {
         QueueId::new(self.clock.now(), (self.random_source)())
     }
 
-    /// 64 random bits.
+    /// A random number of 64 bits, which must not be used for secrets.
     pub(crate) fn random(&self) -> u64 {
         let low = (self.random_source)() & u128::from(u64::MAX);
         u64::try_from(low).unwrap_or_default()

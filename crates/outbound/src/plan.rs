@@ -1,4 +1,5 @@
-//! The plan of one attempt: what it delivers, to whom, and to which target, as the Deliver stage has decided.
+//! The plan of one attempt: what it delivers, to which recipients, and to which target, as the Deliver stage has
+//! decided.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use pintle_smtp::client::{ContentClass, Credentials, Transaction};
 
 use crate::Config;
 
-/// What an attempt delivers, to whom, and how.
+/// The message, recipients and target of an attempt.
 pub(crate) struct DeliveryPlan {
     pub(crate) id: QueueId,
     /// The recipients of this attempt alone.
@@ -20,11 +21,11 @@ pub(crate) struct DeliveryPlan {
     pub(crate) body: Arc<dyn Body>,
     pub(crate) has_8bit: bool,
     pub(crate) target: HopTarget,
-    /// How long a deferral waits, in place of the retry policy's back-off.
+    /// The delay after a deferral, in place of the retry policy's back-off; none for the back-off.
     pub(crate) retry_after: Option<Duration>,
     /// The ids of recipients whose failure is not reported to the sender.
     pub(crate) no_bounce: Vec<u32>,
-    /// What the plugins saw last, if any were asked; they see it again with the outcomes.
+    /// The state that the plugins saw last, which they get again with the outcomes; none if no plugin was asked.
     pub(crate) view: Option<View>,
 }
 
@@ -52,8 +53,8 @@ impl HopTarget {
         }
     }
 
-    /// The credentials to authenticate with. A relay's own are for its own hosts; those that a plugin chose by name are for
-    /// the relays that the configuration lists with them.
+    /// The credentials to authenticate with. A relay's own are for its own hosts; those that a plugin chose by name are
+    /// for the relays that the configuration lists with them.
     ///
     /// # Errors
     /// The plugin's choice cannot be used there; the text is for the operator.

@@ -1,8 +1,8 @@
-//! How messages leave quarantines without a release: by expiry at the end of their retention, or by deletion. Metrics of
-//! quarantines are here as well.
+//! Removes messages from quarantines without a release: expiry at the end of their retention, and deletion. The metrics
+//! of quarantines are here as well.
 //!
-//! A message in a quarantine was taken for harmful, and its sender for forged: whatever happens to it there, no report is
-//! sent. Only a release makes it an ordinary message again, with a fresh age.
+//! A message in a quarantine is assumed to be harmful, and its sender to be forged, so no report is ever sent for it.
+//! Only a release makes it an ordinary message again, with a fresh age.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,8 @@ pub(crate) async fn expire(
         again: Again::BackOff,
         hold: custody,
     };
-    // A time from a wrong clock is placed at now, whenever it is looked at: the queue has counted since it knew the message.
+    // A time from a wrong clock is placed at now, whenever it is looked at: the queue has counted since it knew the
+    // message.
     let is_unknown = timeline.place(quarantine.since) == timeline.now();
     let is_over = is_unknown && aged.quarantined && shared.ages.is_steady(config.quarantine.of(quarantine));
     if until > timeline.now() && !is_over {
@@ -69,7 +70,8 @@ fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
 pub(crate) enum Deletion<'a> {
     /// An operator, with a name where it is known.
     ByOperator { user: Option<&'a str> },
-    /// The quota of the quarantine of this name, to make room. A message that lies elsewhere by then is left there.
+    /// The quota of the quarantine of this name, to make room. A message that has left that quarantine meanwhile is not
+    /// deleted.
     ByQuota { quarantine: &'a str },
 }
 
@@ -109,7 +111,7 @@ impl Deletion<'_> {
     }
 }
 
-/// Deletes a message from its quarantine; its sender gets no report. One that lies in none, or no longer, stays.
+/// Deletes a message from its quarantine; its sender gets no report. A message that is not in a quarantine stays.
 ///
 /// # Errors
 /// The message was not deleted, and why.
@@ -144,8 +146,8 @@ pub(crate) fn count(act: &'static str) {
     metrics::counter!("pintle_quarantine_total", "act" => act).increment(1);
 }
 
-/// Sets the gauges of what lies in each quarantine. `shown` remembers those that have a gauge, so that an empty one falls to
-/// zero.
+/// Sets the gauges of the contents of each quarantine. `shown` remembers those that have a gauge, so that an empty one
+/// falls to zero.
 pub(crate) fn gauge(amounts: &BTreeMap<String, Amount>, shown: &mut BTreeSet<String>) {
     let mut now: BTreeMap<&str, Amount> =
         shown.iter().map(|name| (name.as_str(), Amount::default())).collect();

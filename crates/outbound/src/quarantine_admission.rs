@@ -1,5 +1,5 @@
-//! Admission to a quarantine: room is reserved under its quota before a message is held there. A full quarantine refuses the
-//! message, or drops its oldest ones.
+//! Admission to a quarantine: room is reserved under its quota before a message is held there. A full quarantine
+//! refuses the message, or drops its oldest ones.
 
 use futures_util::StreamExt;
 use pintle_mail::QueueId;
@@ -13,8 +13,7 @@ use crate::quota::{
     MAX_QUARANTINES, QuarantineFull, QuotaReservation, WhenFull, less, more, names, share_left, within,
 };
 
-/// The share of a full quarantine, one part in this many, that is emptied at once: its messages are counted one by one for
-/// that.
+/// A full quarantine is emptied by one part in this many at once, since its messages are counted one by one each time.
 const PART: u64 = 16;
 /// Messages looked up at once.
 const PAGE: usize = 500;
@@ -44,7 +43,7 @@ pub(crate) async fn admit(
 
 async fn make_room(shared: &OutboundShared, name: &str, bytes: u64) -> Result<(), QuarantineFull> {
     let config = shared.config.load_full();
-    // Reservations are read first: a message that is stored between the two counts twice, and never not at all.
+    // Reservations are read first: a message that is stored between the two reads counts twice rather than not at all.
     let reserved = shared.reservations.reserved();
     let totals = shared.spool.totals().await.map_err(QuarantineFull::Spool)?;
     let known = totals.quarantines.contains_key(name) || reserved.contains_key(name);
@@ -70,8 +69,8 @@ async fn make_room(shared: &OutboundShared, name: &str, bytes: u64) -> Result<()
     drop_oldest(shared, name, coming, limit).await
 }
 
-/// Drops the oldest messages of a full quarantine until what is coming fits. It counts them first, one by one: an act that
-/// cannot be undone must not depend on a running total.
+/// Drops the oldest messages of a full quarantine until the new one fits. It first counts the messages one by one,
+/// since a deletion, which cannot be undone, must not depend on a running total.
 async fn drop_oldest(
     shared: &OutboundShared,
     name: &str,
@@ -106,7 +105,7 @@ async fn drop_oldest(
         dropped,
         "a quarantine was full: its oldest messages have been dropped"
     );
-    // A message that was released meanwhile does not lie there either, so only a spool that refuses leaves it full.
+    // A message that was released meanwhile has left the quarantine too, so it stays full only if the spool refuses.
     let lying = listed(shared, name).await.map_err(QuarantineFull::Spool)?;
     let left = lying.iter().fold(coming, |sum, (_, bytes)| more(sum, Amount { messages: 1, bytes: *bytes }));
     if within(left, limit) { Ok(()) } else { Err(QuarantineFull::Quota(name.to_owned(), limit)) }
@@ -127,7 +126,7 @@ async fn listed(shared: &OutboundShared, name: &str) -> Result<Vec<(QueueId, u64
     }
 }
 
-/// Deletes these messages. Gives how many were deleted: one that has been released, or that the spool keeps, stays.
+/// Deletes these messages. Returns how many were deleted: one that has been released, or that the spool keeps, stays.
 async fn delete(shared: &OutboundShared, name: &str, oldest: Vec<(QueueId, u64)>) -> usize {
     let deletion = Deletion::ByQuota { quarantine: name };
     let drop = async |id| quarantine::delete(shared, id, &deletion).await.map(|()| id);
@@ -135,7 +134,7 @@ async fn delete(shared: &OutboundShared, name: &str, oldest: Vec<(QueueId, u64)>
     let dropped: Vec<QueueId> =
         dropping.filter_map(|dropped| std::future::ready(dropped.ok())).collect().await;
     let count = dropped.len();
-    // A runner that has ended has no jobs to forget.
+    // If the runner has ended, there are no jobs to drop.
     if let Some(commands) = shared.commands.upgrade() {
         let _ = commands.send(RunnerCommand::Forget(dropped, oneshot::channel().0));
     }

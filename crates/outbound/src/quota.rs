@@ -1,10 +1,10 @@
-//! Quotas: how much may lie in quarantines. Strangers fill them and they keep mail for a month, so without a limit they would
-//! fill the disk, and all mail would be refused.
+//! Quotas: size limits of quarantines. Any sender can cause mail to be quarantined, and quarantines keep mail for a
+//! month, so without a limit they would fill the disk, and all mail would be refused.
 //!
-//! Room for a message is reserved before it is held, and the reservation ends when it is stored, so that a burst of messages
-//! stays within the limits as a single one does. A full quarantine refuses new messages or drops the oldest, as the operator
-//! has chosen. All held mail together is limited to a share of the disk, and at that limit nothing is dropped, since something
-//! else may fill the disk.
+//! Room for a message is reserved before it is held, and the reservation ends when it is stored, so that concurrent
+//! messages stay within the limits too. A full quarantine refuses new messages or drops the oldest, as the operator has
+//! chosen. All held mail together is limited to a share of the disk, and at that limit nothing is dropped, since
+//! something else may fill the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_spool::{Amount, SpoolError, Totals};
 
-/// Quarantines that may be in use at once. Plugins name them, and each has a quota of its own.
+/// The most quarantines in use at once. Plugins choose their names, and each has a quota of its own.
 pub(crate) const MAX_QUARANTINES: usize = 100;
 /// How full a quarantine is, in percent, when the operator is warned.
 const WARN: u64 = 80;
@@ -26,13 +26,13 @@ const REARM: u64 = 70;
 pub struct Quota {
     /// The limits of every quarantine that the maps below do not list.
     pub default: Amount,
-    /// The limit in octets of single quarantines, by name.
+    /// The limits of single quarantines in octets, by name.
     pub bytes: BTreeMap<String, u64>,
-    /// The limit in messages of single quarantines, by name.
+    /// The limits of single quarantines in messages, by name.
     pub messages: BTreeMap<String, u64>,
     /// What happens to a new message when its quarantine is full.
     pub when_full: WhenFull,
-    /// How much of the disk all held mail together may take, in percent of what it takes and what is free.
+    /// The share of the disk for all held mail together, in percent of the space that it takes plus the free space.
     pub disk_percent: u8,
 }
 
@@ -69,7 +69,8 @@ impl Quota {
     }
 }
 
-/// Room for one message in a quarantine, reserved until it is dropped: keep it until the message lies there and is counted.
+/// Room for one message in a quarantine, reserved until this value is dropped: keep it until the message is stored
+/// there and counted.
 #[derive(Debug)]
 pub struct QuotaReservation {
     reserved: Arc<Mutex<BTreeMap<String, Amount>>>,
@@ -98,7 +99,7 @@ pub enum QuarantineFull {
     Disk,
     /// As many quarantines as there may be are in use, and this is another one.
     Names(String),
-    /// The spool does not say how much lies there.
+    /// The spool cannot count the messages there.
     Spool(SpoolError),
 }
 
@@ -145,7 +146,7 @@ pub(crate) struct QuotaReservations {
     reserved: Arc<Mutex<BTreeMap<String, Amount>>>,
     /// Quarantines that the operator was warned of as nearly full.
     nearly_full: Mutex<BTreeSet<String>>,
-    /// Quarantines that the operator was told of as refusing messages.
+    /// Quarantines for which a refusal has been logged.
     refusing: Mutex<BTreeSet<String>>,
 }
 
@@ -161,7 +162,7 @@ impl QuotaReservations {
         QuotaReservation { reserved: Arc::clone(&self.reserved), name: name.to_owned(), bytes }
     }
 
-    /// What is reserved, by quarantine.
+    /// The reserved messages and octets, by quarantine.
     pub(crate) fn reserved(&self) -> BTreeMap<String, Amount> {
         self.reserved.lock().clone()
     }
@@ -170,7 +171,7 @@ impl QuotaReservations {
     pub(crate) fn log_refusal(&self, name: &str, full: &QuarantineFull) {
         let about = match full {
             QuarantineFull::Quota(..) => name,
-            // Not by name, since plugins can think of any number of names.
+            // One entry for all, since plugins can invent any number of names.
             QuarantineFull::Disk | QuarantineFull::Names(_) | QuarantineFull::Spool(_) => ALL,
         };
         if self.refusing.lock().insert(about.to_owned()) {
@@ -240,8 +241,8 @@ fn percent(amount: Amount, limit: Amount) -> u64 {
     of(amount.messages, limit.messages).max(of(amount.bytes, limit.bytes))
 }
 
-/// Whether held mail stays within its share of the disk when it takes `then` octets, where it takes `now` octets and `free`
-/// are free.
+/// Whether held mail stays within its share of the disk when it takes `then` octets, where it takes `now` octets and
+/// `free` are free.
 pub(crate) fn share_left(then: u64, now: u64, free: Option<u64>, percent: u8) -> bool {
     let Some(free) = free else { return true };
     let room = u128::from(now) + u128::from(free);

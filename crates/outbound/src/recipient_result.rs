@@ -1,4 +1,4 @@
-//! The result for one recipient: how it ended, what decided it, and whether the sender hears of it.
+//! The result for one recipient: the outcome, the reply that decided it, and whether it is reported to the sender.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use pintle_record::PeerMembers;
 use pintle_smtp::client::Speaker;
 use pintle_spool::{Pending, Stored};
 
-/// What happened to one recipient.
+/// The result of an attempt, an expiry or an operator's act for one recipient.
 #[derive(Debug, Clone)]
 pub(crate) struct RecipientResult {
-    /// [`Recipient::id`].
+    /// The number of the recipient: [`Recipient::id`].
     pub(crate) recipient: u32,
     pub(crate) end: Resolution,
     /// The reply that decided it; for an expiry, the reply to the last attempt.
     pub(crate) reply: Option<Reply>,
     /// Who wrote the reply.
     pub(crate) speaker: Speaker,
-    /// The host that was asked.
+    /// The host that was asked; none if no host was asked.
     pub(crate) peer: Arc<PeerMembers>,
     /// When the last attempt was made; none if there was none.
     pub(crate) last_attempt: Option<UnixTime>,
@@ -30,7 +30,7 @@ pub(crate) enum Resolution {
     Delivered(SuccessReporter),
     /// Back-off: the next attempt is not made before this time.
     Deferred(UnixTime),
-    /// It failed permanently.
+    /// Delivery failed permanently.
     Failed(ReportPolicy),
     /// It was not delivered within the maximum age, or within its quarantine's retention.
     Expired(ReportPolicy),
@@ -38,7 +38,7 @@ pub(crate) enum Resolution {
     Discarded(DiscardStage),
 }
 
-/// Where it was decided to drop a copy.
+/// Why a copy was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DiscardStage {
     /// A route leads nowhere, or no recipient of the attempt is left.
@@ -81,19 +81,20 @@ pub(crate) enum ReportPolicy {
 }
 
 impl RecipientResult {
-    /// A result that no next hop had a part in.
+    /// A result without a next hop.
     pub(crate) fn without_reply(recipient: u32, end: Resolution) -> Self {
         Self { recipient, end, reply: None, speaker: Speaker::Us, peer: Arc::default(), last_attempt: None }
     }
 
-    /// The host whose reply this is, if it has a name that others can use: the path of a local socket is none.
+    /// The host whose reply this is, if it has a name that is valid outside this machine, unlike the path of a local
+    /// socket.
     pub(crate) fn remote_host(&self) -> Option<&str> {
         let host = self.peer.host.as_deref().filter(|host| !host.starts_with('/'));
         host.filter(|_| self.speaker == Speaker::NextHop)
     }
 }
 
-/// The same decision for every recipient that is still pending.
+/// The same outcome for every recipient that is still pending.
 pub(crate) fn for_all_pending(stored: &Stored, end: Resolution, reply: &Reply) -> Vec<RecipientResult> {
     let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
     let result =

@@ -1,4 +1,4 @@
-//! What next hops replied about the recipients of one message, and who gave the reply.
+//! The replies of next hops about the recipients of one message, and the origin of each reply.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -15,8 +15,8 @@ use crate::recipient_result::SuccessReporter;
 pub(crate) struct ExchangeReplies {
     /// One for each recipient of the plan.
     pub(crate) replies: Vec<RecipientReply>,
-    /// The next hop takes fewer recipients in one transaction than there are (RFC 5321 section 4.5.3.1.10): the rest are
-    /// sent at once in another one.
+    /// The next hop takes fewer recipients in one transaction than there are (RFC 5321 section 4.5.3.1.10): the rest
+    /// are sent at once in another one.
     pub(crate) overflow: bool,
     /// Sessions that do not go back into the connection pool.
     pub(crate) retired: Vec<Box<ClientConnection>>,
@@ -32,7 +32,7 @@ pub(crate) struct RecipientReply {
 }
 
 impl RecipientReply {
-    /// A reply of ours, in place of a next hop's.
+    /// A reply of ours, in place of a reply of the next hop.
     pub(crate) fn ours(id: u32, outcome: ReplyOutcome) -> Self {
         Self::of(id, outcome, Speaker::Us, Arc::default())
     }
@@ -55,7 +55,7 @@ impl RecipientReply {
         matches!(self.outcome.outcome, ReplyOutcome::Deferred(_))
     }
 
-    /// Whether the recipient was deferred with a reply that speaks for the whole next hop.
+    /// Whether the recipient was deferred with a reply that concerns the whole next hop.
     pub(crate) fn is_hop_trouble(&self) -> bool {
         self.is_deferred() && self.is_from_next_hop() && is_hop_trouble(self.outcome.outcome.reply())
     }

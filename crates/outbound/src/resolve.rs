@@ -1,5 +1,5 @@
-//! From a next hop's name to hosts, and from hosts to addresses (RFC 5321 section 5.1, RFC 7505): MX, null MX, implicit MX,
-//! or the hosts of a relay. Each host has its own TLS policy.
+//! Resolves a next hop's name to hosts, and hosts to addresses (RFC 5321 section 5.1, RFC 7505): MX, null MX, implicit
+//! MX, or the hosts of a relay. Each host has its own TLS policy.
 
 use std::net::SocketAddr;
 
@@ -12,16 +12,17 @@ use crate::connect_failure::ConnectFailure;
 use crate::plan::HopTarget;
 use crate::{Endpoint, Relay};
 
-/// How a next hop is reached.
+/// The hosts of a next hop.
 #[derive(Debug)]
 pub(crate) struct HopPath {
     /// To be tried in this order; never empty.
     pub(crate) hosts: Vec<HopHost>,
     pub(crate) protocol: Protocol,
     pub(crate) implicit_tls: bool,
-    /// How many addresses one attempt tries.
+    /// The most addresses that one attempt tries.
     pub(crate) addresses: usize,
-    /// The hosts are mail exchangers of a domain: one that turns out to be ourselves ends the list (RFC 5321 section 5.1).
+    /// The hosts are mail exchangers of a domain: one that turns out to be ourselves ends the list (RFC 5321 section
+    /// 5.1).
     pub(crate) by_mx: bool,
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct HopHost {
     pub(crate) endpoint: Endpoint,
     /// Lower is tried first; all zero where the configuration gives the order.
     pub(crate) preference: u16,
-    /// How much TLS this host must take.
+    /// The TLS policy for this host.
     pub(crate) tls: TlsPolicy,
 }
 
@@ -75,13 +76,14 @@ impl HopHost {
 const SMTP_PORT: u16 = 25;
 const LMTP_PORT: u16 = 24;
 
-/// Exchangers of a domain that an attempt looks at. A domain may list thousands, and each costs two questions to DNS.
+/// The most exchangers of a domain that an attempt looks up. A domain may list thousands, and each costs two DNS
+/// queries.
 const MAX_EXCHANGERS: usize = 32;
 
 /// How to reach a next hop.
 ///
 /// # Errors
-/// The next hop has no host that may be tried, or DNS does not say now.
+/// The next hop has no host that may be tried, or DNS does not answer.
 pub(crate) async fn path(
     target: &HopTarget,
     config: &Config,
@@ -90,7 +92,7 @@ pub(crate) async fn path(
     match (&target.next_hop, config.relay(&target.next_hop)) {
         (NextHop::Mx(domain), _) => mx(domain, target, config, resolver).await,
         (NextHop::Relay(_) | NextHop::Lmtp(_), Some((name, relay))) => to_relay(name, relay, target),
-        // A name that the configuration does not list any more must not be taken for a host of that name.
+        // A name that the configuration does not list any more must not be used as a host name.
         (NextHop::Relay(name) | NextHop::Lmtp(name), None) if !target.unlisted => Err(unknown_relay(name)),
         (NextHop::Relay(name), None) => unlisted_host(name, Protocol::Smtp, target),
         (NextHop::Lmtp(name), None) => unlisted_host(name, Protocol::Lmtp, target),
@@ -134,7 +136,7 @@ pub(crate) fn no_address(host: &str, error: DnsError, by_mx: bool) -> ConnectFai
     ConnectFailure::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
 }
 
-/// The mail of this domain would come back to us.
+/// The failure for a domain whose mail would loop back to us.
 pub(crate) fn loops_back(domain: &str) -> ConnectFailure {
     let text = format!(
         "mail for {domain} loops back to us: its best mail exchanger is this gateway, which has no route for it"
@@ -143,7 +145,7 @@ pub(crate) fn loops_back(domain: &str) -> ConnectFailure {
     ConnectFailure::fail(Reply::new(554, EnhancedCode(5, 4, 6), text))
 }
 
-/// To a host or socket that a plugin has written out in place of a relay's name.
+/// The host or socket that a plugin has given in place of a relay's name.
 fn unlisted_host(name: &str, protocol: Protocol, target: &HopTarget) -> Result<HopPath, ConnectFailure> {
     let port = if protocol == Protocol::Lmtp { LMTP_PORT } else { SMTP_PORT };
     let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;

@@ -10,9 +10,9 @@ use pintle_spool::{HoldReason, Quarantine};
 /// How long messages stay in quarantines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// In every quarantine that `names` does not list.
+    /// The retention of quarantines that `names` does not list.
     pub default: Duration,
-    /// In single quarantines, by name.
+    /// The retention of single quarantines, by name.
     pub names: BTreeMap<String, Duration>,
 }
 
@@ -34,7 +34,7 @@ impl Retention {
         timeline.place(quarantine.since).plus(retention).max(timeline.steady_at(retention))
     }
 
-    /// How the queue keeps a message with this hold.
+    /// The hold of the queue for a message with this hold in the spool.
     pub(crate) fn custody(&self, hold: Option<&HoldReason>, timeline: &Timeline) -> HoldState {
         match hold {
             None => HoldState::Free,

@@ -8,22 +8,22 @@ use pintle_mail::NextHop;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTable {
     exact: HashMap<String, Route>,
-    /// By parent domain, without the leading dot.
+    /// Routes of all subdomains, by parent domain without the leading dot.
     below: HashMap<String, Route>,
     default: Route,
 }
 
-/// Where mail for a domain goes.
+/// The route of a domain: how its mail is delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Route {
-    /// To the recipient domain's own mail exchangers.
+    /// To the mail exchangers (MX) of the recipient domain.
     #[default]
     Mx,
     /// To the configured relay of this name.
     Relay(String),
     /// To the configured relay of this name, which speaks LMTP (RFC 2033).
     Lmtp(String),
-    /// Nowhere: it is dropped, with a record in the event log.
+    /// Drops the mail, with a record in the event log.
     Discard,
 }
 
@@ -34,14 +34,14 @@ impl Default for RouteTable {
 }
 
 impl RouteTable {
-    /// A table in which every domain has this route.
+    /// Makes a table in which every domain has this route.
     #[must_use]
     pub fn new(default: Route) -> Self {
         Self { exact: HashMap::new(), below: HashMap::new(), default }
     }
 
-    /// Adds a route: `example.org` for that domain alone, `.example.org` for all domains below it. Returns the route that
-    /// this one replaces.
+    /// Adds a route: `example.org` for that domain alone, `.example.org` for all domains below it. Returns the route
+    /// that this one replaces.
     pub fn add(&mut self, pattern: &str, route: Route) -> Option<Route> {
         let (map, domain) = match pattern.strip_prefix('.') {
             Some(parent) => (&mut self.below, parent),

@@ -1,6 +1,6 @@
 //! The runner: the one task that owns the queue. It puts messages into it as jobs, begins attempts, expiries and delay
-//! warnings when they are due, and records what they report. How long a job waits (back-off), and how many attempts a next
-//! hop gets at once (throttle), is the queue's to say.
+//! warnings when they are due, and records what they report. The queue decides how long a job waits (back-off), and how
+//! many attempts a next hop gets at once (throttle).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -27,13 +27,13 @@ use crate::parts::{OutboundParts, OutboundShared};
 use crate::spool_reader::{read_again, read_pending, read_quarantined};
 use crate::{Config, Retention, RouteTable, attempt, quarantine};
 
-/// Arrivals and results taken in one go before attempts are begun.
+/// The most arrivals and results that are processed before attempts are started.
 const BATCH: usize = 256;
-/// Warnings and expiries at work at once: each may hold a message in memory to return it.
+/// The most concurrent warnings and expiries: each may hold a message in memory to return it.
 const MAX_REPORTING: usize = 64;
-/// How often idle sessions are looked through and gauges are set.
+/// How often idle sessions are checked and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
-/// How long sessions may take to QUIT at shutdown.
+/// The time limit for QUIT at shutdown.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The runner, before and while it runs.
@@ -53,9 +53,9 @@ pub(crate) struct Runner {
     pages: mpsc::Receiver<Vec<Waiting>>,
     /// The other end of `pages`, for the tasks that read.
     page_sender: mpsc::Sender<Vec<Waiting>>,
-    /// The retention of quarantines that the queue goes by.
+    /// The retention of quarantines that the queue uses.
     retention: Retention,
-    /// The routes that the queue goes by, and our hostname: mail for a bare postmaster goes by it.
+    /// The routes that the queue uses, and our hostname, which is the domain of a bare postmaster.
     routes: (RouteTable, String),
     /// Messages that were under way when their routes changed: what remains of them is read again.
     stale: HashSet<QueueId>,
@@ -67,7 +67,7 @@ pub(crate) struct Runner {
 /// Builds the runner and the handle to it.
 pub(crate) fn prepare(config: Config, parts: OutboundParts) -> (Handle, Runner) {
     let (commands, inbox) = mpsc::unbounded_channel();
-    // Asked for before the spool is read, so that no message is missed; one that comes twice is recognised.
+    // Subscribed to before the spool is read, so that no message is missed; one that comes twice is recognised.
     let arrivals = parts.spool.arrivals().unwrap_or_else(|| {
         tracing::error!("new mail is announced to another task; it will be delivered after a restart only");
         mpsc::unbounded_channel().1
@@ -107,8 +107,9 @@ impl Runner {
         loop {
             self.dispatch();
             self.set_timer();
-            // In this order, so that a run can be repeated. None starves those after it: commands and the tick are rare,
-            // finished work runs out when nothing is taken in, and the timer only wakes, since every round dispatches.
+            // In a fixed order, so that simulations are deterministic. No branch starves those after it: commands and
+            // ticks are rare, finished tasks are limited by those that were started, and the timer only wakes, since
+            // every round dispatches.
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -126,7 +127,7 @@ impl Runner {
         }
     }
 
-    /// Begins everything that is due now.
+    /// Starts everything that is due now.
     fn dispatch(&mut self) {
         let now = self.shared.ages.now();
         self.apply_clock_steps(now);
@@ -155,7 +156,7 @@ impl Runner {
         }
     }
 
-    /// Times that were computed by a clock that has been set since are computed anew before anything is done by them.
+    /// After a step of the clock, times that were computed before it are computed again before they are used.
     fn apply_clock_steps(&mut self, now: UnixTime) {
         for step in self.shared.ages.take_steps() {
             self.queue.clock_stepped(step.younger, now);
@@ -165,7 +166,8 @@ impl Runner {
         }
     }
 
-    /// Sets the timer, unless one is set that elapses no later: waking early costs less than a new timer for each message.
+    /// Sets the timer, unless one is set that elapses no later: waking early costs less than a new timer for each
+    /// message.
     fn set_timer(&mut self) {
         let Some(at) = self.queue.poll_timeout() else {
             return;
@@ -211,7 +213,8 @@ impl Runner {
         }
     }
 
-    /// Sends the jobs of a message by the present routes. Gives how many recipients moved; those that are not named stay.
+    /// Sends the jobs of a message by the present routes. Returns how many recipients moved; those that are not named
+    /// stay.
     fn reroute(&mut self, waiting: &Waiting) -> usize {
         let Some(jobs) = self.jobs.get_mut(&waiting.id) else { return 0 };
         let config = self.shared.config.load();
@@ -357,7 +360,7 @@ impl Runner {
         presence
     }
 
-    /// Goes by the new configuration: sessions that were opened under the old one are closed, and waiting mail goes by the
+    /// Applies a new configuration: sessions that were opened under the old one are closed, and waiting mail uses the
     /// new routes.
     fn configure(&mut self) {
         let config = self.shared.config.load_full();
@@ -377,7 +380,7 @@ impl Runner {
         }
     }
 
-    /// Does something with all jobs of these messages. Gives how many of the messages have any.
+    /// Runs an operation on all jobs of these messages. Returns how many of the messages have jobs.
     fn for_jobs(&mut self, messages: &[QueueId], mut act: impl FnMut(&mut Queue, JobId)) -> usize {
         let mut touched = 0;
         for jobs in messages.iter().filter_map(|id| self.jobs.get(id)) {
@@ -412,7 +415,7 @@ impl Runner {
         }
     }
 
-    /// Ends: attempts that wait for a session end at once, those that speak to a next hop within `grace`.
+    /// Drains: attempts that wait for a session end at once, those in a session with a next hop within `grace`.
     async fn drain(mut self, grace: Duration) {
         tracing::info!(attempts = self.work.len(), "draining deliveries");
         self.shared.pool.close();
@@ -443,15 +446,15 @@ impl Runner {
     }
 }
 
-/// Limits how many reports are written at once. After an outage of days, or a restart, a whole queue may reach its maximum
-/// age in one moment; a task that waits here is small, since its work is not begun before it has a permit.
+/// Limits how many reports are written at once. After an outage of days, or a restart, a whole queue may reach its
+/// maximum age in one moment; a task that waits here is small, since its work is not begun before it has a permit.
 async fn limited<W: Future>(permits: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
     // The semaphore is never closed; were it, the work would still have to be done.
     let _permit = permits.acquire().await.ok();
     Box::pin(work()).await
 }
 
-/// A panic is our own fault and must not lose the job: the queue gets `after_panic` for it.
+/// Runs a task. A panic is a bug of ours and must not lose the job: the queue then gets `after_panic`.
 async fn guarded<F>(work: F, after_panic: Option<Finished>) -> Option<Finished>
 where
     F: Future<Output = Option<Finished>>,

@@ -8,39 +8,39 @@ use pintle_spool::{Filter, SpoolError};
 /// The messages that a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
-    /// Those of these queue ids.
+    /// The messages with these queue ids.
     Ids(Vec<QueueId>),
-    /// Those that the filter matches; the empty filter matches all.
+    /// The messages that the filter matches; the empty filter matches all.
     Matching(Filter),
 }
 
 /// The outcome of a command for one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandResult {
-    /// The message.
+    /// The queue id of the message.
     pub id: QueueId,
     /// Whether the command was carried out, or why not.
     pub outcome: CommandOutcome,
 }
 
-/// Whether a command was carried out for a message. What is reported as done is durable.
+/// Whether a command was carried out for a message. A result of `Done` is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandOutcome {
-    /// It was carried out.
+    /// The command was carried out.
     Done,
-    /// There is no such message, or no longer.
+    /// There is no such message, or it has been removed.
     Unknown,
-    /// It is not held, so there is nothing to release.
+    /// The message is not held, so there is nothing to release.
     NotHeld,
-    /// It lies in the quarantine of this name, where the command does not apply.
+    /// It is in the quarantine of this name, and the command does not apply to quarantined messages.
     Quarantined(String),
-    /// It lies in no quarantine, where the command applies only there.
+    /// It is not in a quarantine, and the command applies to quarantined messages only.
     NotQuarantined,
-    /// It is held, for this reason.
+    /// The message is held, for this reason.
     Held(String),
-    /// The queue does not have it at this moment: its state is just changing, or it is not read yet after the start.
+    /// The queue does not have it at this moment: its state is changing, or it has not been read yet since the start.
     NotNow,
-    /// The spool's error.
+    /// The spool failed with this error.
     Failed(SpoolError),
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for CommandOutcome {
             Self::NotQuarantined => f.write_str("it is in no quarantine: see `pintle queue show`"),
             Self::Held(why) => write!(f, "{why}: `pintle queue release` releases it"),
             Self::NotNow => {
-                f.write_str("its state is just changing, or it is not read yet after the start: try again")
+                f.write_str("its state is changing, or it has not been read yet since the start: try again")
             }
             Self::Failed(error) => error.fmt(f),
         }

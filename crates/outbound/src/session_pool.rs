@@ -1,12 +1,12 @@
 //! The connection pool: idle sessions with next hops, and the limit on how many sessions each next hop has at once.
 //!
 //! Each target has a pool of its own: the same next hop with the same TLS policy, the same source address and the same
-//! credentials, under one configuration. So a delivery that demands more never gets a session that was opened for less, or
-//! that has authenticated as somebody else.
+//! credentials, under one configuration. So a delivery that demands more never gets a session that was opened for less,
+//! or that has authenticated with other credentials.
 //!
-//! A delivery waits for a permit, of which there are as many as the configuration allows sessions with that next hop, and
-//! takes the session that was used last, or opens one. When opening failed, those that waited meanwhile share the failure
-//! instead of running into it one after the other.
+//! A delivery waits for a permit (there is one for each session that the configuration allows with that next hop), and
+//! takes the session that was used last, or opens one. If opening fails, the deliveries that waited meanwhile share the
+//! failure instead of trying one after the other.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -34,8 +34,8 @@ pub(crate) struct SessionPool {
     closed: AtomicBool,
 }
 
-/// An attempt that began under an old configuration opens sessions as that one says, and a reload may have tightened it
-/// since: so the configuration is part of the key.
+/// An attempt that began under an old configuration opens sessions by that configuration, and a reload may have
+/// tightened it since: so the configuration is part of the key.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PoolKey {
     config: ConfigIdentity,
@@ -66,7 +66,7 @@ struct HopPool {
     number: u64,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Box<ClientConnection>>>,
-    /// Takes no session back any more.
+    /// Whether the pool is closed and takes no session back.
     ended: AtomicBool,
     /// The last failure to open a session, and when.
     failed: Mutex<Option<(Instant, ConnectFailure)>>,
@@ -80,9 +80,9 @@ pub(crate) struct SessionPermit {
 
 /// The result of waiting for a permit.
 pub(crate) enum Acquired {
-    /// An idle session.
+    /// An idle session, to be used for the delivery.
     Reuse(SessionPermit, Box<ClientConnection>),
-    /// There is none: open one.
+    /// There is no idle session: open one.
     Open(SessionPermit),
     /// Another delivery failed to open one while this one waited.
     Failed(ConnectFailure),
@@ -99,7 +99,7 @@ impl SessionPool {
             return Acquired::Closed;
         };
         let permit = SessionPermit { hop_pool, _permit: permit };
-        // An idle session can be used, whatever became of the attempt to open another one.
+        // An idle session can be used even if opening another one failed.
         while let Some(mut connection) = permit.take_idle() {
             if connection.is_alive() {
                 return Acquired::Reuse(permit, connection);
@@ -122,13 +122,13 @@ impl SessionPool {
         old
     }
 
-    /// Gives no more permits, neither to those that wait now nor to later ones.
+    /// Closes the pool: gives no more permits, neither to waiting deliveries nor to later ones.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         in_order(&self.hop_pools.lock()).iter().for_each(|hop_pool| hop_pool.permits.close());
     }
 
-    /// Begins anew under a changed configuration: takes out all idle sessions. Those in use are handed out by
+    /// Starts over under a changed configuration: takes out all idle sessions. Those in use are handed out by
     /// [`SessionPermit::give_back`].
     pub(crate) fn take_all(&self) -> Vec<Box<ClientConnection>> {
         let old = std::mem::take(&mut *self.hop_pools.lock());
@@ -179,8 +179,8 @@ impl HopPool {
 }
 
 impl SessionPermit {
-    /// Puts the session into the pool and gives the permit to the next delivery. Hands the session out where the pool takes
-    /// none back any more.
+    /// Puts the session into the pool and gives the permit to the next delivery. Returns the session if the pool is
+    /// closed.
     pub(crate) fn give_back(self, connection: Box<ClientConnection>) -> Option<Box<ClientConnection>> {
         *self.hop_pool.failed.lock() = None;
         let mut idle = self.hop_pool.idle.lock();

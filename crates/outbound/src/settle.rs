@@ -1,7 +1,7 @@
-//! Settling: from the results of an attempt, an expiry or an operator's act to what is durable. One transaction in the spool
-//! holds the marks of the recipients and the reports (DSNs) to their senders; then come event records and metrics.
+//! Settling: stores the results of an attempt, an expiry or an operator's act durably. One transaction in the spool
+//! contains the marks of the recipients and the reports (DSNs) to their senders; then come event records and metrics.
 //!
-//! The order is the promise: a report to a sender is committed with the marks that it explains, and the queue hears of an
+//! The order is guaranteed: a report to a sender is committed with the marks that it explains, and the queue records an
 //! attempt only when its marks are durable. A crash before that repeats the attempt; it never loses it.
 
 use std::borrow::Cow;
@@ -26,13 +26,13 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(10);
 /// Why recipients are settled.
 #[derive(Debug)]
 pub(crate) enum SettleCause {
-    /// A delivery attempt.
+    /// The result of a delivery attempt.
     Attempt {
         next_hop: NextHop,
-        /// 1 for the first.
+        /// The number of the attempt, from 1.
         number: u32,
         took: Duration,
-        /// The plugin that decided in place of the next hop, if one did.
+        /// The plugin that decided in place of the next hop; none if the next hop decided.
         by: Option<String>,
     },
     /// The maximum age of the message. Without a next hop, jobs for several expire together.
@@ -42,9 +42,9 @@ pub(crate) enum SettleCause {
     /// A deletion from a quarantine.
     QuarantineDeletion {
         quarantine: String,
-        /// `operator` or `quota`.
+        /// What deleted the message: `operator` or `quota`.
         by: &'static str,
-        /// The operator's name, if it is known.
+        /// The operator's name; none if it is not known.
         user: Option<String>,
     },
     /// An operator's `pintle queue bounce`.
@@ -56,7 +56,7 @@ impl SettleCause {
     fn guard(&self) -> Guard {
         match self {
             Self::Attempt { .. } => Guard::Any,
-            // A report about mail that was taken for harmful would go to the forged sender.
+            // A report about mail that was classified as harmful would go to the forged sender.
             Self::Expiry { .. } | Self::OperatorBounce => Guard::Free,
             Self::QuarantineExpiry { .. } | Self::QuarantineDeletion { .. } => Guard::Quarantined,
         }
@@ -123,8 +123,8 @@ pub(crate) async fn once(
     Ok(settled)
 }
 
-/// Settles an attempt or an expiry. While the spool refuses, it stays under way, so that a message that has been delivered
-/// is not delivered again.
+/// Settles an attempt or an expiry. While the spool refuses, it stays under way, so that a message that has been
+/// delivered is not delivered again.
 ///
 /// # Errors
 /// The spool's, where it will never take the settlement.
@@ -163,7 +163,7 @@ pub(crate) async fn durably(
     Ok(())
 }
 
-/// Settles a delay warning. One that the spool refuses is dropped, since the delivery matters more than news of it.
+/// Settles a delay warning. One that the spool refuses is dropped, since the delivery matters more than the warning.
 pub(crate) async fn warned(
     shared: &OutboundShared,
     stored: &Stored,
@@ -228,7 +228,7 @@ fn copy(message: &NewMessage) -> NewMessage {
     }
 }
 
-/// Writes records and metrics of what is durable now. What became of a recipient has one line in the log: its record.
+/// Writes records and metrics of what is durable now. The record of a recipient is its one line in the log.
 fn record_results(
     shared: &OutboundShared,
     stored: &Stored,

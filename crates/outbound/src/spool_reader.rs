@@ -1,5 +1,5 @@
-//! Reading the spool for the runner, page by page, while deliveries go on: all pending messages (recovery) at the start and
-//! when routes have changed, and quarantined ones when their retention is computed anew.
+//! Reading the spool for the runner, page by page, while deliveries go on: all pending messages (recovery) at the start
+//! and when routes have changed, and quarantined ones when their retention is computed again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 use crate::finished::Finished;
 use crate::parts::OutboundShared;
 
-/// Messages read at once.
+/// The number of messages in a page.
 const PAGE: usize = 1_000;
 /// How long to wait before a spool that could not be read is read again.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 /// The first wait while the spool rebuilds its index; each further one is twice as long.
 const READ_SOON: Duration = Duration::from_millis(100);
 
-/// Reads all pending messages, page by page, while deliveries have begun already. A spool that cannot be read is read again,
-/// since its mail was accepted.
+/// Reads all pending messages, page by page, while deliveries have begun already. A spool that cannot be read is read
+/// again, since its mail was accepted.
 pub(crate) async fn read_pending(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
@@ -48,8 +48,8 @@ pub(crate) async fn read_pending(
     }
 }
 
-/// Reads quarantined messages, so that the retention of each is computed anew. One that cannot be read now is looked at when
-/// its old retention is over.
+/// Reads quarantined messages, so that the retention of each is computed again. One that cannot be read now is checked
+/// when its old retention is over.
 pub(crate) async fn read_quarantined(
     shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
@@ -86,7 +86,7 @@ pub(crate) async fn read_again(
     None
 }
 
-/// What the queue needs to know of a message.
+/// The fields of a stored message that the queue needs.
 pub(crate) fn waiting_of(stored: &Stored) -> Waiting {
     let size = stored.head.len() as u64 + stored.body.size();
     Waiting::new(stored.id, &stored.entry, size, &stored.recipients)

@@ -1,8 +1,8 @@
-//! The hooks around an attempt, on-deliver and on-delivery-result: what plugins see, what their verdicts mean here, and how
-//! their edits change the attempt.
+//! The hooks around an attempt, on-deliver and on-delivery-result: the input of plugins, the meaning of their verdicts,
+//! and the effect of their edits on the attempt.
 //!
-//! A plugin sees session and transaction as they were frozen at the commit, the message as it lies in the spool, and the
-//! attempt. Its edits count for this attempt alone: the spool's copy never changes, and the next attempt begins with it.
+//! A plugin sees session and transaction as they were frozen at the commit, the message as it is in the spool, and the
+//! attempt. Its edits apply to this attempt only: the spool's copy never changes, and the next attempt begins with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::Config;
 use crate::parts::OutboundShared;
 use crate::plan::{DeliveryPlan, HopTarget};
 
-/// What was decided at the Deliver stage.
+/// The decision of the Deliver stage.
 pub(crate) enum DeliverDecision {
-    /// To deliver, by this plan.
+    /// Deliver by this plan.
     Send(Box<DeliveryPlan>),
-    /// Not to deliver now.
+    /// Do not deliver now.
     Stop(StoppedDelivery),
 }
 
@@ -43,17 +43,17 @@ pub(crate) struct StoppedDelivery {
 }
 
 impl StoppedDelivery {
-    /// Over an error of ours.
+    /// A delivery that an error of ours has stopped.
     fn deferred(reply: Reply, plan: Box<DeliveryPlan>) -> Self {
         Self { action: StopAction::Defer(reply), by: None, plan }
     }
 }
 
-/// What is done in place of a delivery.
+/// The action in place of a delivery.
 pub(crate) enum StopAction {
-    /// The recipients fail.
+    /// The recipients fail with this reply.
     Fail(Reply),
-    /// The recipients are deferred.
+    /// The recipients are deferred with this reply.
     Defer(Reply),
     /// The copies of these recipients are dropped.
     Discard,
@@ -61,7 +61,7 @@ pub(crate) enum StopAction {
     Quarantine(String),
 }
 
-/// What the Deliver stage works with, in an attempt and in a dry run alike.
+/// The input of the Deliver stage, in an attempt and in a dry run.
 pub(crate) struct DeliverStage<'a> {
     pub(crate) chain: &'a Chain,
     pub(crate) config: &'a Config,
@@ -71,11 +71,11 @@ pub(crate) struct DeliverStage<'a> {
     pub(crate) age: Duration,
 }
 
-/// An attempt, or one that a dry run plays, before any plugin was asked.
+/// An attempt, real or in a dry run, before any plugin was asked.
 pub(crate) struct ProposedAttempt<'a> {
     pub(crate) next_hop: &'a NextHop,
     pub(crate) recipients: &'a [u32],
-    /// 1 for the first.
+    /// The number of the attempt, from 1.
     pub(crate) number: u32,
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn deliver(
 }
 
 impl DeliverStage<'_> {
-    /// Asks the plugins and signs the message. Gives the decision of the chain, and what it means for the attempt.
+    /// Asks the plugins and signs the message. Returns the decision of the chain, and its consequence for the attempt.
     pub(crate) async fn run(
         &self,
         stored: &Stored,
@@ -182,7 +182,7 @@ async fn sign(plan: &mut DeliveryPlan, config: &Config, now: UnixTime) -> Result
     Ok(())
 }
 
-/// Tells the plugins how the attempt ended. What they say about retries and reports is in the plan afterwards.
+/// Tells the plugins how the attempt ended. Afterwards the plan contains their choices about retries and reports.
 pub(crate) async fn result(
     shared: &OutboundShared,
     stored: &Stored,
@@ -223,8 +223,8 @@ fn first_plan(config: &Config, stored: &Stored, proposed: &ProposedAttempt<'_>) 
     }
 }
 
-/// The envelope of the attempt's recipients that are still pending, with the parameters that the content needs in place of
-/// those that the client gave.
+/// The envelope of the attempt's recipients that are still pending, with the parameters that the content needs in place
+/// of those that the client gave.
 fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
     let whole = &stored.entry.envelope;
     let mut params = whole.params.clone();
@@ -244,8 +244,9 @@ fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
     }
 }
 
-/// Session and transaction as they were at the commit. A stranger's message must never be taken for one of ours, which is
-/// trusted and signed in our name: if its stored context cannot be read, the message waits and the context is kept.
+/// Session and transaction as they were at the commit. A message from a client must never be treated as one of ours,
+/// which is trusted and signed in our name: if its stored context cannot be read, the message waits and the context is
+/// kept.
 fn frozen_view(stored: &Stored) -> Result<View, Reply> {
     let (entry, envelope) = (&stored.entry, stored.entry.envelope.clone());
     if entry.context.is_empty() && entry.parent.is_some() {
@@ -353,7 +354,7 @@ fn decide(decision: Decision, plan: Box<DeliveryPlan>) -> DeliverDecision {
     let action = match decision.verdict {
         Verdict::Next | Verdict::Accept => return DeliverDecision::Send(plan),
         Verdict::Reject(reply) => StopAction::Fail(reply.unwrap_or_else(|| refused(554, 5))),
-        // There is no session to close here, so closing means a deferral.
+        // There is no client session to close here, so a verdict to close defers the message.
         Verdict::Defer(reply) | Verdict::Close(reply) => {
             StopAction::Defer(reply.unwrap_or_else(|| refused(451, 4)))
         }

@@ -49,7 +49,7 @@ fn addresses(value: &[u8]) -> Vec<String> {
 
 /// A piece of the field's text, without comments.
 enum FieldPiece {
-    /// A quoted string, whatever it contains.
+    /// A quoted string, with any content.
     Quoted,
     Sign(char),
 }
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Searching from each character anew would take billions of steps.
+    /// A search that starts again at each character would take billions of steps.
     #[test]
     fn what_never_ends_is_looked_for_once() {
         for piece in ["\\\"", "\"\\", "(", "((\\)", "<", ","] {

@@ -1,4 +1,4 @@
-//! Routes, relays, the schedule, name servers.
+//! Converts the sections about delivery: routes, relays, sessions, timeouts, retries, reports, name servers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

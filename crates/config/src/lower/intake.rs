@@ -1,4 +1,4 @@
-//! TLS, our domains, users, scores.
+//! Converts the sections about receiving mail: TLS certificates, accepted domains, users, logins, scores.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,12 +20,13 @@ use crate::reader::Section;
 use crate::values::{DomainPattern, OrZero, Positive, SecretText};
 use crate::{Cause, CertificateRule, DeliveryRule, ListenerRule, SecretRule};
 
-/// So long before its end a certificate ought to have been renewed; of a short life it is a third.
+/// A certificate that expires within this time should have been renewed. For a short validity it is a third of that.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-/// The length of a date in a time as RFC 3339 writes it.
+/// The length of the date in an RFC 3339 time, in octets.
 const DATE: usize = 10;
 
-/// What listeners show and what next hops are verified against. Every certificate is loaded once, to see whether it can.
+/// The certificates of the listeners, and the root certificates that next hops are verified against. Each certificate
+/// is loaded once, to check that it is usable.
 pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, ClientConfig) {
     let section = root.table("tls");
     let sections = section.list("certificate");
@@ -62,8 +63,8 @@ fn certificate(section: &Section<'_>) -> CertificateSource {
     source
 }
 
-/// A certificate that is too old, or soon will be. A warning, since a gateway that does not start takes no mail at all, and
-/// most senders look at no certificate.
+/// Warns of a certificate that has expired, expires soon, or is not valid yet. It is not a mistake: a gateway that does
+/// not start accepts no mail at all, and most senders do not verify certificates.
 fn age(section: &Section<'_>, source: &CertificateSource) {
     let Ok(Validity { begins, ends }) = source.validity() else { return };
     let now = SystemTime::now();
@@ -91,7 +92,7 @@ fn roots(section: &Section<'_>) -> ClientConfig {
     config
 }
 
-/// What may change while sessions run. `loops` says that mail for our own name would lead back to us.
+/// The rules that a reload can change while sessions run. `loops`: the routes send mail for our own name back to us.
 pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rules {
     let accepted: Vec<DomainPattern> = root.table("domains").get("accepted");
     let score = root.table("score");
@@ -119,13 +120,14 @@ pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rule
     }
 }
 
-/// The postmaster of our first domain (RFC 5321 section 4.5.1 wants every server to have one).
+/// The postmaster of the first accepted domain: RFC 5321 section 4.5.1 requires one. None if all patterns start with a
+/// dot.
 fn postmaster(accepted: &[DomainPattern]) -> Option<Address> {
     let first = accepted.iter().find(|pattern| !pattern.0.starts_with('.'))?;
     Address::parse(&format!("postmaster@{}", first.0), Charset::Ascii).ok()
 }
 
-/// Networks that may relay.
+/// The networks of this key, which may relay. The whole Internet among them is a mistake.
 pub(super) fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
     let networks: Vec<IpNet> = section.get(key);
     refuse_the_internet(&networks, section, key);
@@ -154,8 +156,8 @@ fn password(section: &Section<'_>) -> Option<Password> {
     plain.or(hash)
 }
 
-/// A hash that is cut short would let nobody in, and nobody would know why; one that takes gigabytes would let everybody
-/// stop the gateway.
+/// Checks an Argon2 hash. With a truncated hash every login would fail without a visible reason; with a hash that costs
+/// gigabytes of memory any client could exhaust the gateway.
 fn argon2(section: &Section<'_>, hash: &str) -> Option<Password> {
     let complain = |fault: HashFault| {
         let expected = "an Argon2 hash in PHC form: \"$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH\"".into();
@@ -164,7 +166,7 @@ fn argon2(section: &Section<'_>, hash: &str) -> Option<Password> {
     Password::argon2(hash).map_err(complain).ok()
 }
 
-/// How often a network may fail to log in.
+/// The limits on failed logins from one network.
 fn logins(section: &Section<'_>) -> LoginLimits {
     LoginLimits {
         max_failures: section.get::<Positive<_>>("max_failures").0,

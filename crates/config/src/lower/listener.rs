@@ -1,4 +1,5 @@
-//! One listener: its kind gives the defaults, its keys the rest, and some combinations make no sense.
+//! Converts the listeners. The kind of a listener determines the defaults of its keys; combinations of keys that cannot
+//! work are mistakes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,19 +18,19 @@ use crate::ListenerRule;
 use crate::reader::Section;
 use crate::values::{Domain, ListenerKind, NonEmpty, Positive, Size};
 
-/// What all listeners depend on.
+/// The settings of other sections that all listeners depend on.
 pub(super) struct ListenerDefaults<'a> {
     pub(super) hostname: &'a str,
     pub(super) rules: &'a Rules,
     pub(super) has_certificate: bool,
-    /// There are users or plugins in the file: mistakes in one of them are told there, and not once more at each
-    /// listener that wants somebody to ask.
+    /// Whether the file has users or plugins, valid or not, to authenticate clients: a mistake in one of them is
+    /// reported there, and not again at each listener with AUTH.
     pub(super) has_users: bool,
     pub(super) has_plugins: bool,
     pub(super) networks: Vec<IpNet>,
 }
 
-/// The choices of one listener that depend on each other.
+/// The settings of one listener that depend on each other.
 struct Access {
     kind: ListenerKind,
     tls: TlsMode,
@@ -79,7 +80,7 @@ fn listener(section: &Section<'_>, shared: &ListenerDefaults<'_>) -> ListenerCon
     }
 }
 
-/// How many at once; where nobody is trusted, nothing is kept for those who are.
+/// The limits on concurrent sessions. Without trusted networks, no sessions are reserved for trusted clients.
 fn sessions(section: &Section<'_>, has_trusted: bool) -> SessionLimits {
     let total = section.get::<Positive<usize>>("max_sessions").0;
     let kept = section.optional("kept_for_trusted");
@@ -123,7 +124,7 @@ fn access(section: &Section<'_>, shared: &ListenerDefaults<'_>) -> Access {
 fn check(section: &Section<'_>, access: &Access, shared: &ListenerDefaults<'_>) {
     let has_tls = access.tls != TlsMode::None;
     let has_auth = access.auth != AuthOffer::Off;
-    // A listener that wants TLS and only lacks the certificate has one mistake, whatever follows from it.
+    // A listener with TLS that only lacks the certificate has one mistake; its consequences are not reported.
     let wants_tls = has_tls || access.require_tls && !section.has("tls");
     if wants_tls && !shared.has_certificate {
         section.rule("tls", ListenerRule::TlsWithoutCertificate);

@@ -1,4 +1,4 @@
-//! From what the operator wrote to what the program needs: each crate's own configuration, and the rules between keys.
+//! Converts the sections of the file to the configuration type of each crate, and checks the rules between keys.
 
 mod delivery;
 mod intake;
@@ -26,42 +26,41 @@ use crate::reader::Section;
 use crate::values::Domain;
 use crate::{ListenerRule, RunAs};
 
-/// The components that come with the program, by name: what `stock:NAME` can mean.
+/// The stock plugins, which are compiled into the program: the names for `stock:NAME`, each with its component.
 pub type Stock = [(&'static str, Bytes)];
 
-/// Everything that the program needs, checked.
+/// All settings of the program, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The gateway's own name.
+    /// The gateway's host name, for greetings, EHLO, trace fields and reports.
     pub hostname: String,
-    /// The receiving side.
+    /// The receiving side: listeners and the rules for clients.
     pub inbound: pintle_inbound::Config,
-    /// Certificates for the listeners; none when no listener serves TLS.
+    /// The certificates of the listeners; none if no certificate is configured.
     pub server_tls: Option<pintle_tls::ServerConfig>,
-    /// What next hops are verified against.
+    /// The root certificates that next hops are verified against.
     pub client_tls: pintle_tls::ClientConfig,
-    /// Where messages lie.
+    /// The folder and limits of the spool.
     pub spool: pintle_spool::EmbeddedConfig,
-    /// The delivering side, with the schedule of its queue.
+    /// The delivering side: routes, relays, sessions, retries, reports, quarantines.
     pub outbound: pintle_outbound::Config,
-    /// Whom to ask for names.
+    /// The name servers, and the limits of the resolver.
     pub dns: pintle_dns::Config,
-    /// The plugins.
+    /// The plugins and the settings of the plugin host.
     pub plugins: pintle_plugin::Config,
-    /// The operator's way in.
+    /// The admin socket and the HTTP address.
     pub admin: pintle_admin::Config,
-    /// What is written about the work.
+    /// Format, level and file of the log.
     pub log: LogSettings,
-    /// Whom the gateway becomes after a start as root.
+    /// The user that the gateway switches to after a start as root; none if it keeps the user that starts it.
     pub run_as: Option<RunAs>,
-    /// The plugins, by name, for which the operator has not said how many calls there may be at once: as many as go with the
-    /// sessions that there may be.
+    /// The names of the plugins without `max_instances`, whose limit follows from the sessions of the listeners.
     follow_sessions: BTreeSet<String>,
 }
 
 impl Settings {
-    /// What differs in `new` and can only be taken over by a restart, in the file's terms; everything else a running
-    /// gateway can take over. Ask the settings of the start, not those of the last reload, which are only partly in force.
+    /// The sections and keys whose changes in `new` take effect only after a restart; all other changes take effect at
+    /// once. Call it on the settings of the start, not on those of the last reload, which are only partly in force.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let kept = |plugins: &pintle_plugin::Config| {
@@ -84,12 +83,12 @@ impl Settings {
 }
 
 impl Settings {
-    /// These settings, but with everything that needs a restart as it is in force: a gateway that took over half of a changed
-    /// name or listener would be neither the old one nor the new.
+    /// These settings, with everything that needs a restart taken from `in_force`, so that a changed hostname or
+    /// listener does not take effect in some crates and not in others.
     #[must_use]
     pub fn as_far_as_running(mut self, in_force: &Self) -> Self {
         let (new, old) = (&mut self.outbound, &in_force.outbound);
-        // Of our own addresses those of the listeners go with the listeners.
+        // Those of our own addresses that come from listeners stay with the listeners in force.
         let of_listeners = |settings: &pintle_inbound::Config| -> Vec<std::net::IpAddr> {
             settings.listeners.iter().flat_map(|listener| &listener.addresses).map(SocketAddr::ip).collect()
         };
@@ -124,18 +123,18 @@ impl Settings {
     }
 }
 
-/// Reads every section. What is mistaken has been noted by the reader when this returns, and the settings are then only
-/// good for throwing away.
+/// Reads every section. The reader has recorded all mistakes when this returns; if there are any, the settings must not
+/// be used.
 pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let run_as = operation::run_as(&root.table("process"));
     root.here().reader.us.set(Us::new(run_as.as_ref()));
-    // Whoever can write the file decides everything. As a secret, if it holds one, it is judged where that stands.
+    // A user who can write the file controls the gateway. If it contains a secret, reading that checks its mode too.
     root.here().guard(&root.here().reader.path, exposed::FileKind::Trusted);
     let hostname = root.get::<Domain>("hostname").0;
     let (server_tls, client_tls) = intake::tls(root, &hostname);
     let mut plugins = plugins::plugins(root, stock);
     let mut outbound = delivery::outbound(root, &hostname);
-    // By MX, mail for our own name leads back to us.
+    // If mail for our own name goes by MX, it comes back to us.
     let loops = *outbound.routes.find(&hostname) == pintle_outbound::Route::Mx;
     let keys = keys(root);
     let rules = intake::rules(root, loops, Arc::clone(&keys));
@@ -156,7 +155,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     };
     let mut taken = surroundings::TakenAddresses::default();
     let listeners = listener::listeners(root, &shared, &mut taken);
-    // What a plugin makes of a message may be as large as the largest that comes in.
+    // A plugin may write a body as large as the largest message that a listener accepts.
     let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
     plugins.max_message = sizes.max().unwrap_or(plugins.max_message);
     let unsaid = |plugin: &&mut PluginConfig| plugin.limits.max_instances == plugins::UNSAID;
@@ -194,10 +193,10 @@ fn admin(root: &Section<'_>, taken: &mut surroundings::TakenAddresses) -> pintle
     admin
 }
 
-/// Names that were given, each with the octet of the file where it stands.
+/// The names that were used so far, each with the offset of its first use in the file.
 type Names = HashMap<String, usize>;
 
-/// Complains about a name that an earlier section of the same kind has, and remembers it otherwise.
+/// Records a mistake if an earlier section has used this name; otherwise remembers the name.
 fn unique(seen: &mut Names, section: &Section<'_>, key: &str, what: &'static str, name: &str) {
     let spot = section.spot(key);
     match seen.get(name) {
@@ -210,7 +209,7 @@ fn unique(seen: &mut Names, section: &Section<'_>, key: &str, what: &'static str
     }
 }
 
-/// Whoever may relay from everywhere makes an open relay, whatever was meant.
+/// Refuses networks with a prefix length of 0: a gateway that lets every client relay is an open relay.
 fn refuse_the_internet(networks: &[ipnet::IpNet], section: &Section<'_>, key: &str) {
     if networks.iter().any(|network| network.prefix_len() == 0) {
         section.rule(key, ListenerRule::OpenRelay);
@@ -230,7 +229,7 @@ mod tests {
         }
     }
 
-    /// The crates have defaults of their own, for their tests; an operator who reads either must not be misled.
+    /// The crates have defaults of their own, for their tests. They must be those that the reference documents.
     #[test]
     fn an_empty_file_means_what_the_crates_mean() {
         let settings =
@@ -393,7 +392,8 @@ mod tests {
         assert_eq!(place(1, "/missing"), "x.toml:12", "where the plugin begins");
     }
 
-    /// What follows from a key that waits for a restart waits with it: a plugin with twice the instances may not even fit.
+    /// Values that are computed from listeners take effect with them, at the restart: twice the instances of a plugin
+    /// may not fit into memory.
     #[test]
     fn what_follows_from_listeners_waits_with_them() {
         let stock = [("footer", Bytes::from_static(b"wasm"))];

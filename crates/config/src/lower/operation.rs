@@ -1,4 +1,4 @@
-//! Spool, log, admin socket.
+//! Converts the sections `[process]`, `[spool]`, `[admin]` and `[log]`.
 
 use std::path::PathBuf;
 
@@ -11,18 +11,18 @@ use crate::exposed::FileKind;
 use crate::reader::Section;
 use crate::values::{LogFormat, LogLevel, Size};
 
-/// What is written about the work.
+/// The settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogSettings {
-    /// In which form.
+    /// The format of a log line: text or JSON.
     pub format: LogFormat,
-    /// The least that is written.
+    /// The lowest level that is written.
     pub level: LogLevel,
-    /// Where; none is standard error.
+    /// The log file; none for standard error.
     pub file: Option<PathBuf>,
 }
 
-/// Whom the gateway becomes.
+/// The user and groups that the gateway switches to; none if none are configured, or they cannot be found.
 pub(crate) fn run_as(section: &Section<'_>) -> Option<RunAs> {
     let (user, group) = (section.optional::<String>("user"), section.optional::<String>("group"));
     let Some(user) = user else {

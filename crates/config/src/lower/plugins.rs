@@ -1,4 +1,4 @@
-//! Plugins: where the component is, what it is told, what it may do, what its faults mean.
+//! Converts the plugin sections: component, settings, grants, failure policies and limits of each plugin.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::reader::Section;
 use crate::values::{JsonTable, OnFault, OrZero, Positive, Size, json};
 use crate::{Cause, DeliveryRule, exposed};
 
-/// No number that an operator can write.
+/// The value of `max_instances` for plugins without that key. An operator cannot write it, since 0 is not allowed.
 pub(super) const UNSAID: usize = 0;
 
-/// Lets these plugins have as many calls at once as go with the sessions of these listeners.
+/// Sets `max_instances` of these plugins by the sessions of the listeners.
 pub(super) fn follow_sessions<'a>(
     plugins: impl IntoIterator<Item = &'a mut PluginConfig>,
     listeners: &[ListenerConfig],
@@ -26,7 +26,7 @@ pub(super) fn follow_sessions<'a>(
     plugins.into_iter().for_each(|plugin| plugin.limits.max_instances = instances);
 }
 
-/// As many as go with all sessions that there may be.
+/// The default of `max_instances` for the maximum number of sessions of all listeners together.
 pub(super) fn usual_instances(listeners: &[ListenerConfig]) -> usize {
     let sessions = listeners.iter().map(|listener| listener.limits.total);
     PluginLimits::instances_for(sessions.fold(0, usize::saturating_add))
@@ -43,7 +43,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
         let component = component(section, &folder, stock);
         plugin(section, PluginConfig::new(name, component))
     };
-    // Machine code that lies in the cache is run, and what lies in the state is told to plugins as their own words.
+    // The gateway executes the machine code in the cache, and plugins trust their stored state.
     let kept = |key: &'static str| {
         let folder = section.optional::<PathBuf>(key);
         folder.inspect(|folder| {
@@ -94,11 +94,11 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSo
     }
     let path = folder.join(&given);
     if section.has("component") && !given.is_empty() {
-        // Compiling it is the plugin host's; here it is enough to know that there is something to compile.
+        // The plugin host compiles the component; this only checks that the file exists.
         let why = match std::fs::metadata(&path) {
             Ok(file) if file.is_file() => None,
             Ok(_) => Some("it is not a regular file".to_owned()),
-            // Without it the gateway starts as well, and takes it when it comes.
+            // The gateway starts without a plugin that is not required, and loads it when its file appears.
             Err(error) if error.kind() == ErrorKind::NotFound && !section.get::<bool>("required") => None,
             Err(error) => Some(error.to_string()),
         };
@@ -110,7 +110,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSo
     ComponentSource::File(path)
 }
 
-/// What `configure` gets.
+/// The plugin's settings, which its `configure` gets; none if there are none, or they cannot be read.
 fn settings(section: &Section<'_>) -> Option<JsonTable> {
     if section.has("config") && section.has("config_file") {
         section.rule("config_file", DeliveryRule::TwoSettings);
@@ -133,7 +133,7 @@ fn settings_file(path: &Path) -> Result<JsonTable, String> {
         let places = places::in_toml(path, &text, 0, &table);
         return Ok(JsonTable(json(&DeValue::Table(table)), places));
     }
-    let settings = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let settings = serde_json::from_str(&text).map_err(|error| format!("it is not JSON: {error}"))?;
     Ok(JsonTable(settings, places::in_json(path, &text)))
 }
 

@@ -1,4 +1,4 @@
-//! Quarantines: how long and how much they keep, for all or by name.
+//! Converts `[quarantine]`: the retention and quotas of quarantines, for all or by name.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Relays and the credentials that are said to them: a password goes to a host that was verified, unless the operator says
-//! in so many words that it need not be.
+//! Converts relays and the credentials for them. A password is sent only over TLS to a host whose certificate was
+//! verified, unless the operator explicitly allows less.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::reader::Section;
 use crate::values::{NonEmpty, Positive, RelayHost, SecretText};
 use crate::{Cause, DeliveryRule, SecretRule};
 
-/// Words that a route's `via` understands, and that no relay can therefore be called.
+/// The words with a meaning of their own in `via`, which cannot be names of relays.
 pub(super) const RESERVED: &[&str] = &["mx", "discard"];
 
 pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
@@ -49,7 +49,7 @@ fn own_credentials(section: &Section<'_>) -> Option<Credentials> {
     Some(Credentials { over, ..Credentials::new(user?, password?.0) })
 }
 
-/// Credentials that plugins choose by name, and the relays that hear them.
+/// Credentials that plugins choose by name, with the relays that they may be sent to.
 pub(super) fn named_credentials(
     (name, section): (String, Section<'_>),
     relays: &BTreeMap<String, Relay>,
@@ -69,7 +69,7 @@ pub(super) fn named_credentials(
     (name, NamedCredentials { credentials, relays: belongs_to.into_iter().collect() })
 }
 
-/// The weakest channel that the operator lets these credentials travel over.
+/// The weakest channel over which the operator allows these credentials to be sent.
 fn weakest(section: &Section<'_>) -> Channel {
     match (section.get("plain_without_tls"), section.get("credentials_without_verified_tls")) {
         (true, _) => Channel::Plain,
@@ -78,8 +78,8 @@ fn weakest(section: &Section<'_>) -> Channel {
     }
 }
 
-/// Complains where the relay could be reached over less than the credentials may travel over: they would never be said, and
-/// its mail would wait.
+/// Records a mistake if a session with the relay may be over a weaker channel than the credentials require: they would
+/// not be sent, and the relay's mail would be deferred.
 fn check(credentials: &Credentials, name: &str, relay: &Relay, section: &Section<'_>, key: &str) {
     let worst = match relay.tls {
         TlsPolicy::Verified => Channel::VerifiedTls,

@@ -1,4 +1,4 @@
-//! The keys that mail is signed with.
+//! Converts the DKIM keys that mail is signed with.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::Cause;
 use crate::reader::Section;
 use crate::values::{Domain, OrNever, SecretText};
 
-/// Every key, checked; what is wrong with one is told at the line that is to be mended.
+/// Reads and checks all keys; empty if one is invalid. Each mistake is recorded at the line to correct.
 pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
     let sections = root.named("dkim_keys");
-    // What is incomplete has been complained about.
+    // For an incomplete key, `key` has recorded the mistake.
     let configs = sections.iter().filter_map(|(name, section)| key(name, section));
     let errors = match Keyring::new(configs.collect()) {
         Ok(keys) => return Arc::new(keys),
@@ -27,26 +27,27 @@ pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
     Arc::default()
 }
 
-/// What plugins may know of them.
+/// The names and selectors of the keys by domain, which plugins may see.
 pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
     let mut told: BTreeMap<String, Vec<SigningKeyName>> = BTreeMap::new();
     for key in keys.iter() {
         let known = SigningKeyName { name: key.name().to_owned(), selector: key.selector().to_owned() };
         told.entry(key.domain().to_owned()).or_default().push(known);
     }
-    // In the order of their names: the ring has none.
+    // Sorted by name, since the keyring has no order.
     told.values_mut().for_each(|keys| keys.sort_by(|one, other| one.name.cmp(&other.name)));
     told
 }
 
-/// The names that the file gives to keys, good or not: who names one that is mistaken has not made a second mistake.
+/// The names of all keys in the file, valid or not, so that a plugin that names an invalid key causes no second
+/// mistake.
 pub(super) fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKeyName>> {
     let known = |(name, _): (String, Section<'_>)| SigningKeyName { name, selector: String::new() };
     let names: Vec<SigningKeyName> = root.named("dkim_keys").into_iter().map(known).collect();
     if names.is_empty() { BTreeMap::new() } else { [(String::new(), names)].into() }
 }
 
-/// One key, whose parts are read all, so that each mistake is told; none where a part is missing or cannot be read.
+/// Reads one key; none if a part is missing or invalid. All parts are read, so that every mistake is reported.
 fn key(name: &str, section: &Section<'_>) -> Option<KeyConfig> {
     let domain = section.optional::<Domain>("domain");
     let selector = section.optional::<String>("selector");
@@ -65,7 +66,7 @@ fn key(name: &str, section: &Section<'_>) -> Option<KeyConfig> {
     is_complete.then_some(config)
 }
 
-/// The line to mend.
+/// The key of the file to correct for this fault.
 fn at(fault: &KeyFault) -> &'static str {
     match fault {
         KeyFault::Domain(_) => "domain",

@@ -1,5 +1,5 @@
-//! Whether the file fits the machine that it is for, and itself: folders that must be there, addresses that exclude each
-//! other, relays that lead back, domains whose mail leads nowhere.
+//! Checks the configuration against the machine and against itself: missing folders, addresses that overlap, relays
+//! that are this gateway (mail loops), accepted domains without a route.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,18 +15,19 @@ use crate::reader::{Section, Spot};
 use crate::values::{DomainPattern, NonEmpty};
 use crate::{DeliveryRule, FileRule, ListenerRule};
 
-/// A domain below every other, to ask routes for what has no name of its own.
+/// A label that makes a subdomain of a pattern, to look up its route.
 const ANY: &str = "any";
 
-/// Complains where something else than a folder stands; what is missing the gateway makes.
+/// Records a mistake if the path exists and is not a folder. The gateway creates a missing folder.
 pub(super) fn folder(spot: &Spot<'_>, path: &Path) {
     if fs::metadata(path).is_ok_and(|found| !found.is_dir()) {
         spot.rule(FileRule::NotAFolder(path.to_owned()));
     }
 }
 
-/// The same for a folder that must be the gateway's own at a start. Root gives an empty one to the gateway's user; one with
-/// something in it is left alone and refused then. `strictly`: it is refused in any case, unless its owner uses it.
+/// The same for a folder that must belong to the gateway's user. A start as root gives an empty folder to that user,
+/// and refuses one that is not empty. `strictly`: refused also when this process runs as the gateway's user, and so
+/// cannot change the owner.
 pub(super) fn own_folder(spot: &Spot<'_>, path: &Path, strictly: bool) {
     folder(spot, path);
     let us = spot.reader.us.get();
@@ -42,16 +43,17 @@ fn has_something(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Complains where a file cannot be made or written to.
+/// Records a mistake if a file cannot be created or written.
 pub(super) fn file(spot: &Spot<'_>, path: &Path) {
-    // A device or a pipe may be meant; what cannot be looked at, other than since it is missing, cannot be opened either.
+    // Devices and pipes are allowed. A file whose metadata cannot be read, unless it is missing, cannot be opened
+    // either.
     if fs::metadata(path).map_or_else(|error| error.kind() != ErrorKind::NotFound, |found| found.is_dir()) {
         spot.rule(FileRule::NotAFile(path.to_owned()));
     }
     parent(spot, path);
 }
 
-/// Complains where the admin socket cannot be made.
+/// Records a mistake if the admin socket cannot be created.
 pub(super) fn socket(spot: &Spot<'_>, path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         spot.rule(FileRule::NotASocket(path.to_owned()));
@@ -59,8 +61,8 @@ pub(super) fn socket(spot: &Spot<'_>, path: &Path) {
     parent(spot, path);
 }
 
-/// The folder in which something is made must be there. One below `/run` is gone after each boot, and made by whoever
-/// starts the service, so that it may be missing while nothing runs.
+/// The folder of a file or socket that is to be created must exist. One below `/run` may be missing while the gateway
+/// does not run, since each boot empties `/run` and the service manager creates the folder: this is a warning.
 fn parent(spot: &Spot<'_>, path: &Path) {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return };
     let folder = folder.to_owned();
@@ -76,7 +78,7 @@ fn parent(spot: &Spot<'_>, path: &Path) {
     }
 }
 
-/// Addresses that are taken, and by which line.
+/// The addresses that are listened on, each with its line in the file.
 #[derive(Default)]
 pub(super) struct TakenAddresses {
     names: Names,
@@ -84,7 +86,7 @@ pub(super) struct TakenAddresses {
 }
 
 impl TakenAddresses {
-    /// Complains about an address that cannot be listened on beside those before it.
+    /// Adds an address. Records a mistake if it is a duplicate, or overlaps with an earlier one.
     pub(super) fn take(&mut self, section: &Section<'_>, key: &str, address: SocketAddr) {
         if address.port() == 0 {
             return;
@@ -98,13 +100,13 @@ impl TakenAddresses {
     }
 }
 
-/// A wildcard takes in every address of its family, and the kernel lets no other listen there.
+/// Whether one is a wildcard that covers the other: the kernel refuses the second `bind`.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let wild = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && wild && one.ip() != other.ip()
 }
 
-/// Relays must not be ourselves.
+/// Checks that no relay is one of our own listeners.
 pub(super) fn relays(root: &Section<'_>, outbound: &Config) {
     for (name, section) in root.named("relays") {
         for endpoint in outbound.relays.get(&name).into_iter().flat_map(|relay: &Relay| &relay.hosts) {
@@ -131,8 +133,8 @@ fn relay(section: &Section<'_>, endpoint: &Endpoint, outbound: &Config) {
     }
 }
 
-/// Mail for our domains must lead somewhere. A domain that a route sends by MX is one whose other exchangers are preferred
-/// to us; one that no route names most likely was forgotten.
+/// Warns of accepted domains that no route names: most likely their route was forgotten. A route by MX is allowed, for
+/// a domain whose other exchangers are preferred to us.
 pub(super) fn domains(root: &Section<'_>) {
     let written = written(root);
     let section = root.table("domains");
@@ -148,7 +150,7 @@ pub(super) fn domains(root: &Section<'_>) {
     }
 }
 
-/// A table in which every domain that a route names leads away, by whatever way.
+/// A route table in which the domains that have a route are discarded, and all others go by MX.
 fn written(root: &Section<'_>) -> RouteTable {
     let patterns: BTreeMap<String, ()> = root
         .list("route")

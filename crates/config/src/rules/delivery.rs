@@ -12,7 +12,7 @@ pub enum DeliveryRule {
     WarnAfterExpiry,
     /// The threshold of the quarantine is above the one for refusal (a warning).
     QuarantineAboveReject,
-    /// Mail for `<postmaster>` is accepted from anybody and routed back to this gateway (a warning).
+    /// Mail for `<postmaster>` is accepted from any client and routed back to this gateway (a warning).
     PostmasterNowhere,
     /// A relay has a name that means something else in routes.
     ReservedName(String),

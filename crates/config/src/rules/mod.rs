@@ -35,7 +35,7 @@ pub enum ConfigRule {
 }
 
 impl ConfigRule {
-    /// What to do about it.
+    /// The correction, as text for the operator.
     pub(crate) fn remedy(&self) -> String {
         match self {
             Self::Listener(rule) => rule.remedy(),
@@ -47,7 +47,7 @@ impl ConfigRule {
         }
     }
 
-    /// Whether the rule misses something that may be on a line that could not be read.
+    /// Whether the rule reports something missing, which may be on a line that was blanked for its syntax error.
     pub(crate) fn is_an_absence(&self) -> bool {
         let listener = |rule: &ListenerRule| {
             matches!(

@@ -1,4 +1,4 @@
-//! How mail goes out: routes, relays, the queue.
+//! The sections about delivery: routes, relays, the queue.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

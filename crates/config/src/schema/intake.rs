@@ -1,4 +1,4 @@
-//! How mail comes in: listeners, TLS, who may send what.
+//! The sections about receiving mail: listeners, TLS, accepted domains, users.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! Every section and key of the file, with type, default and meaning: the one place where they stand.
+//! Every section and key of the file, with type, default and meaning. They are defined nowhere else.
 //!
-//! The reader takes defaults and known names from here, and the reference in docs/configuration.md is written from it,
-//! so neither can disagree with what the program does. A test holds these defaults against those of the crates that the
-//! values go to, and another checks that every key is read, and as the type that stands here.
+//! The reader takes defaults and known names from here, and the reference in docs/configuration.md is generated from
+//! it, so neither can disagree with what the program does. A test compares these defaults with those of the crates that
+//! use the values, and another checks that every key is read with the type given here.
 
 use crate::definition::{KeyDefinition, Schema, SectionDefinition, SectionShape};
 use crate::reader::ReadValue;
@@ -12,7 +12,7 @@ mod delivery;
 mod intake;
 mod operation;
 
-/// A key that may be left out; in its place stands the default, which is TOML.
+/// A key with a default, given as TOML text.
 pub(super) const fn key<T: ReadValue>(
     name: &'static str,
     default: &'static str,
@@ -21,17 +21,17 @@ pub(super) const fn key<T: ReadValue>(
     KeyDefinition { name, kind: T::kind, default: Some(default), required: false, about }
 }
 
-/// A key that may be left out, and is then not there.
+/// A key that may be absent and has no default.
 pub(super) const fn optional<T: ReadValue>(name: &'static str, about: &'static str) -> KeyDefinition {
     KeyDefinition { name, kind: T::kind, default: None, required: false, about }
 }
 
-/// A key that must be there.
+/// A required key. Its absence is a mistake.
 pub(super) const fn required<T: ReadValue>(name: &'static str, about: &'static str) -> KeyDefinition {
     KeyDefinition { name, kind: T::kind, default: None, required: true, about }
 }
 
-/// All that may stand in a configuration file.
+/// All sections and keys of a configuration file.
 pub(crate) static SCHEMA: Schema = Schema {
     root: SectionDefinition {
         name: "",
@@ -65,7 +65,7 @@ mod tests {
     use crate::lower::lower;
     use crate::reader::ConfigReader;
 
-    /// Every section once, and nothing in it: the lowering then asks for every key.
+    /// Every section once and empty, so that `lower` reads every key.
     fn every_section() -> String {
         SCHEMA.sections().map(|section| section.heading() + "\n").collect()
     }

@@ -1,4 +1,4 @@
-//! What the gateway stands on: spool, plugins, log, admin socket.
+//! The sections about the process: spool, plugins, log, admin socket.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

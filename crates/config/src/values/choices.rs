@@ -1,4 +1,4 @@
-//! Words that a key may hold, and what each means.
+//! The types whose values are words (enumerations), with the words that the file uses for them.
 
 use pintle_inbound::{AuthOffer, TlsMode};
 use pintle_mail::TlsPolicy;
@@ -33,7 +33,7 @@ impl Choice for Transfer {
     const WORDS: &'static [(&'static str, Self)] = &[("data", Self::Data), ("chunking", Self::Chunking)];
 }
 
-/// What a listener is for.
+/// The purpose of a listener, which determines the defaults of its keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum ListenerKind {
     #[default]
@@ -100,13 +100,13 @@ impl Choice for WhenFull {
         &[("refuse", Self::Refuse), ("drop-oldest", Self::DropOldest)];
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -114,24 +114,24 @@ impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-/// How much is written.
+/// The lowest level of the events that are logged. Each level includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum LogLevel {
-    /// What the operator has to act on.
+    /// Errors that the operator has to act on.
     Error,
-    /// And what went wrong otherwise.
+    /// Other errors.
     Warn,
-    /// And what happens to messages.
+    /// What happens to messages.
     #[default]
     Info,
-    /// And why.
+    /// The reasons for decisions.
     Debug,
-    /// And everything else.
+    /// Everything else.
     Trace,
 }
 
 impl LogLevel {
-    /// The word for it, as log filters want it.
+    /// The level's name, as log filters use it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The types that a value of the file can have, each with how it is read from TOML.
+//! The types of values in the file, and how each is read from TOML.
 
 mod choices;
 mod network;
@@ -20,13 +20,13 @@ use crate::reader::{ReadValue, Spot, Value, malformed, nearest, parsed, text, wr
 use crate::value_kind::ValueKind;
 use crate::{Cause, units};
 
-/// A type whose values are words.
+/// A type whose values are words (an enumeration).
 pub(crate) trait Choice: Copy + 'static {
-    /// The words, and what each means.
+    /// The words, each with its value.
     const WORDS: &'static [(&'static str, Self)];
 }
 
-/// A number of octets.
+/// A size in octets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
@@ -36,30 +36,30 @@ impl Size {
     }
 }
 
-/// A number that must not be 0, where 0 would stop all work.
+/// A number of at least 1, for limits that would stop all work if they were 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Positive<T>(pub(crate) T);
 
-/// A duration that may be zero, where that means "not at all".
+/// A duration that may be zero, which means "not at all".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OrZero(pub(crate) Duration);
 
-/// A part of a whole, 0 to 100.
+/// A percentage, 0 to 100.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Percent(pub(crate) u8);
 
-/// A list with something in it.
+/// A list with at least one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NonEmpty<T>(pub(crate) Vec<T>);
 
 impl<T> Default for NonEmpty<T> {
-    /// Empty, as what stands in for a mistaken list.
+    /// Empty: the value of an invalid list, whose settings are not used.
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-/// A duration, or `"never"`.
+/// A duration; none for `"never"`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OrNever(pub(crate) Option<Duration>);
 
@@ -68,12 +68,12 @@ impl<T: ReadValue> ReadValue for Vec<T> {
         ValueKind::List(Box::new(T::kind()))
     }
 
-    /// A single value is taken for a list of one, since that is what it means.
+    /// Reads a list. A single value is read as a list of one item.
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Array(items) => {
                 let read = |(at, item): (usize, &Value<'_>)| T::read(item, &spot.item(at, item));
-                // In two steps, since collecting into an option would stop at the first mistake.
+                // Two steps, since collecting into an `Option` would stop at the first mistake.
                 let items: Vec<Option<T>> = items.iter().enumerate().map(read).collect();
                 items.into_iter().collect()
             }
@@ -173,7 +173,7 @@ impl ReadValue for Percent {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         let percent = u8::read(value, spot)?;
         if percent > 100 {
-            malformed::<Self>(spot, "there is no more than 100 percent".into());
+            malformed::<Self>(spot, "a percentage must be at most 100".into());
             return None;
         }
         Some(Self(percent))

@@ -1,4 +1,4 @@
-//! Addresses, networks, domain names and mail addresses.
+//! The types of values about the network: IP addresses, networks, domain names and mail addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,18 +10,18 @@ use pintle_outbound::Endpoint;
 use crate::reader::{ReadValue, Spot, Value, parsed};
 use crate::value_kind::ValueKind;
 
-/// An address whose port may be left out, being 53.
+/// The address of a name server. The default port is 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NameServer(pub(crate) SocketAddr);
 
-/// The prefix of a NAT64 translator.
+/// The prefix of a NAT64 translator (RFC 6052 section 2.2).
 pub(crate) struct Nat64(pub(crate) Ipv6Net);
 
-/// A domain in A-labels and lower case.
+/// A domain name, in A-labels and lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Domain(pub(crate) String);
 
-/// `example.org` or `.example.org`, in A-labels and lower case.
+/// A domain, `example.org`, or all its subdomains, `.example.org`; in A-labels and lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DomainPattern(pub(crate) String);
 
@@ -34,7 +34,7 @@ impl ReadValue for SocketAddr {
         parsed::<Self, _, _>(value, spot, |text| {
             let no_port = text.parse::<IpAddr>().map(|_| format!("{text:?} lacks a port"));
             text.parse()
-                .map_err(|_| no_port.unwrap_or_else(|_| format!("{text:?} is no address with a port")))
+                .map_err(|_| no_port.unwrap_or_else(|_| format!("{text:?} is not an address with a port")))
         })
     }
 }
@@ -47,7 +47,7 @@ impl ReadValue for NameServer {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
-            bare.or_else(|_| text.parse()).map(Self).map_err(|_| format!("{text:?} is no address"))
+            bare.or_else(|_| text.parse()).map(Self).map_err(|_| format!("{text:?} is not an address"))
         })
     }
 }
@@ -61,7 +61,7 @@ macro_rules! ip_addresses {
 
             fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
                 parsed::<Self, _, _>(value, spot, |text| {
-                    text.parse().map_err(|_| format!("{text:?} is no {} address", $name))
+                    text.parse().map_err(|_| format!("{text:?} is not an {} address", $name))
                 })
             }
         }
@@ -78,7 +78,7 @@ impl ReadValue for IpNet {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(Self::from));
-            let network: Self = network.map_err(|_| format!("{text:?} is no network"))?;
+            let network: Self = network.map_err(|_| format!("{text:?} is not a network"))?;
             // 192.0.2.1/24 is as likely a mistyped /32 as a sloppy /24, and the two trust different hosts.
             if network == network.trunc() {
                 Ok(network)
@@ -96,14 +96,14 @@ impl ReadValue for Nat64 {
 
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| match text.parse::<Ipv6Net>() {
-            // RFC 6052 section 2.2 knows no other lengths, and at any other the addresses behind it could not be told.
+            // RFC 6052 section 2.2 defines no other lengths. At any other, the embedded IPv4 address is unknown.
             Ok(prefix)
                 if matches!(prefix.prefix_len(), 32 | 40 | 48 | 56 | 64 | 96) && prefix == prefix.trunc() =>
             {
                 Ok(Self(prefix))
             }
             _ => Err(format!(
-                "{text:?} is no prefix of 32, 40, 48, 56, 64 or 96 bits with nothing beyond them"
+                "{text:?} is not a prefix of 32, 40, 48, 56, 64 or 96 bits without bits set beyond it"
             )),
         })
     }
@@ -149,15 +149,15 @@ pub(crate) fn domain(text: &str) -> Result<String, String> {
     let ascii = domain_to_ascii(text.strip_suffix('.').unwrap_or(text));
     match check_domain(&ascii) {
         Ok(()) if !ascii.starts_with('[') && ascii.len() <= 253 => Ok(ascii),
-        _ => Err(format!("{text:?} is no domain name")),
+        _ => Err(format!("{text:?} is not a domain name")),
     }
 }
 
-/// A host as relays name it; its port may still be open.
+/// A host of a relay, as written; the port may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayHost(pub(crate) String);
 
-/// `example.org`, `.example.org` or `*`.
+/// The domains of a route: `example.org`, `.example.org` for its subdomains, or `*` for all others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutePattern(pub(crate) String);
 

@@ -1,4 +1,4 @@
-//! Secrets: from a file, from the environment, or, with a warning, from the configuration itself.
+//! Secrets such as passwords, read from a file, from the environment or, with a warning, from the configuration itself.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::reader::{ReadValue, Spot, Value, wrong_type};
 use crate::value_kind::ValueKind;
 use crate::{Cause, SecretRule, exposed, files};
 
-/// A secret, wherever it came from. It has no `Debug` on purpose.
+/// A secret. It does not implement `Debug`, so that it cannot get into a log.
 #[derive(Clone, Default)]
 pub(crate) struct SecretText(pub(crate) String);
 
@@ -50,7 +50,7 @@ impl ReadValue for SecretText {
 fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<SecretText> {
     spot.guard(path, exposed::FileKind::Secret);
     let text = files::text(path).map_err(|error| error.to_string());
-    // Editors end files with a line end, and no secret does.
+    // Editors add a line end to files, which is not part of the secret.
     let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
     match text {
         Ok(secret) if !secret.is_empty() => return Some(SecretText(secret)),

@@ -1,4 +1,4 @@
-//! Values that may be tables: settings of plugins, limits by quarantine, failure policies by hook.
+//! The types of values that may be tables: settings of plugins, limits by quarantine, failure policies by hook.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::reader::{ReadValue, Spot, Value, nearest, parsed, wrong_type};
 use crate::value_kind::ValueKind;
 use crate::{Cause, DeliveryRule, places};
 
-/// Any table, as JSON, and where its values stand.
+/// Any table, converted to JSON, with the lines of its values.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct JsonTable(pub(crate) serde_json::Value, pub(crate) Places);
 
@@ -47,12 +47,12 @@ pub(crate) fn json(value: &DeValue<'_>) -> serde_json::Value {
     }
 }
 
-/// One value for all quarantines, or a table of them by name.
+/// One value for all quarantines, or a table of values by the name of the quarantine.
 #[derive(Debug, Clone)]
 pub(crate) struct ByQuarantine<T> {
-    /// For those without a value of their own, where one was given.
+    /// The value for quarantines without one of their own; none if it is not given.
     pub(crate) default: Option<T>,
-    /// For those named.
+    /// The values of single quarantines, by name.
     pub(crate) names: BTreeMap<String, T>,
 }
 
@@ -91,7 +91,7 @@ fn by_name<T: ReadValue>(table: &DeTable<'_>, spot: &Spot<'_>) -> ByQuarantine<T
     given
 }
 
-/// What faults mean: one word for all hooks, or a table.
+/// The failure policies of a plugin: one word for all hooks, or a table by hook.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OnFault(pub(crate) FailurePolicies);
 

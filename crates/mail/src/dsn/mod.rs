@@ -446,7 +446,7 @@ mod tests {
         assert!(body.contains("Content-Type: message/global\r\n"));
     }
 
-    /// Lines are counted in octets (RFC 6532 section 3.4), of which a character may have four.
+    /// Lines are counted in octets (RFC 6532 section 3.4), and a character may have four octets.
     #[test]
     fn wide_characters_fit_the_lines_of_a_report() {
         let recipient = recipient("jürgen@bücher.example", None);

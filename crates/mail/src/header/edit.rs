@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::fold::{MAX_LINE, folded, pieces};
 use super::{Field, HeaderBlock};
 
-/// One change of a header block. Indices number the fields of the original block, whatever the other edits in the list
-/// do.
+/// One change of a header block. Indices refer to the fields of the original block, regardless of the other edits in
+/// the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeaderEdit {
     /// Adds a new field.
     Add {
         /// Where the field is inserted.
         at: FieldPosition,
-        /// The field's name.
+        /// The name of the new field.
         name: String,
         /// The value, unfolded; it is folded here when it is long.
         value: String,
@@ -37,7 +37,7 @@ pub enum HeaderEdit {
     Rename {
         /// The index of the field.
         index: usize,
-        /// The new name.
+        /// The new name of the field.
         name: String,
     },
 }

@@ -92,7 +92,7 @@ pub enum Defect {
     NoParts,
     /// A multipart that was not closed before the enclosing one continued, or before the message ended.
     NotClosed,
-    /// A repeated field or parameter, of which programs may use either. The first one is used here.
+    /// A repeated field or parameter. Programs differ in which one they use; the first one is used here.
     Repeated,
     /// A line in a part's header that does not belong to any field.
     Header,

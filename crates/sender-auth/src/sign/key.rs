@@ -67,7 +67,7 @@ impl Pem {
         Self(text)
     }
 
-    /// The text, to be written only where nobody else can read it.
+    /// The PEM text. Write it only to places that other users cannot read.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -154,7 +154,7 @@ impl PrivateKey {
         }
     }
 
-    /// The key's algorithm.
+    /// The algorithm with which the key signs.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match &self.0 {

@@ -209,7 +209,7 @@ impl SigningKey {
         &self.config.selector
     }
 
-    /// Of which kind it is.
+    /// The key's signature algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.private.algorithm()
@@ -261,7 +261,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A name in DNS has 253 octets, of which `._domainkey.` takes 12.
+/// A DNS name has at most 253 octets, and `._domainkey.` takes 12 of them.
 const MAX_NAMES: usize = 253 - 12;
 
 /// Letters, digits and hyphens in labels (RFC 6376 section 3.1 takes its labels from RFC 5321 section 4.1.2).

@@ -6,7 +6,7 @@
 //! made by the library that verifies them, because its signer signs no field more often than it occurs, takes the time
 //! from the clock, and canonicalises some bodies differently from all other software.
 //!
-//! A [`SigningRequest`] names keys as a plugin does, and counts what came of it in one metric.
+//! A [`SigningRequest`] names keys as a plugin does, and one metric counts its results.
 //!
 //! Not done here: choosing the keys for a message, finding keys, and adding the fields to the message.
 

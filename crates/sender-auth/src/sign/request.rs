@@ -1,5 +1,5 @@
-//! Signatures that a plugin has asked for by the names of keys, and the metric `pintle_signatures_total` that counts them,
-//! on the receiving and on the delivering side alike.
+//! Signatures that a plugin has asked for by the names of keys, and the metric `pintle_signatures_total` that counts
+//! them, on the receiving and on the delivering side alike.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::{Keyring, SignError, sign};
 
 /// A message, and the keys that it is to be signed with.
 pub struct SigningRequest<'a> {
-    /// The message, for lines in the log.
+    /// The queue id of the message, for the log.
     pub id: QueueId,
     /// The names of the keys; none signs nothing.
     pub names: &'a [String],
@@ -25,7 +25,7 @@ pub struct SigningRequest<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CannotSign;
 
-/// What is made of a message: the label `kind` of the metric.
+/// What a message is signed with: the label `kind` of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureKind {
     /// DKIM-Signature fields.
@@ -34,20 +34,21 @@ pub enum SignatureKind {
     Arc,
 }
 
-/// How it ended: the label `result` of the metric.
+/// The result of signing: the label `result` of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureResult {
-    /// It stands above the message.
+    /// The signature or seal is above the message.
     Made,
-    /// The message goes without it, since nothing can change that: it has no From field, or its ARC chain is broken.
+    /// The message is sent without it, since trying again would not help: it has no From field, or its ARC chain is
+    /// broken.
     LeftOut,
     /// A key is gone or has failed; the message was deferred.
     Failed,
 }
 
 impl SigningRequest<'_> {
-    /// The DKIM-Signature fields to put above the header; empty where no key is named, and where the message has no From
-    /// field, without which nothing can be signed. Logs and counts what came of it.
+    /// The DKIM-Signature fields to put above the header; empty where no key is named, and where the message has no
+    /// From field, without which nothing can be signed. Logs and counts the result.
     ///
     /// # Errors
     /// A reload has taken a key away since the plugin named it, or signing failed.

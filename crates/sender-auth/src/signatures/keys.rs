@@ -19,7 +19,7 @@ const MIN_BITS: usize = 1_024;
 /// The public keys that a message's signatures need, by the names at which they are published.
 pub struct PublicKeys(HashMap<String, Result<SignerKey, PublicKeyFault>>);
 
-/// A usable key.
+/// A public key that signatures can be verified with.
 pub(super) struct SignerKey {
     pub(super) verifier: Box<dyn VerifyingKey + Send + Sync>,
     /// `t=s`: the identity's domain must be the signing domain itself.

@@ -59,8 +59,8 @@ pub async fn verify(dns: DeadlineResolver<'_>, message: Bytes, now: UnixTime) ->
     verify_with(keys, message, now).await
 }
 
-/// Fetches the keys that the signatures in this header need, in whatever time the owners' name servers take. The
-/// message need not be in memory meanwhile.
+/// Fetches the keys that the signatures in this header need, however long the owners' name servers take. The message
+/// need not be in memory meanwhile.
 pub async fn keys(dns: DeadlineResolver<'_>, header: &[u8]) -> PublicKeys {
     let wanted =
         parsed(header).map(|header| dkim::key_names(&header).chain(arc::key_names(&header)).collect());

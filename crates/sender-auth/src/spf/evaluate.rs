@@ -14,7 +14,7 @@ use crate::{AuthOutcome, DeadlineResolver, domain};
 
 /// Section 4.6.4: the most terms that cause DNS queries, over all records of a check.
 const MAX_TERMS: u32 = 10;
-/// Section 4.6.4: the most void lookups. More of them look like an attack on somebody's name servers.
+/// Section 4.6.4: the most void lookups. More of them look like an attack on the name servers of a third party.
 const MAX_VOIDS: u32 = 2;
 /// Sections 4.6.4 and 5.5: the most MX records of one name, and PTR records of an address.
 const MAX_HOSTS: usize = 10;
@@ -166,7 +166,7 @@ impl<'a> Evaluation<'a> {
             }
             SpfMechanism::Exists(spec) => {
                 let host = self.target(Some(spec), name).await?;
-                // Section 5.7: an A record, whatever the family of the client's address.
+                // Section 5.7: an A record, even if the client's address is IPv6.
                 let found = self.dns.records(&host, DnsRecordKind::A).await;
                 Ok(!self.ask_term(found)?.is_empty())
             }

@@ -33,7 +33,7 @@ pub async fn check(dns: DeadlineResolver<'_>, client: &SpfClient<'_>) -> Vec<Spf
 /// The client and the sender, from the session and the envelope.
 #[derive(Debug, Clone, Copy)]
 pub struct SpfClient<'a> {
-    /// The client's address.
+    /// The IP address of the client.
     pub address: IpAddr,
     /// The HELO or EHLO argument; empty when there is none.
     pub hello: &'a str,
