@@ -148,7 +148,7 @@ fn misses(error: &ValidationError<'_, '_>, there: &str) -> bool {
     (here && at(error) == there) || error.causes.iter().any(|cause| misses(cause, there))
 }
 
-/// The keys of which one is needed, if each form lacks only a key.
+/// The alternative missing keys, if each form lacks only a key: any one of them suffices.
 fn keys_missed<'e>(error: &'e ValidationError<'_, '_>, there: &str) -> Option<Vec<&'e str>> {
     fn missed<'e>(cause: &'e ValidationError<'_, '_>, there: &str, keys: &mut Vec<&'e str>) -> bool {
         match &cause.kind {
