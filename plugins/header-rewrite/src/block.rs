@@ -78,8 +78,8 @@ impl Block {
         chosen.for_each(|(_, line)| line.removed = true);
     }
 
-    /// Changes the values of fields. A field stays unchanged if it is not UTF-8, if `new` returns `None` (the value became
-    /// too long), or if the new values exceed the limit on their total size.
+    /// Changes the values of fields. A field stays unchanged if it is not UTF-8, if `new` returns `None` (the value
+    /// became too long), or if the new values exceed the limit on their total size.
     pub(crate) fn rewrite(
         &mut self,
         what: impl Fn(&FieldLine) -> bool,

@@ -41,8 +41,8 @@ impl Vouched {
         Ok(Self { by, chain: sender_auth::arc()? })
     }
 
-    /// Whether the message is authenticated for this domain, a subdomain of it, or a parent domain that is ours: DMARC's
-    /// relaxed alignment, with the operator's own domains instead of a DNS tree walk.
+    /// Whether the message is authenticated for this domain, a subdomain of it, or a parent domain that is ours:
+    /// DMARC's relaxed alignment, with the operator's own domains instead of a DNS tree walk.
     pub(crate) fn standing(
         &self,
         domain: &ComparedDomain,
