@@ -39,11 +39,11 @@
 //! |---|---|---|
 //! | `on_connect(&self)` | a new connection, before the greeting | [`Verdict`] |
 //! | `on_hello(&self, name: &str)` | EHLO, HELO or LHLO, before its reply | [`Verdict`] |
-//! | `on_auth(&self, mechanism: &str, credentials: &Credentials)` | the client's credentials are known | [`AuthVerdict`] |
+//! | `on_auth(&self, mechanism: &str, credentials: &Credentials)` | AUTH, after the client has sent its credentials | [`AuthVerdict`] |
 //! | `on_mail(&self)` | MAIL FROM | [`Verdict`] |
-//! | `on_rcpt(&self, rcpt: &Recipient)` | RCPT TO, once a recipient | [`Verdict`] |
-//! | `on_headers(&self)` | the header is here, the body is not | [`Verdict`] |
-//! | `on_message(&self)` | the whole message is here, not yet accepted | [`Verdict`] |
+//! | `on_rcpt(&self, rcpt: &Recipient)` | RCPT TO, once per recipient | [`Verdict`] |
+//! | `on_headers(&self)` | after the header, before the body | [`Verdict`] |
+//! | `on_message(&self)` | after the whole message, before it is accepted | [`Verdict`] |
 //! | `on_deliver(&self)` | before each delivery attempt | [`Verdict`] |
 //! | `on_delivery_result(&self, outcomes: &[Outcome])` | after each attempt | nothing |
 //! | `on_disconnect(&self)` | the end of a session | nothing |

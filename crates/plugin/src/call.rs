@@ -82,7 +82,7 @@ impl CallState {
         }
     }
 
-    /// Starts a call.
+    /// Starts a call of this hook with this view; discards all state of the previous call.
     pub(crate) fn begin(&mut self, hook: Option<Hook>, view: Option<View>) {
         self.hook = hook;
         self.now = None;

@@ -38,14 +38,14 @@ pub enum LoadError {
     MissingGrant {
         /// The interface as the component names it.
         interface: String,
-        /// The missing grant.
+        /// The grant that the interface requires.
         grant: GrantKind,
     },
     /// The component exports a hook without the grant that it requires.
     UngrantedHook {
-        /// The exported hook.
+        /// The hook that the component exports.
         hook: Hook,
-        /// The missing grant.
+        /// The grant that the hook requires.
         grant: GrantKind,
     },
     /// The component exceeds a size limit that applies to all plugins.
@@ -129,7 +129,7 @@ impl std::error::Error for LoadError {}
 pub struct PluginProblem {
     /// The plugin's name in the configuration.
     pub plugin: Arc<str>,
-    /// The reason.
+    /// Why it cannot be loaded.
     pub error: LoadError,
 }
 
@@ -150,14 +150,14 @@ pub enum PluginsError {
     State {
         /// Path of the folder.
         folder: PathBuf,
-        /// The reason.
+        /// Why the folder cannot be used, and the remedy.
         why: String,
     },
     /// Two plugins have the same name.
     TwiceNamed(String),
     /// A plugin's name is a dotted prefix of another's, so facts of one would appear under the name of the other.
     NamedWithin {
-        /// The shorter name.
+        /// The shorter name, which is the prefix.
         outer: String,
         /// The longer name: the shorter one followed by a dot and more.
         inner: String,

@@ -176,7 +176,7 @@ impl Grants {
         self.0.get(&kind)
     }
 
-    /// Adds a grant.
+    /// Adds a grant, with its parameter if it has one.
     pub fn insert(&mut self, grant: impl Into<Grant>) {
         let Grant { kind, parameter } = grant.into();
         self.0.entry(kind).or_default().extend(parameter);

@@ -46,7 +46,7 @@ pub(crate) struct InstanceTemplate {
     pub(crate) exports: ExportIndices,
 }
 
-/// A running guest.
+/// A running guest in its store.
 pub(crate) struct Instance {
     store: Store<StoreData>,
     exports: GuestExports,
@@ -110,7 +110,7 @@ impl Instance {
         }))
     }
 
-    /// Calls a hook.
+    /// Calls a hook within the limits; returns its reply together with the edits of the call.
     pub(crate) async fn ask<Q: GuestQuestion>(
         &mut self,
         question: &Q,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct CallMeter {
     base: Instant,
-    /// All fields are in nanoseconds since `base`.
+    /// All in nanoseconds; points in time are relative to `base`.
     began: AtomicU64,
     slice: AtomicU64,
     used: AtomicU64,

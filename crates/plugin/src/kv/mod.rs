@@ -109,7 +109,7 @@ impl KvStore {
         keys.iter().map(&mut read).collect()
     }
 
-    /// Writes a value.
+    /// Writes a value, whatever its current version.
     pub(crate) fn set(
         &self,
         key: String,

@@ -36,7 +36,7 @@ pub(super) struct ShelfPart {
     pub(super) buckets: HashMap<String, TokenBucket>,
 }
 
-/// A stored value.
+/// A stored value or counter, with its version and expiry.
 #[derive(Clone)]
 pub(super) struct StoredEntry {
     pub(super) value: StoredValue,
