@@ -17,7 +17,7 @@ use crate::{
     Waiting,
 };
 
-/// The in-memory spool engine, for tests; nothing survives the process.
+/// The in-memory spool engine, for tests and dry runs; messages do not outlive the process.
 pub struct Memory {
     state: Mutex<MemoryState>,
 }
