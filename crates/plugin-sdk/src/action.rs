@@ -1,39 +1,39 @@
-//! What a finding means for the mail, as operators say it in a plugin's configuration: a word, or a number of points.
+//! Actions: how a finding affects the mail, configured by operators as a word or a score.
 
 use serde::Deserialize;
 
 use crate::{HostError, Verdict, defer, reject, transaction};
 
-/// What a finding means.
+/// The action for a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "WrittenAction")]
 pub enum Action {
-    /// Nothing: it is counted and reported.
+    /// No effect on the mail: the finding is only counted and reported.
     PassOn,
-    /// This many points for the operator's thresholds; negative points count in favour of the message.
+    /// Adds to the message's score for the operator's thresholds; negative values count in favour of the message.
     Score(f64),
-    /// The mail is refused for now.
+    /// Refuse temporarily (451).
     Defer,
-    /// The message is taken and held.
+    /// Accept the message and hold it in a quarantine.
     Quarantine,
-    /// The mail is refused permanently (550).
+    /// Refuse permanently (550).
     Reject,
 }
 
-/// Why an action is taken, with the texts for the log and the sender.
+/// The reason for an action, with the texts for the log and the sender.
 pub struct ActionReason<'a> {
-    /// The rule of the points.
+    /// Rule name under which the score is recorded.
     pub rule: &'a str,
-    /// The name of the quarantine.
+    /// Name of the quarantine.
     pub quarantine: &'a str,
-    /// An enhanced status code without its class: `7.26`.
+    /// Enhanced status code without its class, such as `7.26`.
     pub code: &'a str,
     /// The reason, as text for the sender of the message.
     pub text: &'a str,
 }
 
 impl Action {
-    /// The words that operators write.
+    /// The configuration words and their actions.
     pub const WORDS: [(&'static str, Self); 4] = [
         ("pass-on", Self::PassOn),
         ("defer", Self::Defer),
@@ -41,17 +41,17 @@ impl Action {
         ("reject", Self::Reject),
     ];
 
-    /// Whether the mail is refused or held.
+    /// Whether the action refuses or holds the mail.
     #[must_use]
     pub fn stops(self) -> bool {
         matches!(self, Self::Defer | Self::Quarantine | Self::Reject)
     }
 
-    /// Does it: gives the points, or the verdict.
+    /// Performs the action: records the score, or returns the verdict.
     ///
     /// # Errors
     ///
-    /// There is no transaction to give points to.
+    /// There is no transaction to record the score in.
     pub fn take(self, finding: &ActionReason<'_>) -> Result<Verdict, HostError> {
         Ok(match self {
             Self::PassOn => Verdict::Next,
@@ -66,7 +66,7 @@ impl Action {
     }
 }
 
-/// As it stands in the configuration.
+/// The configured form: a word or a number.
 #[derive(Deserialize)]
 #[serde(
     untagged,

@@ -1,9 +1,9 @@
-//! The generated bindings and nothing else.
+//! The generated bindings.
 //!
-//! `services` holds every import and the mandatory export; each hook has a module of its own, generated from a
-//! world that exports this hook alone. The linker keeps only the descriptions of worlds that are used, and unused
-//! imports fall away with them, so a component's type tells the truth about its plugin. All modules share the
-//! types of `services`. Authors see these items re-exported under better names elsewhere.
+//! `services` holds all imports and the mandatory export. Each hook has a module of its own, generated from a world
+//! that exports only this hook. The linker keeps only the descriptions of worlds that are used, and removes unused
+//! imports with the others, so a component's type lists exactly what its plugin uses. All modules share the types of
+//! `services`. Other modules of the SDK re-export these items under better names.
 #![allow(
     missing_docs,
     clippy::mem_forget,

@@ -1,12 +1,12 @@
-//! Reading the configuration that the host passes, and saying where it is wrong.
+//! Parses the configuration that the host passes, and reports the positions of mistakes.
 
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
 use crate::bindings::services::exports::pintle::plugin::plugin::ConfigError;
 
-/// Reads `json`; text without content counts as an empty table, so that a plugin all of whose fields have defaults
-/// needs no configuration.
+/// Parses `json`. Empty text counts as an empty table, so that a plugin whose fields all have defaults needs no
+/// configuration.
 pub(crate) fn read<P: DeserializeOwned>(json: &str) -> Result<P, ConfigError> {
     let json = if matches!(json.trim(), "" | "null") { "{}" } else { json };
     let mut reader = serde_json::Deserializer::from_str(json);
@@ -16,7 +16,7 @@ pub(crate) fn read<P: DeserializeOwned>(json: &str) -> Result<P, ConfigError> {
     Ok(config)
 }
 
-/// Without line and column, which count in the JSON text that the host made and the operator never saw.
+/// The error text without line and column, which refer to JSON that the host generated and the operator never saw.
 fn text(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let is_place = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || " column".contains(c));
@@ -36,7 +36,7 @@ fn pointer(path: &Path) -> String {
                 pointer.push('/');
                 pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
             }
-            // The variant of an enum that stands for a plain string has no place of its own in the JSON text.
+            // A plain string that names an enum variant has no path segment of its own in the JSON text.
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }

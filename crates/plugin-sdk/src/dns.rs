@@ -5,26 +5,27 @@ pub use crate::bindings::services::pintle::plugin::dns::{
 };
 use crate::{HostError, IpAddress};
 
-/// Looks up one name. For several at once, which costs the time of the slowest only, see [`query_many`].
+/// Looks up one name. For several names use [`query_many`], which runs the queries concurrently.
 ///
 /// # Errors
 ///
-/// There is no such name, no such record, or no answer.
+/// The name or the record does not exist, or no server answered.
 pub fn query(name: &str, kind: RecordType) -> Result<Answer, DnsError> {
     let query = Query { name: name.to_owned(), kind };
     query_many(&[query]).pop().unwrap_or_else(|| Err(no_result()))
 }
 
-/// The zones, of those given, that list the address (RFC 5782). A zone that does not answer lists nothing: one
-/// broken list is no reason to hold up mail.
+/// Returns those of the given zones that list the address (RFC 5782). A zone that does not answer counts as not listing
+/// it, so that a broken list does not delay mail.
 #[must_use]
 pub fn listed<'z>(address: &IpAddress, zones: &'z [String]) -> Vec<&'z str> {
     let answers = query_lists(address, zones);
     zones.iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(zone, _)| zone.as_str()).collect()
 }
 
-/// The name under which a list in `zone` keeps this address: its octets (IPv4) or nibbles (IPv6) in reverse, then the
-/// zone (RFC 5782 sections 2.1 and 2.4). [`query_lists`] does this for A records; other records need the name.
+/// The name under which a list in `zone` keeps this address: its octets (IPv4) or nibbles (IPv6) in reverse order, then
+/// the zone (RFC 5782 sections 2.1 and 2.4). [`query_lists`] computes it for A records; use this function to query
+/// other record types.
 #[must_use]
 pub fn list_name(address: &IpAddress, zone: &str) -> String {
     let reversed = address.octets.iter().rev();

@@ -1,15 +1,15 @@
-//! Encoded words (RFC 2047): what header fields show for `=?utf-8?Q?Zo=C3=AB?=`. Feature: `encoded-words`.
+//! Decodes encoded words (RFC 2047), such as `=?utf-8?Q?Zo=C3=AB?=`. Feature: `encoded-words`.
 //!
-//! It decodes wherever mail clients do, which is also inside of quoted strings, where the standard has none. A word
-//! that cannot be read stays as it is; one in an unknown charset is read as UTF-8.
+//! Words are decoded wherever mail clients decode them, including within quoted strings, where the standard does not
+//! permit them. A word that cannot be decoded is kept as it is; one with an unknown charset is decoded as UTF-8.
 
 use mail_parser::parsers::MessageStream;
 
-/// The longest word that is read, in octets; RFC 2047 section 2 allows 75. Text that promises a word at every other octet,
-/// and never ends one, would else be searched to its end each time.
+/// Maximum length of a word, in octets; RFC 2047 section 2 allows 75. Without a limit, text that starts a word at every
+/// other octet and never ends one would be searched to its end each time.
 const MAX_WORD: usize = 1_000;
 
-/// The text as readers see it. What decoding brings to light, line ends and NUL not excepted, is left in.
+/// The text as readers see it. Decoded line ends and NUL characters are kept.
 #[must_use]
 pub fn decode(text: &str) -> String {
     let mut shown = String::new();
@@ -17,7 +17,7 @@ pub fn decode(text: &str) -> String {
     while let Some(at) = rest.find("=?") {
         let (before, word) = rest.split_at(at);
         let decoded = word_at(word);
-        // RFC 2047 section 6.2: white space between two encoded words is none of the text.
+        // RFC 2047 section 6.2: white space between two encoded words is not part of the text.
         if !(follows_word && decoded.is_some() && before.trim().is_empty()) {
             shown.push_str(before);
         }
@@ -29,7 +29,7 @@ pub fn decode(text: &str) -> String {
     shown + rest
 }
 
-/// The decoded word that the text begins with, and how many octets it takes (RFC 2047 section 2).
+/// The decoded word at the beginning of the text, and its encoded length in octets (RFC 2047 section 2).
 fn word_at(text: &str) -> Option<(String, usize)> {
     let text = &text[..text.floor_char_boundary(MAX_WORD)];
     let charset = 2 + text[2..].find('?')?;

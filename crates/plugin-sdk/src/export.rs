@@ -1,9 +1,9 @@
-//! The macro that turns a plugin type into a component's exports.
+//! The macro that exports a plugin type as a component.
 //!
-//! Each hook's arm implements that hook's generated trait for a private type and calls the export macro generated
-//! from that hook's world, which carries the description of this one export into the component.
+//! The arm of each hook implements the hook's generated trait for a private type, and calls the export macro generated
+//! from the hook's world, which adds the description of this export to the component.
 
-/// Exports a plugin: its type, a colon, and the hooks it has.
+/// Exports a plugin: its type, a colon, and the list of its hooks.
 ///
 /// ```
 /// # use pintle_plugin_sdk::prelude::*;
@@ -19,7 +19,7 @@
 /// pintle_plugin_sdk::export!(Noop: on_rcpt, on_message);
 /// ```
 ///
-/// A name that is no hook does not compile:
+/// A name that is not a hook does not compile:
 ///
 /// ```compile_fail
 /// # use pintle_plugin_sdk::prelude::*;
@@ -34,7 +34,7 @@
 /// pintle_plugin_sdk::export!(Noop: on_data);
 /// ```
 ///
-/// Stands once in a crate. The version and summary of the manifest come from the crate's Cargo.toml.
+/// Call it once per crate. The manifest's version and summary come from the crate's Cargo.toml.
 #[macro_export]
 macro_rules! export {
     ($plugin:ident : $($hook:ident),+ $(,)?) => {
@@ -64,7 +64,8 @@ macro_rules! export {
     };
 }
 
-/// One hook: its name to match on, and once more as the author wrote it, so that errors point there.
+/// Exports one hook. The name is passed twice: once to match on, and once as the author wrote it, so that errors point
+/// there.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_hook {

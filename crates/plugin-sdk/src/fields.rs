@@ -1,29 +1,29 @@
-//! Addresses inside header fields such as From and To (RFC 5322 section 3.4), found where they stand, so that a plugin
-//! can judge or replace them and leave names, comments and folding as they are.
+//! Parses addresses in header fields such as From and To (RFC 5322 section 3.4). The positions are kept, so that a
+//! plugin can check or replace addresses and leave names, comments and folding as they are.
 //!
-//! It reads what mail clients would show or use, also in fields that break the grammar: every pair of angle brackets
-//! counts, so `Bob <bob@good.example> <eve@bad.example>` holds two addresses.
+//! The parser finds what mail clients would show or use, even in fields that violate the grammar: every pair of angle
+//! brackets counts, so `Bob <bob@good.example> <eve@bad.example>` contains two addresses.
 
 use std::ops::Range;
 
 /// An address in a field's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldAddress {
-    /// Where `local@domain` stands in the value.
+    /// Position of `local@domain` in the value, in octets.
     pub place: Range<usize>,
-    /// Without quotes and escapes.
+    /// Local part, without quotes and escapes.
     pub local: String,
-    /// Lower case.
+    /// Domain in lower case, without comments and blanks.
     pub domain: String,
 }
 
-/// One entry of an address field: what a reader is shown, and the addresses that stand there.
+/// One entry of an address field: the name that a reader sees, and the addresses of the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldEntry {
-    /// What stands beside the addresses: phrases and quoted strings without their quotes, comments, the name of a
-    /// group. Encoded words are as they are.
+    /// The text beside the addresses: phrases and quoted strings without their quotes, comments, the name of a group.
+    /// Encoded words are not decoded.
     pub name: String,
-    /// One where the field keeps to the grammar. Empty for an entry without an address, such as an empty group.
+    /// One address if the field follows the grammar; empty for an entry without an address, such as an empty group.
     pub addresses: Vec<FieldAddress>,
 }
 
@@ -33,8 +33,8 @@ pub fn addresses(value: &str) -> Vec<FieldAddress> {
     entries(value).into_iter().flat_map(|entry| entry.addresses).collect()
 }
 
-/// The entries of an address field's value, in order. A piece without any address, as an unquoted comma in a name or
-/// the name of a group leaves behind, belongs to the name of the entry that follows.
+/// The entries of an address field's value, in order. A part without an address, as results from an unquoted comma in a
+/// name or from a group's name, is added to the name of the next entry.
 #[must_use]
 pub fn entries(value: &str) -> Vec<FieldEntry> {
     let mask = mask(value);
@@ -61,17 +61,18 @@ fn join(name: &mut String, more: &str) {
     name.push_str(more);
 }
 
-/// What the mask has for the octets of comments: white space like blanks, and none that fields have.
+/// Mask value for the octets of comments: white space like blanks, but one that does not occur in fields.
 const COMMENT: u8 = b'\x0c';
 
-/// The value with each comment blanked and each octet of a quoted string replaced, so that what is left of commas,
-/// brackets and signs has a meaning. It has the value's length. A quote that is never closed is a sign like others.
+/// The value with comments blanked and quoted strings replaced octet by octet, so that the remaining commas, brackets
+/// and other separators are significant. It has the length of the value. A quote that is never closed is an ordinary
+/// character.
 fn mask(value: &str) -> Vec<u8> {
     let (mask, unclosed) = mask_quotes(value, value.len());
     unclosed.map_or(mask, |at| mask_quotes(value, at).0)
 }
 
-/// The mask for quotes before `end` only, and where a quoted string begins that does not end.
+/// Masks quotes before `end` only; also returns the start of an unclosed quoted string.
 fn mask_quotes(value: &str, end: usize) -> (Vec<u8>, Option<usize>) {
     let mut mask = value.as_bytes().to_vec();
     let (mut quoted, mut depth, mut escaped) = (None, 0_usize, false);
@@ -100,7 +101,7 @@ fn mask_quotes(value: &str, end: usize) -> (Vec<u8>, Option<usize>) {
     (mask, quoted)
 }
 
-/// A piece of the list, and where addresses may stand in it: between angle brackets, or everywhere where there are
+/// A list item, and the ranges in which it may contain addresses: between angle brackets, or the whole item if it has
 /// none.
 struct ListItem {
     whole: Range<usize>,
@@ -122,7 +123,7 @@ impl ListItem {
                 from = place.end;
             }
         } else {
-            // Nothing but an address, and comments.
+            // No angle brackets: the name consists of the comments.
             name.extend(self.whole.clone().filter(|at| mask[*at] == COMMENT).map(|at| octets[at]));
         }
         unescaped(String::from_utf8_lossy(&name).trim())
@@ -140,7 +141,7 @@ fn items(mask: &[u8]) -> Vec<ListItem> {
     for (at, octet) in mask.iter().chain(b",").enumerate() {
         match (octet, angle) {
             (b'<', open) => {
-                // One that is not closed hides nothing, nor does the last.
+                // An unclosed bracket does not hide the text after it; neither does the last one.
                 places.extend(open.map(|from| from..at));
                 angle = Some(at + 1);
             }
@@ -148,7 +149,8 @@ fn items(mask: &[u8]) -> Vec<ListItem> {
                 places.push(from..at);
                 angle = None;
             }
-            // The end of an item, or of a group's name (RFC 5322 section 3.4); a source route has its own inside.
+            // The end of an item, or of a group's name (RFC 5322 section 3.4). Colons of source routes are within angle
+            // brackets.
             (b',' | b';' | b':', None) => {
                 items.push(item(start..at, std::mem::take(&mut places), *octet == b':'));
                 start = at + 1;
@@ -167,7 +169,7 @@ fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<FieldAddress> 
     // RFC 5322 section 4.4: an obsolete route ends in a colon.
     let route = mask[place.clone()].iter().rposition(|&octet| octet == b':');
     let start = route.map_or(place.start, |colon| place.start + colon + 1);
-    // A bracket that was never opened is no part of an address.
+    // A closing bracket without an opening one is not part of the address.
     let blank = |octet: &u8| octet.is_ascii_whitespace() || *octet == b'>';
     let inner = &mask[start..place.end];
     let before = inner.iter().take_while(|octet| blank(octet)).count();
@@ -182,13 +184,13 @@ fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<FieldAddress> 
     })
 }
 
-/// In lower case, without blanks around the dots, which an obsolete form allows (RFC 5322 section 4.4).
+/// The domain in lower case, without blanks around the dots, which the obsolete form permits (RFC 5322 section 4.4).
 fn joined(domain: &str) -> String {
     let labels: Vec<&str> = domain.split('.').map(str::trim).collect();
     labels.join(".").to_lowercase()
 }
 
-/// Without the comments.
+/// The text without the octets that the mask marks as comments.
 fn uncommented(text: &str, mask: &[u8]) -> String {
     let kept = text.char_indices().filter(|(at, _)| mask[*at] != COMMENT);
     kept.map(|(_, c)| c).collect()
@@ -199,7 +201,7 @@ fn unquoted(local: &str) -> String {
     inner.map_or_else(|| local.to_owned(), |_| unescaped(local))
 }
 
-/// Without quotes, and each escaped character for itself.
+/// The text without quotes, and with escaped characters unescaped.
 fn unescaped(text: &str) -> String {
     let mut plain = String::new();
     let mut chars = text.chars();

@@ -1,13 +1,13 @@
-//! The gateway that runs the plugin: its name, and the domains that are ours.
+//! Information about the gateway: its hostname, local domains, and the normal form of domains.
 
 pub use crate::bindings::services::pintle::plugin::gateway::{
     Snapshot, info, is_local, local_domains, to_ascii,
 };
 
-/// A domain as keys, signatures, DNS and the operator name it: in A-labels, without the dot of the root.
+/// Converts a domain to the form used by keys, signatures, DNS and configuration: A-labels, without a trailing dot.
 #[must_use]
 pub fn ascii(domain: &str) -> String {
-    // Most domains are in ASCII, and need not be asked about.
+    // Most domains are ASCII and need no call of the host.
     let domain = if domain.is_ascii() { domain.to_owned() } else { to_ascii(domain) };
     domain.strip_suffix('.').map(str::to_owned).unwrap_or(domain)
 }

@@ -1,19 +1,19 @@
-//! HTTP requests through the host. The grant `http` holds the URL patterns that are allowed.
+//! HTTP requests through the host. The parameter of the grant `http` lists the permitted URL patterns.
 
 use crate::HostError;
 pub use crate::bindings::services::pintle::plugin::http::{Request, Response, fetch_many};
 
-/// Five seconds: a client at the other end of the SMTP session is waiting.
+/// Timeout in milliseconds. Short, since a client waits at the other end of the SMTP session.
 const TIMEOUT_MS: u32 = 5_000;
 
-/// 1 MiB.
+/// Limit on the size of a response, in octets.
 const MAX_RESPONSE: u32 = 1 << 20;
 
-/// Sends one request. For several at once see [`fetch_many`].
+/// Sends one request. For several, use [`fetch_many`].
 ///
 /// # Errors
 ///
-/// The URL is not granted, or there was no answer in time. A status of 400 or above is an answer.
+/// The URL is not granted, or there was no response in time. A response with a status of 400 or above is not an error.
 pub fn fetch(request: Request) -> Result<Response, HostError> {
     fetch_many(&[request])
         .pop()
@@ -21,13 +21,13 @@ pub fn fetch(request: Request) -> Result<Response, HostError> {
 }
 
 impl Request {
-    /// A GET request that waits at most five seconds for at most 1 MiB.
+    /// A GET request with a timeout of five seconds and a response limit of 1 MiB.
     #[must_use]
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url, Vec::new())
     }
 
-    /// A POST request of JSON that waits at most five seconds for at most 1 MiB.
+    /// A POST request with a JSON body, a timeout of five seconds and a response limit of 1 MiB.
     #[must_use]
     pub fn post_json(url: impl Into<String>, body: &serde_json::Value) -> Self {
         let mut request = Self::new("POST", url, body.to_string().into_bytes());
@@ -48,11 +48,11 @@ impl Request {
 }
 
 impl Response {
-    /// The body as JSON.
+    /// Parses the body as JSON.
     ///
     /// # Errors
     ///
-    /// It is not JSON, or not of this shape.
+    /// The body is not valid JSON, or does not match the type.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.body)
     }

@@ -1,7 +1,7 @@
-//! State shared by all instances of the plugin; it survives reloads and upgrades. Grant: kv.
+//! Key-value store shared by all instances of the plugin; survives reloads and upgrades. Grant: kv.
 //!
-//! Two instances may work on one key at once. What depends on the old value is therefore done by [`increment`],
-//! [`take`] or [`swap`], never by reading and writing back.
+//! Several instances may access one key concurrently. If a new value depends on the old one, use [`increment`],
+//! [`take`] or [`swap`] instead of reading and writing back.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +12,7 @@ pub use crate::bindings::services::pintle::plugin::kv::{
 };
 use crate::notes;
 
-/// The entry under `key`, with the version that [`swap`] asks for.
+/// The entry of `key`, with the version for [`swap`]; `None` if it does not exist.
 ///
 /// # Errors
 ///
@@ -21,20 +21,20 @@ pub fn get(scope: Scope, key: &str) -> Result<Option<Entry>, HostError> {
     Ok(get_many(scope, &[key.to_owned()])?.pop().flatten())
 }
 
-/// The value under `key`, as [`set_as`] wrote it.
+/// The value of `key` that [`set_as`] wrote; `None` if it does not exist.
 ///
 /// # Errors
 ///
-/// As [`get`], or the value is of another kind.
+/// As [`get`], or the value does not match the type.
 pub fn get_as<T: DeserializeOwned>(scope: Scope, key: &str) -> Result<Option<T>, HostError> {
     notes::read(key, get(scope, key)?.map(|entry| entry.value))
 }
 
-/// Keeps a value, as JSON, for `ttl_s` seconds, or without expiry.
+/// Stores a value as JSON for `ttl_s` seconds, or without expiry for `None`.
 ///
 /// # Errors
 ///
-/// The value cannot be written as JSON, or the store is not granted or not available.
+/// The value cannot be serialised as JSON, or the store is not granted or not available.
 pub fn set_as<T: Serialize>(scope: Scope, key: &str, value: &T, ttl_s: Option<u32>) -> Result<(), HostError> {
     set(scope, key, &notes::write(key, value)?, ttl_s)
 }

@@ -1,7 +1,7 @@
-//! Write Pintle plugins in Rust.
+//! SDK for Pintle plugins in Rust.
 //!
-//! A plugin is a type that is read from the operator's configuration, some functions named after the hooks, and one
-//! line that says which hooks to export:
+//! A plugin consists of a type that is deserialised from the operator's configuration, functions named after the hooks,
+//! and one line that lists the hooks to export:
 //!
 //! ```
 //! use pintle_plugin_sdk::prelude::*;
@@ -30,43 +30,43 @@
 //!
 //! # Hooks
 //!
-//! Hooks are inherent functions of the plugin's type, not trait methods, because the compiler then catches both
-//! mistakes that a list beside an implementation invites: a hook listed but not written does not compile, and one
-//! written but not listed is warned about as dead code. A hook that is not listed is not in the component at all and
+//! Hooks are inherent functions of the plugin's type instead of trait methods, because the compiler then catches both
+//! kinds of mistake in the list: a hook that is listed but not implemented does not compile, and one that is
+//! implemented but not listed causes a dead-code warning. A hook that is not listed is not part of the component and
 //! costs nothing.
 //!
 //! | function | when | returns |
 //! |---|---|---|
 //! | `on_connect(&self)` | a new connection, before the greeting | [`Verdict`] |
 //! | `on_hello(&self, name: &str)` | EHLO, HELO or LHLO, before its reply | [`Verdict`] |
-//! | `on_auth(&self, mechanism: &str, credentials: &Credentials)` | the client's credentials are known | [`AuthVerdict`] |
+//! | `on_auth(&self, mechanism: &str, credentials: &Credentials)` | AUTH, after the client has sent its credentials | [`AuthVerdict`] |
 //! | `on_mail(&self)` | MAIL FROM | [`Verdict`] |
-//! | `on_rcpt(&self, rcpt: &Recipient)` | RCPT TO, once a recipient | [`Verdict`] |
-//! | `on_headers(&self)` | the header is here, the body is not | [`Verdict`] |
-//! | `on_message(&self)` | the whole message is here, not yet accepted | [`Verdict`] |
+//! | `on_rcpt(&self, rcpt: &Recipient)` | RCPT TO, once per recipient | [`Verdict`] |
+//! | `on_headers(&self)` | after the header, before the body | [`Verdict`] |
+//! | `on_message(&self)` | after the whole message, before it is accepted | [`Verdict`] |
 //! | `on_deliver(&self)` | before each delivery attempt | [`Verdict`] |
 //! | `on_delivery_result(&self, outcomes: &[Outcome])` | after each attempt | nothing |
 //! | `on_disconnect(&self)` | the end of a session | nothing |
 //! | `on_timer(&self)` | background work at the operator's interval | nothing |
 //!
-//! Each may also return a `Result` of that, so that `?` works on what the host refuses: see [`Settle`] for what an
-//! error does.
+//! Each function may also return a `Result` of that type, so that `?` works on errors of the host; [`Settle`] defines
+//! the effect of an error.
 //!
-//! What is at hand in a hook is found in the modules [`session`], [`transaction`], [`message`] and [`delivery`], what the
-//! operator has said of the gateway as a whole in [`gateway`]; the
-//! host's services in [`log`], [`metrics`], [`dns`], [`kv`], [`http`], [`tables`] and [`sender_auth`]. Only what a
-//! plugin calls becomes an import of its component, and only imports need the operator's grants. [`settings`] reads what
-//! operators write (durations, networks, domains, addresses), and [`fields`] finds the addresses in a header field; with the feature
-//! `encoded-words`, the module of that name decodes what such a field shows.
+//! The modules [`session`], [`transaction`], [`message`] and [`delivery`] give access to the objects of the current
+//! call, and [`gateway`] to the gateway-wide configuration. The host's services are in [`log`], [`metrics`], [`dns`],
+//! [`kv`], [`http`], [`tables`] and [`sender_auth`]. Only functions that a plugin calls become imports of its
+//! component, and only imports need the operator's grants. [`settings`] parses values of the configuration (durations,
+//! networks, domains, addresses), and [`fields`] finds the addresses in a header field; with the feature
+//! `encoded-words`, the module of that name decodes encoded words in it.
 //!
 //! # Building
 //!
-//! The crate type is `cdylib` and the target `wasm32-wasip2`; what comes out is the component to put into the plugin
-//! folder. Off that target `cargo check` and `cargo test` work, so that functions which call no service can be
-//! unit-tested natively; calling a service there panics, and `cargo build` has nothing to link.
+//! The crate type is `cdylib` and the target `wasm32-wasip2`; the result is the component to put into the plugin
+//! folder. On other targets `cargo check` and `cargo test` work, so that functions that call no service can be
+//! unit-tested natively; calling a service there panics, and `cargo build` fails at linking.
 //!
-//! State between calls belongs to the host ([`session::set_note`], [`kv`]): the host may drop an instance whenever it
-//! likes, and every call may meet another one.
+//! The host keeps state between calls ([`session::set_note`], [`kv`]): it may drop an instance at any time, and each
+//! call may use a different one.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -87,7 +87,7 @@ pub use bindings::services::pintle::plugin::types::{
 pub use plugin::{Plugin, Settle, mistake};
 pub use replies::{defer, reject};
 
-/// What nearly every plugin uses; meant to be imported whole.
+/// The items that most plugins use, for a glob import.
 pub mod prelude {
     pub use crate::{
         Address, AuthVerdict, ConfigError, Credentials, HostError, Outcome, Plugin, Recipient, Reply,

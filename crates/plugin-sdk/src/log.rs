@@ -1,3 +1,3 @@
-//! The log; mostly used by [`info!`](crate::info) and its like. Always granted.
+//! The log; usually used through [`info!`](crate::info) and the other macros. Always granted.
 
 pub use crate::bindings::services::pintle::plugin::log::{Level, enabled, write};

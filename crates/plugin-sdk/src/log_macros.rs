@@ -1,6 +1,6 @@
-//! Log macros in the manner of the ecosystem: fields first, then a semicolon, then the text.
+//! Log macros in the style of the `log` and `tracing` crates: fields first, then a semicolon, then the text.
 
-/// Writes a log line of a level; see [`info!`](crate::info).
+/// Writes a log line at a level; see [`info!`](crate::info).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __log {
@@ -19,18 +19,18 @@ macro_rules! __log {
 
 /// Logs for the operator: `info!("text {x}")`, or with fields `info!(rcpt = address, list = zone; "text")`.
 ///
-/// The host adds plugin, hook, session and queue id. Nothing is formatted when the level is off.
+/// The host adds plugin, hook, session and queue id. Nothing is formatted if the level is disabled.
 #[macro_export]
 macro_rules! info { ($($line:tt)+) => { $crate::__log!(Info; $($line)+) }; }
 
-/// Logs what a developer of the plugin wants to know; see [`info!`](crate::info).
+/// Logs details for developers of the plugin; see [`info!`](crate::info).
 #[macro_export]
 macro_rules! debug { ($($line:tt)+) => { $crate::__log!(Debug; $($line)+) }; }
 
-/// Logs what the operator should look into; see [`info!`](crate::info).
+/// Logs a problem that the operator should investigate; see [`info!`](crate::info).
 #[macro_export]
 macro_rules! warn { ($($line:tt)+) => { $crate::__log!(Warn; $($line)+) }; }
 
-/// Logs what does not work; see [`info!`](crate::info).
+/// Logs a failure; see [`info!`](crate::info).
 #[macro_export]
 macro_rules! error { ($($line:tt)+) => { $crate::__log!(Error; $($line)+) }; }

@@ -1,4 +1,4 @@
-//! The message of this call. Nothing of it is copied into the plugin unless asked for.
+//! The message of the current call. Its content is copied into the plugin only on request.
 
 use crate::bindings::services::pintle::plugin::message as host;
 pub use crate::bindings::services::pintle::plugin::message::{
@@ -8,23 +8,24 @@ pub use crate::bindings::services::pintle::plugin::message::{
 };
 use crate::{Header, HostError};
 
-/// The host's limit for one `read_body` (1 MiB).
+/// The host's limit for one `read_body` call (1 MiB).
 const CHUNK: u32 = 1 << 20;
 
-/// The most edits, and octets of edits, that go to the host in one call: it takes any number of calls, of 2 MiB each.
+/// Limits on the number and the size of edits passed to the host in one call. The host accepts any number of calls, of
+/// 2 MiB each.
 const EDITS: usize = 1_000;
 const OCTETS: usize = 512 << 10;
 
-/// The longest value of a field that the gateway writes, in octets.
+/// Maximum length of a field value that the gateway writes, in octets.
 pub const MAX_VALUE: usize = 64 << 10;
-/// The longest line (RFC 5322 section 2.1.1), in octets.
+/// Maximum length of a line (RFC 5322 section 2.1.1), in octets.
 const MAX_LINE: usize = 998;
 
-/// Whether the gateway would write a field of this name and value. What comes from a message need not be such a field, even if
-/// it stands there: lines of strangers are longer, and folded where no line may be.
+/// Whether the gateway would write a field of this name and value. A field of a received message may fail this check:
+/// lines from remote senders can be longer, or folded where folding is not permitted.
 ///
-/// The gateway folds before white space that a word follows. So a line has to hold each word with all white space before it,
-/// the first one beside the name, and the last one with what white space comes behind it.
+/// The gateway folds before white space that is followed by a word. So a line must have room for each word with all
+/// white space before it, for the first word beside the name, and for the last one with the white space after it.
 #[must_use]
 pub fn can_be_written(name: &str, value: &str) -> bool {
     let is_name = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':');
@@ -33,7 +34,7 @@ pub fn can_be_written(name: &str, value: &str) -> bool {
     is_name && fits && beside <= MAX_LINE && value.len() <= MAX_VALUE && !value.contains(['\r', '\n', '\0'])
 }
 
-/// What stays on one line.
+/// The parts of a value that cannot be folded.
 fn pieces(value: &str) -> impl Iterator<Item = &str> {
     let is_blank = |c: char| matches!(c, ' ' | '\t');
     let mut rest = value;
@@ -47,17 +48,17 @@ fn pieces(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Changes of header fields, in the numbering of the fields as they were when the hook was called. They may be as many as
-/// the fields. Grant: edit-headers.
+/// Edits header fields, which are numbered as they were when the hook was called. There may be as many edits as fields.
+/// Grant: edit-headers.
 ///
 /// # Errors
 ///
-/// The grant is missing, there is no such field, or a name or value cannot stand in a header.
+/// The grant is missing, a field does not exist, or a name or value is not valid in a header.
 pub fn edit_headers(edits: &[HeaderEdit]) -> Result<(), HostError> {
     batches(edits, size).try_for_each(host::edit_headers)
 }
 
-/// As many at once as go to the host.
+/// Splits the items into batches that fit into one call of the host.
 fn batches<T>(mut items: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let mut octets = 0;
@@ -82,9 +83,9 @@ fn size(edit: &HeaderEdit) -> usize {
     }
 }
 
-/// Changes that stand or fall each by itself, as those should whose values come from the message: one that the gateway does
-/// not make keeps no other from being made, and its sender from making the plugin fail. Gives the places of those that were
-/// refused, among `changes`. The edits of one change apply together. Grant: edit-headers.
+/// Applies changes independently of each other; the edits of one change apply together. Use it for values that come
+/// from the message: if the gateway refuses one change, the others are still applied, and a sender cannot make the
+/// plugin fail. Returns the indices of the refused changes. Grant: edit-headers.
 ///
 /// # Errors
 ///
@@ -104,7 +105,7 @@ pub fn edit_headers_each(changes: &[Vec<HeaderEdit>]) -> Result<Vec<usize>, Host
     Ok(refused)
 }
 
-/// Without the grant for all changes there is no plugin of this kind; all else is about this one.
+/// Whether a change was applied. An error that concerns all changes, such as a missing grant, is returned.
 fn was_made(result: Result<(), HostError>) -> Result<bool, HostError> {
     match result {
         Ok(()) => Ok(true),
@@ -114,7 +115,7 @@ fn was_made(result: Result<(), HostError>) -> Result<bool, HostError> {
     }
 }
 
-/// The value of the first field of this name, in any case.
+/// The value of the first field of this name (case-insensitive); `None` if there is none.
 ///
 /// # Errors
 ///
@@ -124,17 +125,17 @@ pub fn header(name: &str) -> Result<Option<String>, HostError> {
     Ok(fields.into_iter().next().map(|field| field.value))
 }
 
-/// Adds a field on top, where fields of trace and of filters belong (RFC 5321 section 4.4). Grant: edit-headers.
+/// Adds a field at the top, as is usual for trace and filter fields (RFC 5321 section 4.4). Grant: edit-headers.
 ///
 /// # Errors
 ///
-/// The grant is missing, or name or value cannot stand in a header.
+/// The grant is missing, or the name or value is not valid in a header.
 pub fn add_header(name: &str, value: &str) -> Result<(), HostError> {
     let field = Header { name: name.to_owned(), value: value.to_owned() };
     edit_headers(&[HeaderEdit::Add((Position::Top, field))])
 }
 
-/// Removes every field of this name and adds one on top. Grant: edit-headers.
+/// Removes every field of this name and adds one at the top. Grant: edit-headers.
 ///
 /// # Errors
 ///
@@ -144,7 +145,7 @@ pub fn set_header(name: &str, value: &str) -> Result<(), HostError> {
     edit_headers(&[HeaderEdit::RemoveAll(name.to_owned()), HeaderEdit::Add((Position::Top, field))])
 }
 
-/// Removes every field of this name, in any case. Grant: edit-headers.
+/// Removes every field of this name (case-insensitive). Grant: edit-headers.
 ///
 /// # Errors
 ///
@@ -153,11 +154,11 @@ pub fn remove_header(name: &str) -> Result<(), HostError> {
     edit_headers(&[HeaderEdit::RemoveAll(name.to_owned())])
 }
 
-/// The body's first `max` bytes. Prefer [`find_in_body`] and [`part_text`], which leave the work to the host.
+/// The first `max` octets of the body. Prefer [`find_in_body`] and [`part_text`], which do the work in the host.
 ///
 /// # Errors
 ///
-/// The body is not here at this stage, or the plugin's memory limit is passed.
+/// The body is not available at this stage, or the plugin's memory limit is exceeded.
 pub fn body(max: usize) -> Result<Vec<u8>, HostError> {
     let mut body = Vec::new();
     while body.len() < max {

@@ -1,4 +1,4 @@
-//! Counters and histograms. Always granted; the host puts the plugin's prefix before each name.
+//! Counters and histograms. Always granted; the host prefixes each name with the plugin's name.
 
 use crate::bindings::services::pintle::plugin::metrics as host;
 

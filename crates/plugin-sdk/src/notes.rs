@@ -1,4 +1,4 @@
-//! Values as the bytes that the host keeps for a plugin: JSON, which a later version of the plugin can still read.
+//! Serialises values for notes and stored entries as JSON, which later versions of a plugin can still parse.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,4 +1,4 @@
-//! What a plugin is to its author, and how one instance keeps its configured self between calls.
+//! The `Plugin` trait, and the plugin value that an instance keeps between calls.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,47 +9,47 @@ use serde::de::DeserializeOwned;
 use crate::bindings::services::exports::pintle::plugin::plugin::{ConfigError, Manifest};
 use crate::{AuthVerdict, Verdict, config};
 
-/// A plugin: a type that is read from the operator's configuration.
+/// A plugin: a type that is deserialised from the operator's configuration.
 ///
-/// The operator's table becomes JSON and then this type, by serde. Fields with `#[serde(default)]` may be left out;
-/// `#[serde(deny_unknown_fields)]` catches misspelt keys and is worth having. A plugin without configuration is a
+/// The operator's table is converted to JSON and deserialised by serde. Fields with `#[serde(default)]` are optional;
+/// `#[serde(deny_unknown_fields)]` is recommended, since it detects misspelt keys. A plugin without configuration is a
 /// struct with braces and no fields.
 ///
-/// The version and summary that the operator sees are those of the crate's Cargo.toml.
+/// The version and summary that the operator sees come from the crate's Cargo.toml.
 pub trait Plugin: DeserializeOwned + 'static {
-    /// `vendor.name`: the key of grants, notes, stored values and metrics in all versions of the plugin.
+    /// Identifier in the form `vendor.name`, the same in all versions of the plugin.
     const ID: &'static str;
 
     /// A JSON Schema (2020-12) of the configuration, for the operator's tools.
     const CONFIG_SCHEMA: Option<&'static str> = None;
 
-    /// Grants that it would like, to be shown to the operator, who decides.
+    /// The grants that the plugin requests. They are shown to the operator, who decides.
     const WANTS: &'static [&'static str] = &[];
 
-    /// Checks what types cannot say, and computes what hooks need; fields with `#[serde(skip)]` can hold it. Runs on
-    /// every new instance before any hook. Services that may wait (dns, http, kv) are not to be called here.
+    /// Validates what types cannot express, and computes data that hooks need; fields with `#[serde(skip)]` can hold
+    /// it. Runs on each new instance before any hook. Do not call services that may wait (dns, http, kv) here.
     ///
     /// # Errors
     ///
-    /// Every mistake found, each with the JSON Pointer of its place: see [`mistake`].
+    /// All mistakes found, each with the JSON Pointer of its position: see [`mistake`].
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         Ok(())
     }
 }
 
-/// A mistake in the configuration: `at` is a JSON Pointer (RFC 6901) such as `/zones/0`, or "" for the whole.
+/// A mistake in the configuration. `at` is a JSON Pointer (RFC 6901) such as `/zones/0`, or "" for the whole.
 #[must_use]
 pub fn mistake(at: impl Into<String>, text: impl Into<String>) -> ConfigError {
     ConfigError { at: at.into(), text: text.into() }
 }
 
-/// Conversion of a hook's return value into the answer to the host.
+/// Converts a hook's return value into the reply to the host.
 ///
-/// A plain value is taken as it is. An `Err` is a fault of the plugin: it is logged, the call ends in a trap, its
-/// edits are dropped, and the failure policy that the operator chose for this plugin decides about the mail. A plugin
-/// that would rather go on should match on the error and return a verdict.
+/// A plain value is passed on. An `Err` is a fault of the plugin: it is logged, the call traps, its edits are
+/// discarded, and the operator's failure policy for this plugin applies to the mail. A plugin that should continue
+/// instead has to match on the error and return a verdict.
 pub trait Settle<T> {
-    /// The value for the host; `hook` names the place in the log.
+    /// The value for the host; `hook` is the hook's name for the log.
     fn settle(self, hook: &str) -> T;
 }
 
@@ -78,7 +78,7 @@ impl<T, E: fmt::Display> Settle<T> for Result<T, E> {
     }
 }
 
-/// The one plugin value of an instance. For [`export!`](crate::export) alone.
+/// The plugin value of an instance. Only for use by [`export!`](crate::export).
 #[doc(hidden)]
 pub struct PluginSlot<P>(RefCell<Option<Rc<P>>>);
 
@@ -88,7 +88,7 @@ impl<P: Plugin> PluginSlot<P> {
         Self(RefCell::new(None))
     }
 
-    /// What `describe` answers for a crate of this version and summary.
+    /// The manifest that `describe` returns for a crate of this version and summary.
     #[must_use]
     pub fn manifest(version: &str, summary: &str) -> Manifest {
         Manifest {
@@ -102,7 +102,7 @@ impl<P: Plugin> PluginSlot<P> {
 
     /// # Errors
     ///
-    /// The configuration is not this plugin's.
+    /// The configuration is invalid for this plugin.
     pub fn configure(&self, json: &str) -> Result<(), Vec<ConfigError>> {
         let mut plugin: P = config::read(json).map_err(|mistake| vec![mistake])?;
         plugin.check()?;
@@ -112,7 +112,7 @@ impl<P: Plugin> PluginSlot<P> {
 
     /// # Panics
     ///
-    /// Before the first successful `configure`, which the contract rules out.
+    /// Called before the first successful `configure`, which the contract excludes.
     pub fn plugin(&self) -> Rc<P> {
         let Some(plugin) = self.0.borrow().clone() else { panic!("a hook was called before configure") };
         plugin

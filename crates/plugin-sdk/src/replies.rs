@@ -1,24 +1,24 @@
-//! Short ways to say a verdict, and the text forms of shared types.
+//! Functions that build verdicts and replies, and the text forms of shared types.
 
 use std::fmt;
 
 use crate::{Address, HostError, IpAddress, Reply, Verdict};
 
-/// Refuses permanently: 550 with an enhanced status code of class 5 (RFC 3463) such as "5.7.1", and a text for the
-/// sender, who will read it in a bounce.
+/// Refuses permanently: 550 with an enhanced status code of class 5 (RFC 3463) such as "5.7.1", and a text that the
+/// sender reads in a bounce.
 #[must_use]
 pub fn reject(enhanced: &str, text: impl Into<String>) -> Verdict {
     Verdict::Reject(Some(Reply::new(550, enhanced, text)))
 }
 
-/// Refuses for now: 451 with an enhanced status code of class 4 (RFC 3463) such as "4.7.1"; the client will retry.
+/// Refuses temporarily: 451 with an enhanced status code of class 4 (RFC 3463) such as "4.7.1"; the client will retry.
 #[must_use]
 pub fn defer(enhanced: &str, text: impl Into<String>) -> Verdict {
     Verdict::Defer(Some(Reply::new(451, enhanced, text)))
 }
 
 impl Reply {
-    /// A reply of this code; `text` may hold several lines.
+    /// A reply with this code; `text` may contain several lines.
     #[must_use]
     pub fn new(code: u16, enhanced: &str, text: impl Into<String>) -> Self {
         Self { code, enhanced: Some(enhanced.to_owned()), text: text.into() }
@@ -26,15 +26,15 @@ impl Reply {
 }
 
 impl Address {
-    /// The null reverse-path, `<>`, of bounces.
+    /// Whether this is the null reverse-path, `<>`, which bounces use.
     #[must_use]
     pub fn is_null(&self) -> bool {
         self.local.is_empty() && self.domain.is_empty()
     }
 }
 
-/// `local@domain` as it would stand on the wire, without angle brackets; `<>` for the null reverse-path, since a log
-/// empty line is of no use to the client.
+/// `local@domain` as sent in SMTP, without angle brackets; `<>` for the null reverse-path, since an empty string would
+/// be unclear in a log.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_null() {
@@ -43,14 +43,14 @@ impl fmt::Display for Address {
         if is_dot_string(&self.local) {
             f.write_str(&self.local)?;
         } else {
-            // RFC 5321 section 4.1.2: quote and backslash are the two that a quoted string must escape.
+            // RFC 5321 section 4.1.2: only quote and backslash must be escaped in a quoted string.
             write!(f, "\"{}\"", self.local.replace('\\', "\\\\").replace('"', "\\\""))?;
         }
         if self.domain.is_empty() { Ok(()) } else { write!(f, "@{}", self.domain) }
     }
 }
 
-/// RFC 5321 section 4.1.2, Dot-string, with the non-ASCII that RFC 6531 section 3.3 adds to its atoms.
+/// RFC 5321 section 4.1.2, Dot-string, with the non-ASCII characters that RFC 6531 section 3.3 permits in its atoms.
 fn is_dot_string(local: &str) -> bool {
     let is_atext = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii();
     local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))

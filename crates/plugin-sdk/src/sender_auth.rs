@@ -1,4 +1,4 @@
-//! SPF, DKIM, DMARC and ARC, computed once a message by the host. Grants: sender-auth, and sign for signing.
+//! SPF, DKIM, DMARC and ARC results, computed once per message by the host. Grants: sender-auth, and sign for signing.
 
 pub use crate::bindings::services::pintle::plugin::sender_auth::{
     ArcResult, DkimResult, DmarcPolicy, DmarcResult, Outcome, SigningKey, SpfResult, arc, arc_seal, dkim,
@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::transaction::AuthResult;
 use crate::{HostError, error, transaction};
 
-/// Reports a result in the Authentication-Results field, for those who get the message. A plugin without the grant
-/// `auth-results` does its work all the same, and the log says once that the gateway stays silent.
+/// Adds a result to the Authentication-Results field for the message's recipients. If the plugin lacks the grant
+/// `auth-results`, the call succeeds without effect, and the log says so once.
 ///
 /// # Errors
 ///
-/// As [`transaction::add_auth_result`], but for that grant.
+/// As [`transaction::add_auth_result`], except for a missing grant.
 pub fn report(
     method: &str,
     outcome: Outcome,
@@ -25,18 +25,18 @@ pub fn report(
     spared(transaction::add_auth_result(method, outcome.name(), reason, properties))
 }
 
-/// Reports what was done with the message for its author's DMARC policy, and why not what that wants (the words of RFC
-/// 9990), for the gateway's own records. The grant is as with [`report`].
+/// Records for the gateway's event records what was done with the message because of its author's DMARC policy, and why
+/// that differs from the policy (terms of RFC 9990). A missing grant is handled as by [`report`].
 ///
 /// # Errors
 ///
-/// As [`transaction::set_fact`], but for that grant.
+/// As [`transaction::set_fact`], except for a missing grant.
 pub fn report_disposition(disposition: &str, overridden: Option<&str>) -> Result<(), HostError> {
     spared(transaction::set_fact("dmarc.disposition", disposition))?;
     overridden.map_or(Ok(()), |reason| spared(transaction::set_fact("dmarc.override", reason)))
 }
 
-/// That the operator does not let a plugin speak for the gateway is no reason to keep mail from anybody.
+/// Ignores a missing grant to report in the gateway's name: that is no reason to stop mail.
 fn spared(reported: Result<(), HostError>) -> Result<(), HostError> {
     static TOLD: AtomicBool = AtomicBool::new(false);
     match reported {
@@ -50,8 +50,8 @@ fn spared(reported: Result<(), HostError>) -> Result<(), HostError> {
     }
 }
 
-/// Reports every DKIM signature in the Authentication-Results field (RFC 8601 section 2.7.1, RFC 6008), unless another
-/// plugin has already.
+/// Adds every DKIM signature's result to the Authentication-Results field (RFC 8601 section 2.7.1, RFC 6008), unless
+/// another plugin has already done so.
 ///
 /// # Errors
 ///
@@ -74,7 +74,8 @@ pub fn report_dkim() -> Result<(), HostError> {
     Ok(())
 }
 
-/// Reports the chain of ARC sets (RFC 8617 section 10.1), where there is one, unless another plugin has already.
+/// Adds the result of the ARC chain (RFC 8617 section 10.1), if there is one, unless another plugin has already done
+/// so.
 ///
 /// # Errors
 ///
@@ -92,13 +93,13 @@ fn is_reported(method: &str) -> bool {
 }
 
 impl ArcResult {
-    /// Whether somebody trusted saw the message when its author's domain still stood behind it: the chain passes, and one
-    /// of the newest sealers, all of them trusted up to that one, says so. Who sealed before matters no more, since that
-    /// one has looked at what they left.
+    /// Whether a trusted sealer saw the message when it was still authenticated for its author's domain: the chain
+    /// passes, and one of the newest sealers reports that; it and all newer ones must be trusted. Older sealers do not
+    /// matter, since that sealer has checked what they left.
     ///
-    /// That a trusted list has sealed a message is no reason to believe its author: a list passes on what it gets. What
-    /// counts is `dmarc=pass` for the author's domain, or where the sealer says nothing of DMARC, a DKIM signature or an
-    /// SPF result of that very domain (RFC 8617 section 7.2.1).
+    /// A seal of a trusted list is no proof of the author, since a list forwards whatever it receives. What counts is
+    /// `dmarc=pass` for the author's domain or, if the sealer reports no DMARC result, a DKIM signature or an SPF
+    /// result of exactly that domain (RFC 8617 section 7.2.1).
     pub fn vouches(&self, is_trusted: impl Fn(&str) -> bool, is_author: impl Fn(&str) -> bool) -> bool {
         let newest_first = self.sealers.iter().zip(&self.results).rev();
         self.outcome == Outcome::Pass
@@ -110,7 +111,7 @@ impl ArcResult {
 
 fn stood_behind(results: &[AuthResult], is_author: &impl Fn(&str) -> bool) -> bool {
     let passed = |result: &AuthResult, property: &str| {
-        // Who names two domains, or none, says nothing of either.
+        // A result that names several domains, or none, does not count for any.
         let mut named = result.properties.iter().filter(|(name, _)| name == property);
         let domain = match (named.next(), named.next()) {
             (Some((_, value)), None) => value.rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
@@ -123,7 +124,7 @@ fn stood_behind(results: &[AuthResult], is_author: &impl Fn(&str) -> bool) -> bo
         return dmarc.all(|result| passed(result, "header.from"));
     }
     results.iter().any(|result| match result.method.as_str() {
-        // RFC 8601 section 2.7.1 has either.
+        // RFC 8601 section 2.7.1 permits either property.
         "dkim" => passed(result, "header.d") || passed(result, "header.i"),
         "spf" => passed(result, "smtp.mailfrom"),
         _ => false,
@@ -131,7 +132,7 @@ fn stood_behind(results: &[AuthResult], is_author: &impl Fn(&str) -> bool) -> bo
 }
 
 impl DmarcPolicy {
-    /// The word in records and reports.
+    /// The name in event records and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -143,7 +144,7 @@ impl DmarcPolicy {
 }
 
 impl Outcome {
-    /// The word of RFC 8601 section 2.7, for header fields, logs and configuration.
+    /// The name from RFC 8601 section 2.7, for header fields, logs and configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
-//! Values that operators write in a plugin's configuration, read as the gateway's own file reads them: durations with
-//! their unit, networks, domains, addresses. Each is a type of one item, so that a mistake is reported at its place in a
-//! list.
+//! Types for values in a plugin's configuration, with the same syntax as in the gateway's own file: durations with a
+//! unit, networks, domains, addresses. Each type is a single item, so that mistakes in lists are reported with their
+//! index.
 //!
-//! Domains are compared in A-labels, which is what [`Address::domain_ascii`] holds.
+//! Domains are compared in A-labels, the form that [`Address::domain_ascii`] holds.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{Address, IpAddress};
 
-/// Reads a duration such as `"30s"`, `"5m"` or `"1h30m"`, for `#[serde(deserialize_with = "settings::duration")]`.
+/// Parses a duration such as `"30s"`, `"5m"` or `"1h30m"`, for `#[serde(deserialize_with = "settings::duration")]`.
 ///
 /// # Errors
 ///
-/// The text has no unit, or one that is not ms, s, m, h or d.
+/// The text has no unit, or a unit other than ms, s, m, h or d.
 pub fn duration<'de, D: Deserializer<'de>>(reader: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(reader)?;
     parse_duration(&text).ok_or_else(|| {
@@ -35,13 +35,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the address lies in it.
+    /// Whether the address is in the network.
     #[must_use]
     pub fn contains(&self, address: &IpAddress) -> bool {
         self.octets == masked(&address.octets, self.prefix)
     }
 
-    /// Whether it is everybody's: a prefix of no bits.
+    /// Whether the network contains all addresses: its prefix length is 0.
     #[must_use]
     pub fn is_everybody(&self) -> bool {
         self.prefix == 0
@@ -70,7 +70,7 @@ impl TryFrom<String> for Network {
     }
 }
 
-/// A network's first bits, as text: a key for what all of its addresses share.
+/// The first bits of an address, as text: a key shared by all addresses of the network.
 #[must_use]
 pub fn network_of(address: &IpAddress, v4_prefix: u8, v6_prefix: u8) -> String {
     let prefix = if address.octets.len() == 4 { v4_prefix } else { v6_prefix };
@@ -87,7 +87,7 @@ pub fn network_of(address: &IpAddress, v4_prefix: u8, v6_prefix: u8) -> String {
 pub struct Domain(String);
 
 impl Domain {
-    /// Whether it names this domain, which is in A-labels and lower case.
+    /// Whether it matches this domain, which is in A-labels and lower case.
     #[must_use]
     pub fn matches(&self, domain: &str) -> bool {
         if self.0.starts_with('.') {
@@ -99,7 +99,7 @@ impl Domain {
 }
 
 impl Domain {
-    /// As it is compared: lower case, with its leading dot where it has one.
+    /// The form used for comparison: lower case, with the leading dot if it has one.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -124,23 +124,23 @@ impl TryFrom<String> for Domain {
     }
 }
 
-/// An address, `ann@example.org`, or a [`Domain`] for all addresses in it.
+/// An address, `ann@example.org`, or a [`Domain`] that stands for all addresses in it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Mailbox {
-    /// Lower case; none stands for all.
+    /// Local part in lower case; `None` matches all.
     local: Option<String>,
     domain: Domain,
 }
 
 impl Mailbox {
-    /// Whether it names this address. Local parts are compared without regard to case, as nearly all servers do.
+    /// Whether it matches this address. Local parts are compared case-insensitively, as nearly all servers do.
     #[must_use]
     pub fn matches(&self, address: &Address) -> bool {
         self.names(&address.local, &address.domain_ascii)
     }
 
-    /// As [`Mailbox::matches`], for an address in two parts.
+    /// As [`Mailbox::matches`], for an address given as local part and domain.
     #[must_use]
     pub fn names(&self, local: &str, domain: &str) -> bool {
         let same = |mine: &String| *mine == local.to_lowercase();

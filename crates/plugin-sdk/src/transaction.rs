@@ -1,4 +1,4 @@
-//! The mail transaction of this call: the envelope, and what was found out about it.
+//! The mail transaction of the current call: the envelope, and results about the mail.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,20 +10,20 @@ pub use crate::bindings::services::pintle::plugin::transaction::{
 };
 use crate::notes;
 
-/// This plugin's note under `key` as a value, `None` where there is none.
+/// This plugin's note under `key`, deserialised; `None` if it does not exist.
 ///
 /// # Errors
 ///
-/// The note holds something else.
+/// The note does not match the type.
 pub fn note_as<T: DeserializeOwned>(key: &str) -> Result<Option<T>, HostError> {
     notes::read(key, note(key))
 }
 
-/// Keeps a value under `key` with the message: it is there in `on_deliver` too, on any node.
+/// Stores a value under `key` together with the message, so that it is available in `on_deliver` too, on any node.
 ///
 /// # Errors
 ///
-/// The value cannot be written as JSON, there is no transaction, or the host's limit on notes is reached.
+/// The value cannot be serialised as JSON, there is no transaction, or the host's limit on notes is reached.
 pub fn set_note_as<T: Serialize>(key: &str, value: &T) -> Result<(), HostError> {
     set_note(key, Some(&notes::write(key, value)?))
 }

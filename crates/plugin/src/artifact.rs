@@ -1,6 +1,6 @@
-//! From a source to compiled code: reading, compiling, and the cache on disk.
+//! Component loading: reads a component, compiles it, and caches the compiled code on disk.
 //!
-//! Everything here blocks, and belongs onto a blocking thread.
+//! All functions here block; call them on a blocking thread.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,12 +14,12 @@ use wasmtime::component::Component;
 
 use crate::{ComponentSource, LoadError, PluginsError};
 
-/// The largest component that is read at all.
+/// Upper limit on the size of a component, in octets.
 const MAX_COMPONENT: u64 = 256 << 20;
-/// Compiled components kept beyond those in use.
+/// Number of unused compiled components that the cache keeps beyond those in use.
 const KEPT: usize = 64;
 
-/// Compiles a component, or takes it from the cache.
+/// Compiles a component, or loads its compiled code from the cache.
 pub(crate) fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> Result<Component, LoadError> {
     let Some(cache) = cache else {
         return build(engine, bytes);
@@ -35,7 +35,7 @@ pub(crate) fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> R
     Ok(component)
 }
 
-/// The component's bytes.
+/// Reads the bytes of a component.
 pub(crate) fn read(source: &ComponentSource) -> Result<Bytes, LoadError> {
     match source {
         ComponentSource::Bytes { bytes, .. } => Ok(bytes.clone()),
@@ -47,7 +47,7 @@ pub(crate) fn read(source: &ComponentSource) -> Result<Bytes, LoadError> {
 
 fn read_file(path: &Path) -> Result<Bytes, String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?;
-    // A pipe would be waited for, and a device has no end.
+    // Only regular files: reading a pipe would block, and a device may have no end.
     if !found.is_file() {
         return Err("it is not a regular file".to_owned());
     }
@@ -59,28 +59,28 @@ fn read_file(path: &Path) -> Result<Bytes, String> {
     read.map(|_| Bytes::from(octets)).map_err(|error| error.to_string())
 }
 
-/// The SHA-256 of a component, which tells one version from another.
+/// SHA-256 of a component; identifies its version.
 pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// A digest as text, in lower case.
+/// The digest in lower-case hexadecimal.
 pub(crate) fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn build(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
-    // Text and core modules are refused as well; the engine says so in its own words.
+    // The engine refuses the text format and core modules too, with its own message.
     Component::from_binary(engine, bytes).map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
 }
 
-/// The folder of compiled code. Its machine code is run, so no other user may write there.
+/// The cache folder for compiled code. The code in it is executed, so no other user may have write access.
 pub(crate) struct Cache {
     folder: PathBuf,
 }
 
 impl Cache {
-    /// Makes the folder if there is none, and refuses one that is open to others.
+    /// Creates the folder if it does not exist; refuses one that other users can write to.
     pub(crate) fn open(folder: &Path) -> Result<Self, PluginsError> {
         let refused = |why: String| PluginsError::Cache(folder.to_owned(), why);
         make_private(folder).map_err(|error| refused(error.to_string()))?;
@@ -91,14 +91,14 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The folder as it is, for checks: it is not created, and one that does not exist or that others can write to is not used.
-    /// `pintle check` run by root would create a folder that the gateway's own user must refuse.
+    /// Opens the existing folder for checks, without creating it; `None` if it does not exist or other users can write
+    /// to it. If `pintle check` created the folder while run by root, the gateway's own user would have to refuse it.
     pub(crate) fn as_it_is(folder: &Path) -> Option<Self> {
         let found = fs::symlink_metadata(folder).ok()?;
         check_private(&found).ok().map(|()| Self { folder: folder.to_owned() })
     }
 
-    /// The name says what was compiled and for which engine, so a file is never out of date.
+    /// The file name is derived from the component and the engine, so a cached file is never stale.
     fn path_of(&self, engine: &Engine, bytes: &[u8]) -> PathBuf {
         let mut engine_hash = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut engine_hash);
@@ -113,15 +113,15 @@ impl Cache {
         if !path.exists() {
             return None;
         }
-        // SAFETY: the file must hold what `Component::serialize` gave, unchanged. It is in a folder that only this user can write to
-        // (checked at `open`), was synced before it got this name, and the engine's version is checked once more by
-        // the call itself.
+        // SAFETY: the file must hold the unchanged output of `Component::serialize`. It is in a folder that only this
+        // user can write to (checked at `open`), and was synced before it was renamed to this name; the call itself
+        // checks the engine's version again.
         let component = unsafe { Component::deserialize_file(engine, path) };
         component.ok()
     }
 
-    /// Written under another name, synced, then renamed: a name in the cache always has all of its content, also after
-    /// a power failure.
+    /// Writes to a temporary name, syncs, then renames, so that a file in the cache is complete even after a power
+    /// failure.
     fn store(&self, path: &Path, component: &Component) -> io::Result<()> {
         let code = component.serialize().map_err(io::Error::other)?;
         let draft = path.with_extension(format!("{}.new", std::process::id()));
@@ -131,7 +131,7 @@ impl Cache {
         fs::rename(&draft, path)
     }
 
-    /// Forgets the files that were written longest ago.
+    /// Deletes the files with the oldest modification times.
     fn prune(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;

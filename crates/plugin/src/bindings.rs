@@ -1,3 +1,3 @@
-//! The generated bindings, by one name within this crate. They are compiled apart: see `pintle-plugin-bindings`.
+//! Re-export of the generated bindings. They are compiled in a crate of their own, `pintle-plugin-bindings`.
 
 pub(crate) use pintle_plugin_bindings::{exports, pintle};

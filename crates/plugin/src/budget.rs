@@ -1,9 +1,9 @@
-//! The budget of host work: octets and calls of host functions, counted by call and by mail.
+//! Work budget: limits the octets and host function calls per guest call and per mail.
 //!
-//! The meter bounds time, which differs from machine to machine; this bounds work, which does not. Every host function
-//! charges what it reads, copies, compares and hands over, in octets, and each call of one costs something by itself. After
-//! its budget is spent, everything that the guest asks for is refused, and its call ends as a fault. All
-//! calls for one mail share a second budget, so that many cheap calls cannot get around it.
+//! The meter limits time, which depends on the machine; the budget limits work, which does not. Every host function
+//! charges the octets that it reads, copies, compares and returns, and each call of a host function has a fixed cost.
+//! When the budget is spent, every further host function is refused and the guest call ends as a fault. All guest calls
+//! for one mail share a second budget, so that many cheap calls cannot evade the limit.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use pintle_policy::View;
 
 use crate::bindings::pintle::plugin::types::HostError;
 
-/// What each call of a host function costs beside its octets.
+/// Fixed cost of each call of a host function, in octets, in addition to the octets it handles.
 const STEP: u64 = 64;
-/// What one call may spend: this much, and this many times the size of its message.
+/// Budget of one guest call: this many octets plus a multiple of the message size.
 const CALL: u64 = 64 << 20;
 const CALL_BY_SIZE: u64 = 16;
-/// What all calls for one mail may spend: this much, this many times the size of the message, and this much for each
+/// Budget of all guest calls for one mail: this many octets, plus a multiple of the message size, plus an amount per
 /// recipient.
 const MAIL: u64 = 1 << 30;
 const MAIL_BY_SIZE: u64 = 64;
 const MAIL_BY_RECIPIENT: u64 = 1 << 20;
 
-/// What all calls for one mail have spent.
+/// Octets charged so far by all guest calls for one mail.
 #[derive(Debug, Default)]
 struct MailSpending(AtomicU64);
 
-/// The budget of one call, and that of the mail which it is for.
+/// The budget of one guest call, and the shared budget of its mail.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     spent: u64,
@@ -37,12 +37,12 @@ pub(crate) struct Budget {
     over: Option<Overspent>,
 }
 
-/// Which budget was spent.
+/// Which budget is exhausted, and its limit in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overspent {
-    /// That of the call.
+    /// The budget of the guest call.
     Call(u64),
-    /// That of the mail.
+    /// The budget shared by all guest calls for the mail.
     Mail(u64),
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Overspent {
 impl std::error::Error for Overspent {}
 
 impl Budget {
-    /// A new call begins.
+    /// The budget for a new guest call.
     pub(crate) fn of(view: Option<&View>) -> Self {
         let size = view.and_then(|view| view.message.as_ref()).map_or(0, |message| {
             message.header.as_bytes().len() as u64 + message.body.as_ref().map_or(0, |body| body.size())
@@ -77,30 +77,30 @@ impl Budget {
         Self { spent: 0, limit, mail, over: None }
     }
 
-    /// A host function is called.
+    /// Charges the fixed cost of a host function call.
     pub(crate) fn step(&mut self) {
         self.spend(STEP);
     }
 
-    /// Charges work of the host on this many octets, before it is done.
+    /// Charges host work on this many octets; call it before the work is done.
     pub(crate) fn charge(&mut self, octets: u64) -> Result<(), HostError> {
         self.spend(octets);
         self.check().map_err(|over| HostError::Limit(over.to_string()))
     }
 
-    /// Charges a value of this size that is handed over; `None` when the budget is spent.
+    /// Charges a value of this size that is passed to the guest; `None` when the budget is exhausted.
     pub(crate) fn charged<T>(&mut self, value: Option<T>, octets: impl Fn(&T) -> usize) -> Option<T> {
         let octets = value.as_ref().map_or(0, octets);
         value.filter(|_| self.charge(octets as u64).is_ok())
     }
 
-    /// Whether the budget lasts for a text with its pairs of name and value.
+    /// Charges a text and its name-value pairs; returns whether the budget sufficed.
     pub(crate) fn pays_for(&mut self, text: &str, pairs: &[(String, String)]) -> bool {
         let octets: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.charge((text.len() + octets) as u64).is_ok()
     }
 
-    /// Which budget is spent, if one is.
+    /// Returns an error if one of the budgets is exhausted.
     pub(crate) fn check(&self) -> Result<(), Overspent> {
         self.over.map_or(Ok(()), Err)
     }

@@ -1,8 +1,9 @@
-//! The call that an instance serves: what the guest may see, and the journal of what it asks for.
+//! State of one guest call: what the guest may read, and the edits it requests.
 //!
-//! Edits are only written down here; they take effect with the verdict, in the chain, or never (law 5). Within the call
-//! the guest sees its own: facts, notes, scores, the envelope and the delivery as its edits leave them. Header fields
-//! and the body stay as they were when the hook was called, since edits of them go by that numbering.
+//! Edits are only recorded here. The chain applies them together with the verdict, or discards them (law 5). During the
+//! call the guest sees the effect of its own edits on facts, notes, scores, the envelope and the delivery. Header
+//! fields and the body stay as they were when the hook was called, because edits refer to them by their original
+//! positions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,52 +15,53 @@ use pintle_policy::{Delivery, Edit, Hook, Message, Piece, Session, Transaction, 
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::budget::Budget;
 
-/// What all edits of one call may hold, in octets, new bodies apart.
+/// Upper limit on the size of all edits of one call, in octets; new bodies are not counted.
 const MAX_EDITS: usize = 4 << 20;
-/// What an edit costs at least; an edit of a header field costs less, since a stranger decides how many fields there are.
+/// Minimum cost of an edit, in octets. An edit of a header field costs less, since remote senders control the number of
+/// fields.
 const EDIT_COST: usize = 64;
 const HEADER_EDIT_COST: usize = 16;
-/// What copying or indexing a recipient costs the budget.
+/// Budget charge for copying or indexing one recipient, in octets.
 const RECIPIENT_COST: u64 = 32;
-/// The most pieces of a new body.
+/// Maximum number of pieces of a new body.
 const MAX_PIECES: usize = 65_536;
 
-/// The first id of a recipient that a plugin adds.
+/// First id for recipients that a plugin adds.
 const ADDED: u32 = 1 << 31;
 
-/// The ids of the recipients as the edits so far leave them, so that none has to be searched for.
+/// Recipient ids with the edits so far applied; a set, so that lookups need no linear search.
 struct RecipientIds {
     ids: HashSet<u32>,
-    /// The highest that was ever given.
+    /// The highest id assigned so far, including removed recipients.
     last: u32,
 }
 
-/// One call, or none.
+/// State of the current guest call, or the idle state between calls.
 pub(crate) struct CallState {
     judge: Arc<str>,
     max_message: u64,
     pub(crate) hook: Option<Hook>,
     was: Option<View>,
-    /// With edits made; none until one is.
+    /// The view with edits applied; `None` until the guest reads after an edit.
     now: Option<View>,
     edits: Vec<Edit>,
-    /// How many of `edits` are made in `now`.
+    /// Number of `edits` already applied to `now`.
     made: usize,
     spent: usize,
     recipients: Option<RecipientIds>,
     headers: Vec<HeaderEdit>,
     body: Option<NewBody>,
     delay: Duration,
-    /// The part that was decoded last.
+    /// Cache of the last decoded MIME part: its index and content.
     pub(crate) decoded: Option<(u32, Bytes)>,
-    /// How many DNS questions this call has asked.
+    /// Number of DNS queries made by this call.
     pub(crate) questions: usize,
-    /// What this call may have the host do.
+    /// Budget for host work in this call.
     pub(crate) budget: Budget,
 }
 
 impl CallState {
-    /// No call.
+    /// State between calls: no hook, no view.
     pub(crate) fn idle(judge: Arc<str>, max_message: u64) -> Self {
         Self {
             judge,
@@ -80,7 +82,7 @@ impl CallState {
         }
     }
 
-    /// A call begins.
+    /// Starts a call of this hook with this view; discards all state of the previous call.
     pub(crate) fn begin(&mut self, hook: Option<Hook>, view: Option<View>) {
         self.hook = hook;
         self.now = None;
@@ -97,7 +99,7 @@ impl CallState {
         self.questions = 0;
     }
 
-    /// The call has ended well: its edits, in order. Nothing of the call stays behind.
+    /// Ends a successful call and returns its edits in order. The state becomes idle.
     pub(crate) fn end(&mut self) -> Result<Vec<Edit>, String> {
         let edits = self.journal();
         self.begin(None, None);
@@ -122,19 +124,19 @@ impl CallState {
         &self.judge
     }
 
-    /// The session, as the edits so far leave it.
+    /// The session with the edits so far applied.
     pub(crate) fn session(&mut self) -> Result<&Session, HostError> {
         let now = self.now()?;
         Ok(&now.session)
     }
 
-    /// The transaction, as the edits so far leave it.
+    /// The transaction with the edits so far applied.
     pub(crate) fn transaction(&mut self) -> Result<&Transaction, HostError> {
         let now = self.now()?;
         now.transaction.as_deref().ok_or_else(|| unavailable("the transaction"))
     }
 
-    /// Session and transaction, as they were when the hook was called.
+    /// The session and transaction as they were when the hook was called.
     pub(crate) fn mail(&self) -> Result<(Arc<Session>, Arc<Transaction>), HostError> {
         let view = self.was.as_ref().ok_or_else(|| unavailable("the session"))?;
         let transaction = view.transaction.as_ref();
@@ -142,19 +144,19 @@ impl CallState {
         Ok((Arc::clone(&view.session), Arc::clone(transaction)))
     }
 
-    /// The delivery, as the edits so far leave it.
+    /// The delivery with the edits so far applied.
     pub(crate) fn delivery(&mut self) -> Result<&Delivery, HostError> {
         let now = self.now()?;
         now.delivery.as_deref().ok_or_else(|| unavailable("the delivery"))
     }
 
-    /// The message, as it was when the hook was called.
+    /// The message as it was when the hook was called.
     pub(crate) fn message(&self) -> Result<&Arc<Message>, HostError> {
         let message = self.was.as_ref().and_then(|view| view.message.as_ref());
         message.ok_or_else(|| unavailable("the message"))
     }
 
-    /// Records an edit that holds about this many octets.
+    /// Records an edit of approximately this many octets.
     pub(crate) fn record(&mut self, edit: Edit, octets: usize) -> Result<(), HostError> {
         self.spend(octets + EDIT_COST, 0)?;
         if let Some(recipients) = &mut self.recipients {
@@ -164,7 +166,7 @@ impl CallState {
         Ok(())
     }
 
-    /// Records changes of the header block, which have been checked.
+    /// Records header edits that have already been validated.
     pub(crate) fn record_headers(&mut self, edits: Vec<HeaderEdit>, octets: usize) -> Result<(), HostError> {
         let fields = self.message()?.header.len();
         self.spend(octets + edits.len() * HEADER_EDIT_COST, 2 * fields * HEADER_EDIT_COST)?;
@@ -172,27 +174,27 @@ impl CallState {
         Ok(())
     }
 
-    /// Waits longer before the reply, as far as `most`.
+    /// Increases the delay before the SMTP reply, up to `most`.
     pub(crate) fn delay(&mut self, more: Duration, most: Duration) {
         if self.was.is_some() {
             self.delay = self.delay.saturating_add(more).min(most);
         }
     }
 
-    /// An id for a recipient that the plugin adds. The session numbers its own from 0 as they come, also after this
-    /// call, so added ones have the upper half of all numbers; none is given twice, whether its recipient is still
-    /// there or not.
+    /// Returns an id for a recipient that the plugin adds. The session numbers its own recipients from 0 and continues
+    /// after this call, so added ones use the upper half of the range. No id is reused, even after its recipient is
+    /// removed.
     pub(crate) fn new_recipient_id(&mut self) -> Result<u32, HostError> {
         let last = self.recipients()?.last;
         Ok(last.max(ADDED - 1).saturating_add(1))
     }
 
-    /// Whether there is a recipient of this id.
+    /// Whether a recipient with this id exists.
     pub(crate) fn has_recipient(&mut self, id: u32) -> Result<bool, HostError> {
         Ok(self.recipients()?.ids.contains(&id))
     }
 
-    /// How many recipients there are.
+    /// Number of recipients, with the edits so far applied.
     pub(crate) fn recipient_count(&mut self) -> Result<usize, HostError> {
         Ok(self.recipients()?.ids.len())
     }
@@ -210,18 +212,18 @@ impl CallState {
         self.recipients.as_ref().ok_or_else(|| unavailable("the transaction"))
     }
 
-    /// The new body; the first call begins it.
+    /// The new body; created on first use.
     pub(crate) fn new_body(&mut self) -> &mut NewBody {
         let limit = self.max_message;
         self.body.get_or_insert_with(|| NewBody::new(limit))
     }
 
-    /// How far the new body is, if one was begun.
+    /// Current position in the new body, to undo later writes; `None` if no new body exists.
     pub(crate) fn mark_body(&self) -> Option<BodyMark> {
         self.body.as_ref().map(NewBody::mark)
     }
 
-    /// Takes back what was written since.
+    /// Discards everything written after the mark.
     pub(crate) fn undo_body(&mut self, mark: Option<BodyMark>) {
         match (&mut self.body, mark) {
             (Some(body), Some(mark)) => body.undo(mark),
@@ -239,7 +241,7 @@ impl CallState {
         Ok(())
     }
 
-    /// The view with all edits made. Making them waits until somebody reads, since most hooks never read what they
+    /// The view with all edits applied. They are applied lazily, on the first read: most hooks never read what they
     /// wrote, and the first edit of a shared part copies it.
     fn now(&mut self) -> Result<&View, HostError> {
         let was = self.was.as_ref().ok_or_else(|| unavailable("the session"))?;
@@ -276,38 +278,38 @@ impl RecipientIds {
     }
 }
 
-/// What is not there at this stage.
+/// Error for a value that is not available at this stage.
 pub(crate) fn unavailable(what: &str) -> HostError {
     HostError::Unavailable(format!("{what} is not available in this hook"))
 }
 
-/// A body that a plugin writes, piece by piece. Line ends are kept whole across pieces: a bare CR or LF in a message is
-/// how one message is made to look like two.
+/// A message body that a plugin writes in pieces. CRLF sequences are kept intact across pieces: a bare CR or LF enables
+/// SMTP smuggling, where one message is interpreted as two.
 pub(crate) struct NewBody {
     pieces: Vec<Piece>,
-    /// New octets behind the last piece.
+    /// New octets appended after the last piece.
     fresh: Vec<u8>,
     limit: u64,
     size: u64,
     end: BodyEnd,
 }
 
-/// How a body ends so far.
+/// How the body written so far ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyEnd {
-    /// Nothing yet, or CRLF.
+    /// Empty, or ends with CRLF.
     Line,
-    /// CR, whose LF must come next.
+    /// Ends with CR; the next octet must be LF.
     Cr,
-    /// Anything else.
+    /// Ends with any other octet.
     Text,
 }
 
-/// How far a body is.
+/// A position in a new body.
 #[derive(Clone, Copy)]
 pub(crate) struct BodyMark {
     pieces: usize,
-    /// Octets of the last piece, if it is a copy, which may have grown.
+    /// Length of the last piece in octets if it is a copied range, since later copies may extend it.
     copied: u64,
     fresh: usize,
     size: u64,
@@ -346,7 +348,7 @@ impl NewBody {
         Self { pieces: Vec::new(), fresh: Vec::new(), limit, size: 0, end: BodyEnd::Line }
     }
 
-    /// Appends octets of the plugin's: bare LF becomes CRLF, bare CR and NUL are refused.
+    /// Appends octets from the plugin: converts a bare LF to CRLF; refuses a bare CR and NUL.
     pub(crate) fn append(&mut self, octets: &[u8]) -> Result<(), HostError> {
         let mut out = Vec::with_capacity(octets.len() + 16);
         let mut end = self.end;
@@ -366,7 +368,7 @@ impl NewBody {
         }
         self.grow(out.len() as u64)?;
         self.end = end;
-        // A body written octet by octet is one piece all the same.
+        // Consecutive appends share one piece, even when the plugin writes octet by octet.
         if self.fresh.is_empty() && !out.is_empty() {
             self.room()?;
         }
@@ -374,7 +376,7 @@ impl NewBody {
         Ok(())
     }
 
-    /// Appends octets of the old body, whose first and last are these.
+    /// Appends a range of the original body; `first` and `last` are the first and last octets of the range.
     pub(crate) fn copy(&mut self, offset: u64, len: u64, first: u8, last: u8) -> Result<(), HostError> {
         if (self.end == BodyEnd::Cr) != (first == b'\n') {
             return Err(invalid("a copy that separates a CR from its LF"));

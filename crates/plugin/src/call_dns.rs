@@ -1,4 +1,4 @@
-//! The resolver that a call asks, with a limit on the time of each question.
+//! DNS resolver for guest calls, with a timeout per query.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use pintle_dns::{DnsRecordKind, Resolver};
 use crate::meter::CallMeter;
 use crate::state::HostServices;
 
-/// How many names of a client's address are looked at.
+/// Maximum number of PTR names of a client address that are verified.
 pub(crate) const MAX_REVERSE_NAMES: usize = 10;
 
-/// A resolver with a time limit for each question, so that one dead name server costs its own answers, and not the call or the
-/// answers of other servers.
+/// A resolver with a timeout per query, so that an unresponsive name server fails only its own queries, and not the
+/// whole call or the answers of other servers.
 pub(crate) struct TimeLimitedResolver {
     resolver: Arc<dyn Resolver>,
     limit: Duration,
@@ -39,7 +39,7 @@ impl Resolver for TimeLimitedResolver {
     }
 }
 
-/// The resolver of a call that has begun.
+/// The resolver of a running call.
 pub(crate) struct CallDns<'a> {
     pub(crate) resolver: &'a Arc<dyn Resolver>,
     pub(crate) meter: &'a CallMeter,
@@ -50,7 +50,8 @@ impl<'a> CallDns<'a> {
         Self { resolver: &services.dns, meter }
     }
 
-    /// With half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
+    /// Limits queries to half of the call's remaining time, so that a plugin can make follow-up queries based on the
+    /// answers.
     pub(crate) fn in_time(&self) -> TimeLimitedResolver {
         TimeLimitedResolver::new(Arc::clone(self.resolver), self.meter.left(Instant::now()) / 2)
     }

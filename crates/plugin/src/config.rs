@@ -1,6 +1,6 @@
-//! The configuration of the plugin host: plain values, which another crate reads from the operator's file.
+//! Configuration of the plugin host: plain values that another crate reads from the operator's file.
 //!
-//! All defaults of the plugin host stand in this file, in the `Default` implementations, and nowhere else.
+//! All defaults of the plugin host are in this file, in the `Default` implementations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,55 +16,58 @@ use crate::{Grants, Places};
 /// The configuration of the whole plugin host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The plugins, in the order in which they are asked.
+    /// The plugins, in the order in which they are called.
     pub plugins: Vec<PluginConfig>,
-    /// Where compiled code is kept between runs. The folder is made with mode 0700, and refused when it is open to
-    /// others, since the code in it is run. `None` compiles at every start.
+    /// Cache folder for compiled code. It is created with mode 0700, and refused when other users can write to it,
+    /// since the code in it is executed. `None` compiles every component at each start.
     pub cache: Option<PathBuf>,
-    /// Where plugins' stored values (`kv`) outlive the process. None keeps them in memory alone.
+    /// Folder in which plugins' stored values (`kv`) are saved across restarts. `None` keeps them in memory only.
     pub state: Option<PathBuf>,
-    /// The folder `state` belongs to a running gateway: it is read and never written. For a dry run beside that gateway.
+    /// True when another process, a running gateway, owns the folder `state`: it is read and never written. For a dry
+    /// run beside that gateway.
     pub state_is_anothers: bool,
-    /// The most address space that guests' memories may reserve, in octets; none takes what this process may have.
+    /// Upper limit on the address space reserved for guest memories, in octets. `None` uses what the process limit
+    /// allows.
     pub address_space: Option<u64>,
-    /// The default of `max_instances` in this configuration: the pool keeps room for some such plugins that are added later.
+    /// Default of `max_instances` in this configuration; the pool reserves room for some plugins of this size that are
+    /// added later.
     pub usual_instances: usize,
-    /// Component files are watched, and a changed one is loaded automatically.
+    /// Watch component files and reload a changed one automatically.
     pub watch: bool,
-    /// How long a file must have been unchanged before it is read again.
+    /// How long a file must remain unchanged before it is read again.
     pub settle: Duration,
-    /// The most octets that all of one plugin's stored values (`kv`) may take.
+    /// Limit on the total size of one plugin's stored values (`kv`), in octets.
     pub kv_octets: usize,
-    /// The largest body that a plugin may write, in octets: the limit for messages.
+    /// Limit on the size of a body that a plugin writes, in octets: the gateway's message size limit.
     pub max_message: u64,
-    /// What plugins may know of the gateway.
+    /// Information about the gateway that plugins can read.
     pub gateway: Gateway,
 }
 
-/// What plugins may know of the gateway. Nothing of it is secret.
+/// Information about the gateway that plugins can read. Contains no secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gateway {
     /// The gateway's hostname.
     pub hostname: String,
-    /// The domains whose mail is accepted from anybody.
+    /// The local domains: mail for them is accepted from any client.
     pub domains: Domains,
-    /// The keys that can be signed with, by their domain (A-labels, lower case).
+    /// The available signing keys, by domain (A-labels, lower case).
     pub keys: BTreeMap<String, Vec<SigningKeyName>>,
-    /// The relays that the configuration lists, by name.
+    /// Names of the relays defined in the configuration.
     pub relays: BTreeSet<String>,
 }
 
-/// What a plugin may know of a signing key.
+/// The public properties of a signing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKeyName {
-    /// The operator's name for it.
+    /// The key's name in the configuration.
     pub name: String,
-    /// The selector under which it is published.
+    /// The DKIM selector under which the public key is published.
     pub selector: String,
 }
 
 impl Gateway {
-    /// Whether there is a key of this name.
+    /// Whether a signing key of this name exists.
     pub(crate) fn has_key(&self, name: &str) -> bool {
         self.keys.values().flatten().any(|key| key.name == name)
     }
@@ -88,35 +91,35 @@ impl Default for Config {
     }
 }
 
-/// One plugin.
+/// Configuration of one plugin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginConfig {
-    /// The operator's name for it: unique, and the key of its notes, scores, stored values and metrics. Two plugins may
-    /// be the same component under two names, and share nothing.
+    /// The operator's name for the plugin: unique, and the key of its notes, scores, stored values and metrics. The
+    /// same component can be configured under two names; the two share no data.
     pub name: String,
-    /// Where the component comes from.
+    /// Source of the component.
     pub component: ComponentSource,
-    /// What `configure` gets, as JSON.
+    /// The settings passed to `configure`, as JSON.
     pub settings: serde_json::Value,
-    /// Where the settings are in the operator's file.
+    /// Positions of the settings in the operator's file, for error messages.
     pub places: Places,
-    /// What it may do. Empty by default.
+    /// The plugin's permissions. Empty by default.
     pub grants: Grants,
-    /// It is asked even after another judge has accepted.
+    /// Call the plugin even after an earlier judge has accepted.
     pub mandatory: bool,
-    /// When it cannot be loaded, the start is refused. Otherwise it answers by its failure policy until a reload
-    /// succeeds.
+    /// If the plugin cannot be loaded, the gateway refuses to start. When false, its failure policy applies until a
+    /// reload succeeds.
     pub required: bool,
-    /// What its faults mean for the mail.
+    /// Failure policies: how a fault of the plugin affects the mail.
     pub failure: FailurePolicies,
-    /// Its limits on time, memory and instances.
+    /// Limits on time, memory and instances.
     pub limits: PluginLimits,
-    /// How often `on-timer` is called, when it has one.
+    /// Interval between calls of `on-timer`, if the plugin exports it.
     pub timer: Duration,
 }
 
 impl PluginConfig {
-    /// A plugin with the defaults: no settings, no grants, start refused without it, faults defer.
+    /// A plugin with the defaults: no settings, no grants, required at start, and faults defer the mail.
     #[must_use]
     pub fn new(name: impl Into<String>, component: ComponentSource) -> Self {
         Self {
@@ -134,14 +137,14 @@ impl PluginConfig {
     }
 }
 
-/// Where a component comes from.
+/// Source of a component.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ComponentSource {
-    /// A file, read now and again whenever it changes.
+    /// A file; read at load, and again when it changes.
     File(PathBuf),
-    /// A component that is part of the program; the name (`stock:footer`) is for messages.
+    /// A component embedded in the program; its name (`stock:footer`) is used in messages.
     Bytes {
-        /// Its name in messages.
+        /// Name of the component in messages.
         name: String,
         /// The bytes of the component.
         bytes: Bytes,
@@ -166,21 +169,22 @@ impl fmt::Debug for ComponentSource {
 /// Limits of one plugin on time, memory and instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginLimits {
-    /// The longest that one call may take, waiting for DNS and other services included.
+    /// Wall-clock limit of one call, including waits for DNS and other services.
     pub wall: Duration,
-    /// The longest that one call may compute.
+    /// CPU time limit of one call.
     pub cpu: Duration,
-    /// The longest that making an instance may take, `configure` included.
+    /// Time limit for starting an instance, including `configure`.
     pub start: Duration,
-    /// The most octets of linear memory of one instance.
+    /// Linear memory limit of one instance, in octets.
     pub memory: usize,
-    /// The most calls at once.
+    /// Maximum number of concurrent calls.
     pub max_instances: usize,
-    /// How many idle instances are kept even when nothing calls.
+    /// Minimum number of idle instances that are kept.
     pub min_idle: usize,
-    /// The longest that a call waits for an instance.
+    /// Maximum time that a call waits for an instance.
     pub wait: Duration,
-    /// An instance is replaced after this many calls, against leaks in guests; `None` never replaces it.
+    /// Number of calls after which an instance is replaced, to limit the effect of leaks in guests; `None` never
+    /// replaces it.
     pub recycle_after: Option<u64>,
 }
 
@@ -200,39 +204,39 @@ impl Default for PluginLimits {
 }
 
 impl PluginLimits {
-    /// The default of `max_instances` for this many sessions: one for each hundred, since most sessions wait for their clients
-    /// at any moment. From 16 to 128.
+    /// Default of `max_instances` for this many sessions: one per hundred sessions, between 16 and 128. At any moment,
+    /// most sessions wait for their clients.
     #[must_use]
     pub fn instances_for(sessions: usize) -> usize {
         (sessions / 100).clamp(Self::default().max_instances, 128)
     }
 }
 
-/// What a plugin's fault means for the mail at hand.
+/// How a fault of a plugin affects the mail being processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailurePolicy {
     /// Refuse temporarily (4xx): no mail passes without the plugin's verdict, and none is lost.
     #[default]
     Defer,
-    /// Accept at this stage. It never authenticates anybody and never lets mail be relayed.
+    /// Accept at this stage. This never authenticates a client and never permits relaying.
     Accept,
     /// Refuse permanently (5xx).
     Reject,
-    /// As if the plugin had no opinion.
+    /// Continue as if the plugin had returned no verdict.
     Skip,
 }
 
 /// The failure policies of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FailurePolicies {
-    /// The policy of hooks that have none of their own.
+    /// Policy for hooks without an entry in `hooks`.
     pub default: FailurePolicy,
-    /// Policies of single hooks.
+    /// Policies of individual hooks.
     pub hooks: BTreeMap<Hook, FailurePolicy>,
 }
 
 impl FailurePolicies {
-    /// The policy for a fault in this hook.
+    /// The policy that applies to a fault in this hook.
     #[must_use]
     pub fn at(&self, hook: Hook) -> FailurePolicy {
         self.hooks.get(&hook).copied().unwrap_or(self.default)

@@ -1,19 +1,19 @@
-//! A mistake in a plugin's settings, as its schema or the plugin itself has found it.
+//! A mistake in a plugin's settings, reported by its schema or by the plugin.
 
 use std::fmt;
 
 use crate::FileLine;
 
-/// A mistake that a plugin, or its schema, found in its configuration.
+/// A mistake in a plugin's settings, reported by its schema or by the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigMistake {
-    /// A JSON Pointer (RFC 6901) into the plugin's settings; "" for the whole.
+    /// A JSON Pointer (RFC 6901) into the plugin's settings; "" refers to the whole.
     pub at: String,
-    /// What is wrong.
+    /// Description of the mistake.
     pub text: String,
-    /// How to correct it, where that is known.
+    /// How to correct it; `None` if unknown.
     pub remedy: Option<String>,
-    /// Where it stands, when the settings came from a file.
+    /// File and line; `None` if the settings were not read from a file.
     pub place: Option<FileLine>,
 }
 

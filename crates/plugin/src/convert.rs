@@ -13,9 +13,9 @@ use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as Gue
 use crate::bindings::pintle::plugin::types;
 use crate::{FailurePolicy, GrantKind, Grants};
 
-/// The longest text of a reply that a plugin may give, in octets.
+/// Maximum length of reply text that a plugin may return, in octets.
 const MAX_REPLY: usize = 2_000;
-/// The longest name of a quarantine, in octets.
+/// Maximum length of a quarantine name, in octets.
 const MAX_QUARANTINE: usize = 64;
 
 pub(crate) fn address(address: &Address) -> types::Address {
@@ -26,7 +26,7 @@ pub(crate) fn address(address: &Address) -> types::Address {
     }
 }
 
-/// An address in the contract's words.
+/// Converts an IP address to the contract's type.
 pub(crate) fn ip(address: IpAddr) -> types::IpAddress {
     match address {
         IpAddr::V4(v4) => types::IpAddress { text: dotted(v4.octets()), octets: v4.octets().to_vec() },
@@ -34,7 +34,7 @@ pub(crate) fn ip(address: IpAddr) -> types::IpAddress {
     }
 }
 
-/// An IPv4 address as text. Nearly every call of a plugin asks for two, and `Display` takes ten times as long.
+/// Formats an IPv4 address. Nearly every call of a plugin needs two of them, and `Display` takes ten times as long.
 fn dotted(octets: [u8; 4]) -> String {
     let mut text = String::with_capacity("255.255.255.255".len());
     for (at, octet) in octets.into_iter().enumerate() {
@@ -70,7 +70,7 @@ pub(crate) fn param(param: &Param) -> types::Param {
     types::Param { name: param.name.clone(), value: param.value.clone() }
 }
 
-/// The parameters of MAIL as the client gave them.
+/// The parameters of the MAIL command as the client sent them.
 pub(crate) fn mail_params(params: &MailParams) -> Vec<types::Param> {
     let mut all = Vec::new();
     let mut push = |name: &str, value: Option<String>| {
@@ -135,7 +135,7 @@ pub(crate) fn outcome(outcome: &DeliveryOutcome) -> GuestOutcome {
     }
 }
 
-/// A guest's verdict as ours; a text when it makes no sense at this hook.
+/// Converts a guest's verdict; returns an error text if it is not valid at this hook.
 pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, String> {
     let verdict = match verdict {
         types::Verdict::Next => Verdict::Next,
@@ -157,8 +157,8 @@ pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, St
     }
 }
 
-/// The name becomes a label of metrics, a part of log lines and an argument of commands, for as long as the message is
-/// held.
+/// Checks a quarantine name. It becomes a metric label, part of log lines and a command argument for as long as the
+/// message is held.
 fn names_a_quarantine(name: &str) -> bool {
     (1..=MAX_QUARANTINE).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic())
 }
@@ -168,13 +168,14 @@ fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
         Verdict::Next | Verdict::Accept | Verdict::Reject(_) | Verdict::Defer(_) => true,
         Verdict::Discard => matches!(hook, Hook::Rcpt | Hook::Headers | Hook::Message | Hook::Deliver),
         Verdict::Quarantine(_) => matches!(hook, Hook::Headers | Hook::Message),
-        // A delivery has no session of ours that could be closed.
+        // A delivery belongs to no client session that could be closed.
         Verdict::Close(_) => hook != Hook::Deliver,
     }
 }
 
-/// Refuses verdicts that lose mail, unless `drop-mail` is granted. Once a client has its 250, only the gateway has the message:
-/// to give up a delivery needs the grant, and so does discarding a message, for which the client gets 250 as well.
+/// Refuses verdicts that lose mail, unless `drop-mail` is granted. After the client receives 250, only the gateway has
+/// the message. So giving up a delivery needs the grant, and so does discarding a message, because the client receives
+/// 250 for it too.
 pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Result<(), String> {
     let what = match verdict {
         Verdict::Discard if hook != Hook::Deliver => "drops mail that the client believes to be accepted",
@@ -191,7 +192,7 @@ pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Resu
     ))
 }
 
-/// Refuses to remove recipients without a replacement, unless `drop-mail` is granted: for each of them the mail is lost.
+/// Refuses to remove recipients without a replacement, unless `drop-mail` is granted: they would not receive the mail.
 pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), String> {
     let count = |what: fn(&Edit) -> bool| edits.iter().filter(|edit| what(edit)).count();
     let removed = count(|edit| matches!(edit, Edit::RemoveRecipient(_)));
@@ -206,7 +207,7 @@ pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), Stri
     ))
 }
 
-/// A guest's verdict about credentials as ours.
+/// Converts a guest's verdict about credentials.
 pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, String> {
     Ok(match verdict {
         GuestAuthVerdict::Next => AuthVerdict::Next,
@@ -221,9 +222,9 @@ pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, Str
     })
 }
 
-/// What the operator's policy makes of a fault. One that the message itself can have brought about lets no message
-/// through: the author of a message could choose which plugins see it. After the 250 nothing is refused for a fault,
-/// which may be gone in a minute: the delivery waits.
+/// Applies the operator's failure policy to a fault. A fault that the message itself may have caused never lets the
+/// message pass; otherwise its author could choose which plugins examine it. After the 250 reply no mail is refused
+/// because of a fault, which may be transient: the delivery is deferred.
 pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook, kind: FaultKind) -> Verdict {
     let sees_message = matches!(hook, Hook::Headers | Hook::Message | Hook::Deliver);
     match policy {
@@ -238,7 +239,7 @@ pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook, kind: FaultKind) ->
     }
 }
 
-/// The same for credentials. No fault ever authenticates anybody (law 7).
+/// Applies the failure policy to a fault in `on-auth`. A fault never authenticates a client (law 7).
 pub(crate) fn auth_after_fault(policy: FailurePolicy) -> AuthVerdict {
     match policy {
         FailurePolicy::Defer => AuthVerdict::Unavailable(None),
@@ -247,7 +248,7 @@ pub(crate) fn auth_after_fault(policy: FailurePolicy) -> AuthVerdict {
     }
 }
 
-/// What a verdict's reply may be, and what it becomes otherwise.
+/// Constraints on a verdict's reply, and the defaults for parts that violate them.
 #[derive(Clone, Copy)]
 struct ReplyFrame {
     codes: (u16, u16),
@@ -259,7 +260,7 @@ const REJECT: ReplyFrame = ReplyFrame { codes: (500, 599), code: 550, text: "ref
 const DEFER: ReplyFrame = ReplyFrame { codes: (400, 499), code: 451, text: "not now, try again later" };
 const CLOSE: ReplyFrame = ReplyFrame { codes: (400, 599), code: 421, text: "closing the session" };
 
-/// A guest's reply as ours. A code that contradicts the verdict becomes the verdict's own.
+/// Converts a guest's reply. A code that contradicts the verdict is replaced by the verdict's default.
 fn reply(words: &types::Reply, frame: ReplyFrame) -> Reply {
     let fits = (frame.codes.0..=frame.codes.1).contains(&words.code);
     if !fits {
@@ -277,8 +278,8 @@ fn reply(words: &types::Reply, frame: ReplyFrame) -> Reply {
     Reply { code, enhanced: Some(enhanced(words.enhanced.as_deref(), code)), text }
 }
 
-/// The enhanced code, when there is one whose class is the code's (RFC 2034 section 4); `X.7.0` otherwise, since a
-/// plugin's refusal is a matter of policy (RFC 3463 section 3.8).
+/// The enhanced status code if its class matches the reply code (RFC 2034 section 4); otherwise `X.7.0`, since a
+/// plugin's refusal is a policy decision (RFC 3463 section 3.8).
 fn enhanced(given: Option<&str>, code: u16) -> EnhancedCode {
     let class = if code / 100 == 4 { 4 } else { 5 };
     given

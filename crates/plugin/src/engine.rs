@@ -1,5 +1,5 @@
-//! The one WebAssembly engine of the process: how code is compiled, how large the pool of instances is, and the clock
-//! tick that interrupts guests.
+//! The WebAssembly engine of the process: compilation settings, the size of the instance pool, and the epoch ticker
+//! that interrupts guests.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::layout::{self, MEMORIES, PoolLayout, TABLE_ELEMENTS, TABLES};
 use crate::store_data::StoreData;
 use crate::{LoadError, PluginConfig, PluginsError};
 
-/// How often a computing guest is interrupted to look at the clock and to let other tasks run.
+/// Interval at which a computing guest is interrupted, to check its time limits and to let other tasks run.
 const TICK: Duration = Duration::from_millis(4);
 
-/// A page of linear memory, in octets.
+/// Size of a page of linear memory, in octets.
 const WASM_PAGE: u64 = 64 << 10;
 
-/// The engine, what guests can import, and the thread that ticks.
+/// The engine, the linker with the host functions, and the epoch ticker thread.
 pub(crate) struct GuestEngine {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<StoreData>,
@@ -30,7 +30,8 @@ pub(crate) struct GuestEngine {
 }
 
 impl GuestEngine {
-    /// An engine with room for these plugins and some more, within the configured address space if there is one.
+    /// Starts an engine with room for these plugins and for some added later, within the configured address space
+    /// limit.
     pub(crate) fn start(config: &crate::Config) -> Result<Self, String> {
         let space = layout::space(config.address_space);
         let (engine, layout) = engine(&PoolLayout::within(&config.plugins, config.usual_instances, space))?;
@@ -40,7 +41,7 @@ impl GuestEngine {
         Ok(Self { engine, linker, layout, _ticker: ticker })
     }
 
-    /// Whether these plugins can be served by an engine that was started for others.
+    /// Checks whether a running engine can serve these plugins, which may differ from those it was started for.
     pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), PluginsError> {
         let room = self.layout.has_places_for(plugins);
         let too_many = |(needs, has): (u32, u32)| PluginsError::NoRoom {
@@ -57,7 +58,7 @@ impl GuestEngine {
         Err(PluginsError::NoRoom { what: "octets of memory", needs: biggest as u64, limit: has })
     }
 
-    /// Whether an instance of this component fits into a slot of the pool.
+    /// Checks whether an instance of this component fits into a slot of the pool.
     pub(crate) fn fits(&self, component: &wasmtime::component::Component, memory: usize) -> Vec<LoadError> {
         let Some(needs) = component.resources_required() else {
             return vec![LoadError::NotAComponent(
@@ -82,7 +83,7 @@ fn too_big(what: &'static str, needs: impl Into<u64>, limit: impl Into<u64>) -> 
     LoadError::TooBig { what, needs: needs.into(), limit: limit.into() }
 }
 
-/// The engine of the first of these forms that this machine gives.
+/// Starts an engine with the first of these layouts that the machine supports.
 fn engine(layouts: &[PoolLayout]) -> Result<(Engine, PoolLayout), String> {
     let mut last = None;
     for layout in layouts {
@@ -107,7 +108,7 @@ fn settings(layout: &PoolLayout) -> Config {
     config.strategy(Strategy::Cranelift);
     config.epoch_interruption(true);
     // Component-model concurrency doubles the cost of every call in this release of the engine, and no language kit
-    // needs it for functions that are plain in the contract.
+    // needs it for functions that are synchronous in the contract.
     config.concurrency_support(false);
     config.wasm_threads(false);
     config.wasm_backtrace_max_frames(NonZeroUsize::new(8));
@@ -115,8 +116,8 @@ fn settings(layout: &PoolLayout) -> Config {
     config
 }
 
-/// The thread that advances the engine's epoch. A thread of the operating system and no task: tasks starve when guests
-/// compute, and guests are what it is there to interrupt.
+/// The thread that advances the engine's epoch. It is an OS thread and not a task, because computing guests, which it
+/// has to interrupt, starve tasks.
 struct EpochTicker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

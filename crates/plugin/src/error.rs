@@ -1,5 +1,5 @@
-//! Why a plugin is not loaded. Every text names the place, the cause and the remedy, since the operator sees nothing
-//! else.
+//! Errors of loading and reloading plugins. Every text names the place, the cause and the remedy, since the operator
+//! sees nothing else.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,58 +10,58 @@ use pintle_policy::{Hook, JudgeFault};
 use crate::schema::SchemaFault;
 use crate::{ConfigMistake, GrantKind};
 
-/// Why one component cannot be loaded: a mistake of the operator or of the plugin's author.
+/// Why a component cannot be loaded: a mistake of the operator or of the plugin's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadError {
-    /// The file cannot be read.
+    /// The file cannot be read: its path and the reason.
     Unreadable(PathBuf, String),
-    /// It is not a WebAssembly component, or the engine refuses it.
+    /// The file is not a WebAssembly component, or the engine refuses it.
     NotAComponent(String),
-    /// It lacks the export that every plugin has.
+    /// The component lacks the `plugin` export that every plugin must have.
     NoPluginExport,
-    /// It exports no `on-*` interface: it would never be called.
+    /// The component exports no `on-*` interface, so it would never be called.
     NoHook,
-    /// It exports an interface of the contract's package that this release does not know.
+    /// The component exports an interface of the contract's package that this release does not know.
     Export(String),
-    /// It imports something that is not part of the contract.
+    /// The component imports an interface that is not part of the contract.
     UnknownImport(String),
-    /// It was built against a version of the contract that this release does not offer.
+    /// The component was built against a version of the contract that this release does not offer.
     Version {
         /// The interface as the component names it.
         interface: String,
-        /// The version of the contract here.
+        /// The contract version of this release.
         offered: &'static str,
     },
-    /// It imports an interface that this release does not serve yet.
+    /// The component imports an interface that this release does not serve yet.
     NotServed(String),
-    /// It imports an interface without the grant.
+    /// The component imports an interface without the grant that it requires.
     MissingGrant {
         /// The interface as the component names it.
         interface: String,
-        /// The grant that is missing.
+        /// The grant that the interface requires.
         grant: GrantKind,
     },
-    /// It exports a hook without the grant.
+    /// The component exports a hook without the grant that it requires.
     UngrantedHook {
-        /// The hook.
+        /// The hook that the component exports.
         hook: Hook,
-        /// The grant that is missing.
+        /// The grant that the hook requires.
         grant: GrantKind,
     },
-    /// It needs more of something than any plugin gets.
+    /// The component exceeds a size limit that applies to all plugins.
     TooBig {
-        /// What it needs too much of.
+        /// The resource that exceeds its limit.
         what: &'static str,
-        /// How much it needs.
+        /// The amount that the component needs.
         needs: u64,
-        /// The most that a plugin gets.
+        /// The limit per plugin.
         limit: u64,
     },
-    /// It went wrong while it was started, described or configured.
+    /// An instance failed at start, in `describe` or in `configure`.
     Start(JudgeFault),
-    /// Its JSON Schema for its configuration cannot be used.
+    /// The plugin's JSON Schema for its settings cannot be used.
     Schema(SchemaFault),
-    /// Its schema or the plugin itself refuses its configuration.
+    /// The settings were refused, by the schema or by the plugin.
     Config(Vec<ConfigMistake>),
     /// The engine could not be started.
     Engine(String),
@@ -124,12 +124,12 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// What is wrong with one plugin.
+/// A plugin that cannot be loaded, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginProblem {
-    /// Its name in the configuration.
+    /// The plugin's name in the configuration.
     pub plugin: Arc<str>,
-    /// What is wrong.
+    /// Why it cannot be loaded.
     pub error: LoadError,
 }
 
@@ -139,41 +139,41 @@ impl fmt::Display for PluginProblem {
     }
 }
 
-/// Why the host does not start, or does not take another configuration.
+/// Why the plugin host cannot start, or cannot apply a new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PluginsError {
     /// The engine could not be started.
     Engine(String),
-    /// The folder for compiled code cannot be used.
+    /// The cache folder for compiled code cannot be used.
     Cache(PathBuf, String),
-    /// The folder for what plugins store cannot be used.
+    /// The folder for stored values (`kv`) cannot be used.
     State {
-        /// The folder.
+        /// Path of the folder.
         folder: PathBuf,
-        /// The reason.
+        /// Why the folder cannot be used, and the remedy.
         why: String,
     },
-    /// Two plugins have this name.
+    /// Two plugins have the same name.
     TwiceNamed(String),
-    /// The facts of one plugin would stand under the name of another.
+    /// A plugin's name is a dotted prefix of another's, so facts of one would appear under the name of the other.
     NamedWithin {
-        /// The shorter name.
+        /// The shorter name, which is the prefix.
         outer: String,
-        /// The longer name, which begins with the shorter one and a dot.
+        /// The longer name: the shorter one followed by a dot and more.
         inner: String,
     },
-    /// The engine was started for fewer or smaller plugins than these.
+    /// The running engine was started for fewer or smaller plugins; a restart is needed.
     NoRoom {
-        /// What they need too much of.
+        /// The resource that is insufficient.
         what: &'static str,
-        /// How much they need.
+        /// The amount needed.
         needs: u64,
-        /// How much there is until a restart.
+        /// The amount available until a restart.
         limit: u64,
     },
-    /// The host is shutting down.
+    /// The plugin host is shutting down.
     Closing,
-    /// Required plugins cannot be loaded: all of them are listed.
+    /// Required plugins cannot be loaded; lists all of them.
     Plugins(Vec<PluginProblem>),
 }
 
@@ -207,14 +207,14 @@ impl fmt::Display for PluginsError {
 
 impl std::error::Error for PluginsError {}
 
-/// Why a plugin was not reloaded. What served before serves on.
+/// Why a plugin was not reloaded. The previous version continues to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReloadError {
-    /// No plugin has this name.
+    /// No plugin of this name is configured.
     NoSuchPlugin(String),
-    /// The new version does not load, for all of these reasons.
+    /// The new version cannot be loaded: all reasons.
     Load(Vec<LoadError>),
-    /// The host is shutting down.
+    /// The plugin host is shutting down.
     Closing,
 }
 

@@ -1,6 +1,6 @@
-//! Checks a component's exports and imports against the contract and the grants, before any of it runs.
+//! Checks a component's exports and imports against the contract and the grants before any of its code runs.
 //!
-//! The engine would refuse most of this by itself, but in words that name neither the grant nor the remedy.
+//! The engine would refuse most violations itself, but its messages name neither the missing grant nor the remedy.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,13 @@ use crate::{GrantKind, Grants, LoadError, interfaces};
 /// The version of the contract that this release offers.
 pub(crate) const OFFERED: &str = "0.1.0";
 
-/// Our package, and those of WASI 0.2 that are linked (with nothing behind them).
+/// The package of the contract, and the WASI 0.2 packages that are linked (their functions have no access to the
+/// system).
 const OURS: &str = "pintle:plugin";
 const WASI: &[&str] =
     &["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// The hooks of a component, and everything that keeps it from being used.
+/// Returns the hooks that a component exports, and all reasons why it cannot be used.
 pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -> (Hooks, Vec<LoadError>) {
     let mut errors = Vec::new();
     let mut exports = FoundExports::default();
@@ -37,11 +38,11 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
     (exports.hooks, errors)
 }
 
-/// Functions by the grant that is missing for them.
+/// Imported functions, by the missing grant that each requires.
 pub(crate) type MissingGrants = BTreeMap<GrantKind, Vec<String>>;
 
-/// The grants that functions need which the component imports, and that it does not have. It is loaded all the same: some
-/// language kits import whole interfaces, whatever of them is called.
+/// The functions that the component imports and whose grants it lacks, by grant. The component is loaded nevertheless:
+/// some language kits import whole interfaces, even if only some of the functions are called.
 pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -> MissingGrants {
     let mut missing = MissingGrants::new();
     for (name, item) in component.imports(engine) {
@@ -74,7 +75,7 @@ impl FoundExports {
     fn take(&mut self, name: &str) -> Result<(), LoadError> {
         let full = InterfaceName::split(name);
         if full.package != OURS {
-            // Some language kits add exports of their own; they are ignored.
+            // Some language kits add their own exports, which are ignored.
             return Ok(());
         }
         full.check_version(name)?;
@@ -108,7 +109,7 @@ fn hook_named(name: &str) -> Option<Hook> {
     Hook::ALL.iter().copied().find(|hook| hook.name() == name)
 }
 
-/// `on-auth` sees every password, and an identity that it grants may relay (law 7).
+/// `on-auth` receives every password, and an identity that it authenticates may relay (law 7).
 fn check_hooks(hooks: Hooks, grants: &Grants) -> Option<LoadError> {
     let (hook, grant) = (Hook::Auth, GrantKind::Auth);
     (hooks.has(hook) && !grants.contains(grant)).then_some(LoadError::UngrantedHook { hook, grant })
@@ -136,7 +137,7 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
     }
 }
 
-/// `package/interface@version`.
+/// A parsed interface name: `package/interface@version`.
 struct InterfaceName<'a> {
     package: &'a str,
     interface: &'a str,
@@ -150,7 +151,7 @@ impl<'a> InterfaceName<'a> {
         Self { package, interface, version }
     }
 
-    /// Within one 0.x line older versions link; newer ones may use what is not there yet.
+    /// Within one 0.x line older versions link; newer ones may use functions that this release lacks.
     fn check_version(&self, name: &str) -> Result<(), LoadError> {
         let served = match (numbers(self.version), numbers(OFFERED)) {
             (Some(theirs), Some(ours)) => theirs[..2] == ours[..2] && theirs[2] <= ours[2],

@@ -1,7 +1,7 @@
-//! One loaded version of a plugin: from its component to a pool of warm instances.
+//! One loaded version of a plugin: a component with its pool of warm instances.
 //!
-//! A generation goes live only after one instance of it has been made, described and configured. When another takes its
-//! place, the calls that it serves go on, and the instances end with them.
+//! A generation starts serving only after one instance has been created, described and configured. When another
+//! generation replaces it, its running calls finish, and each instance is dropped with its call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,17 +25,17 @@ use crate::state::{GenerationState, HostServices};
 use crate::turns::{CallParty, Crowded, Turn, Turns};
 use crate::{Gateway, LoadError, Manifest, PluginConfig, names};
 
-/// How long an instance beyond `min_idle` may be idle before it is dropped.
+/// How long an instance beyond `min_idle` may stay idle before it is dropped.
 const SPARE_LIFE: Duration = Duration::from_secs(60);
 
-/// What a component was loaded with and into.
+/// The engine, cache and state that components are loaded with.
 pub(crate) struct ComponentLoader {
     pub(crate) host: Arc<GuestEngine>,
     pub(crate) services: Arc<HostServices>,
     pub(crate) cache: Option<Arc<Cache>>,
 }
 
-/// The result of loading a component, with what is known of it when loading failed.
+/// The result of loading a component, with the information gathered even if loading failed.
 pub(crate) struct LoadedComponent {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) hooks: Hooks,
@@ -44,8 +44,8 @@ pub(crate) struct LoadedComponent {
 }
 
 impl ComponentLoader {
-    /// Reads, compiles, examines, starts and configures a component, and holds what its settings name against a gateway.
-    /// Nothing that serves is touched.
+    /// Reads, compiles, examines, starts and configures a component, and checks the names in its settings against a
+    /// gateway's configuration. The serving generation is not affected.
     pub(crate) async fn load(
         &self,
         state: &Arc<GenerationState>,
@@ -98,7 +98,7 @@ impl ComponentLoader {
         })
     }
 
-    /// Reading and compiling block, the latter for seconds: never on the threads that carry mail.
+    /// Reading and compiling block, compiling for seconds, so they run outside the threads that process mail.
     async fn compile(&self, config: &Arc<PluginConfig>) -> Result<([u8; 32], Component), LoadError> {
         let (host, cache, config) = (Arc::clone(&self.host), self.cache.clone(), Arc::clone(config));
         let work = tokio::task::spawn_blocking(move || {
@@ -139,7 +139,7 @@ fn start_fault(fault: JudgeFault) -> Vec<LoadError> {
     vec![LoadError::Start(fault)]
 }
 
-/// Checks the settings against the schema before the plugin sees them: the schema finds all mistakes at once, with remedies.
+/// Checks the settings against the schema before `configure`: the schema finds all mistakes at once, with remedies.
 async fn check_settings(schema: Option<String>, config: &Arc<PluginConfig>) -> Result<(), Vec<LoadError>> {
     let Some(schema) = schema else { return Ok(()) };
     let checked = Arc::clone(config);
@@ -152,13 +152,13 @@ async fn check_settings(schema: Option<String>, config: &Arc<PluginConfig>) -> R
     }
 }
 
-/// Holds what the settings name against the gateway's configuration.
+/// Checks that names in the settings are defined in the gateway's configuration.
 pub(crate) fn check_names(
     manifest: &Manifest,
     config: &PluginConfig,
     gateway: &Gateway,
 ) -> Result<(), LoadError> {
-    // Without a schema, or with one that cannot be read, nothing is known of names.
+    // Without a readable schema, no setting is known to be a name.
     let schema = manifest.config_schema.as_deref().and_then(|schema| schema::read(schema).ok());
     let mistakes = schema.map(|schema| names::check(&schema, &config.settings, gateway)).unwrap_or_default();
     if mistakes.is_empty() { Ok(()) } else { Err(placed(LoadError::Config(mistakes), config)) }
@@ -169,7 +169,7 @@ async fn configure(instance: &mut Instance, template: &InstanceTemplate) -> Resu
     configured.map_err(LoadError::Start)?.map_err(LoadError::Config)
 }
 
-/// The same mistakes, in the order of the file that they stand in.
+/// Adds file and line to each mistake, and sorts the mistakes by line.
 fn placed(error: LoadError, config: &PluginConfig) -> LoadError {
     let LoadError::Config(mut mistakes) = error else {
         return error;
@@ -186,24 +186,24 @@ pub(crate) struct Generation {
     pub(crate) config: Arc<PluginConfig>,
     pub(crate) hooks: Hooks,
     pub(crate) manifest: Option<Manifest>,
-    /// Of the component.
+    /// SHA-256 of the component.
     pub(crate) digest: [u8; 32],
     template: InstanceTemplate,
     /// The concurrency limit; shared by generations with the same `max_instances`.
     pub(crate) turns: Arc<Turns>,
     spare: Mutex<SpareInstances>,
-    /// An instance was lost.
+    /// Notified when an instance was lost and the pool needs a new one.
     pub(crate) wanting: Notify,
 }
 
-/// The instances that wait for a call; the last one used is the next one used.
+/// The idle instances; the last one used is reused first (LIFO).
 struct SpareInstances {
     instances: Vec<Instance>,
     retired: bool,
 }
 
 impl Generation {
-    /// Serves a call on an instance of this generation, whatever takes its place meanwhile.
+    /// Serves a call on an instance of this generation, even if another generation replaces it during the call.
     pub(crate) async fn call<Q: GuestQuestion>(
         &self,
         question: &Q,
@@ -213,7 +213,7 @@ impl Generation {
         let needs = kind.map_or(Lookups::default(), |kind| self.template.state.habits.of(kind));
         let mut ahead = Prefetched { kind, ..Prefetched::default() };
         if let Some(view) = view.as_ref().filter(|_| !needs.is_empty()) {
-            // On the heap, so that the many calls without have a small future.
+            // Boxed, so that the future of the many calls without prefetch stays small.
             Box::pin(self.find_out(needs, view, &mut ahead)).await;
         }
         let _turn = self.turn(view.as_ref()).await?;
@@ -232,8 +232,8 @@ impl Generation {
         reply
     }
 
-    /// Prefetches what the call will ask for, before it takes a turn, so that other calls do not wait for a stranger's name
-    /// servers. It counts towards the call's time.
+    /// Prefetches the expected lookups before the call takes a turn, so that other calls do not wait for a remote
+    /// sender's name servers. The time counts towards the call's limit.
     async fn find_out(&self, needs: Lookups, view: &View, ahead: &mut Prefetched) {
         let services = &self.template.services;
         let began = Instant::now();
@@ -258,7 +258,7 @@ impl Generation {
         ahead.spent = began.elapsed();
     }
 
-    /// Ends the generation: no call begins any more; idle instances are dropped now, busy ones when their calls end.
+    /// Retires the generation: no new calls start; idle instances are dropped now, busy ones when their calls end.
     pub(crate) fn retire(&self) {
         let instances = {
             let mut spare = self.spare.lock();
@@ -269,7 +269,7 @@ impl Generation {
         self.wanting.notify_one();
     }
 
-    /// Creates instances until `min_idle` are spare; stops at `max_instances` or at the first failure.
+    /// Creates instances until `min_idle` are idle; stops at `max_instances` or at the first failure.
     pub(crate) async fn refill(&self) -> Result<(), JudgeFault> {
         while self.lacks_spare() {
             let instance = self.new_instance().await?;
@@ -278,7 +278,7 @@ impl Generation {
         Ok(())
     }
 
-    /// Drops instances that have been idle for a while.
+    /// Drops instances that have been idle for too long.
     pub(crate) fn shrink(&self, now: Instant) {
         let mut spare = self.spare.lock();
         let beyond = spare.instances.len().saturating_sub(self.config.limits.min_idle);
@@ -355,13 +355,13 @@ fn busy(wait: Duration, crowded: Crowded) -> JudgeFault {
     JudgeFault { kind: FaultKind::Busy, text }
 }
 
-/// A lease has its instance until it is dropped; this is for the compiler.
+/// Unreachable: a lease holds its instance until it is dropped. The compiler needs a value.
 fn no_instance() -> JudgeFault {
     JudgeFault { kind: FaultKind::Busy, text: "the instance is gone".into() }
 }
 
-/// An instance that serves a call. However the call ends, dropped half way included, the instance goes back to the pool
-/// or is replaced.
+/// An instance reserved for one call. When the lease is dropped, even if the call was cancelled, the instance returns
+/// to the pool or is replaced.
 struct InstanceLease<'a> {
     generation: &'a Generation,
     instance: Option<Instance>,

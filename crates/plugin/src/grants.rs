@@ -1,4 +1,4 @@
-//! What plugins may do: kinds of grants, grants with what they are limited to, and the grants of one plugin.
+//! Grants: the permissions that the operator gives a plugin, some with parameters that restrict them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 macro_rules! grants {
     ($($(#[$doc:meta])* $grant:ident = $name:literal),+ $(,)?) => {
-        /// A kind of permission that the operator gives a plugin, by its name in the contract.
+        /// A kind of permission that the operator gives a plugin. Its text form is the name in the contract.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum GrantKind {
             $($(#[$doc])* $grant),+
         }
 
         impl GrantKind {
-            /// All kinds.
+            /// All grant kinds.
             pub const ALL: &'static [Self] = &[$(Self::$grant),+];
 
             /// The name in the configuration and in messages.
@@ -32,42 +32,43 @@ grants! {
     EditBody = "edit-body",
     /// Add and rewrite recipients and the sender, and replace recipients.
     EditEnvelope = "edit-envelope",
-    /// Let a recipient's mail leave for a domain that is not ours.
+    /// Route a recipient's mail to a domain that is not local (relaying).
     Relay = "relay",
-    /// Choose next hop among relays and exchangers, more TLS, source address and credentials of a delivery.
+    /// For a delivery, choose the next hop among relays and exchangers, stricter TLS, the source address and the
+    /// credentials.
     Route = "route",
-    /// With `route`: choose a next hop that no configuration lists, local sockets included.
+    /// With `route`: choose a next hop that is not in the configuration, including local sockets.
     RouteAnywhere = "route-anywhere",
-    /// Give up mail that was accepted, or is believed to be: discard it, take recipients away, reject it at a delivery, or keep
-    /// its sender from hearing of a failure.
+    /// Give up mail that the sender believes accepted: discard it, remove recipients, reject it at delivery, or
+    /// suppress failure notifications to its sender.
     DropMail = "drop-mail",
-    /// Judge credentials: it sees passwords, and identities that it grants may relay.
+    /// Verify credentials: the plugin sees passwords, and identities that it authenticates may relay.
     Auth = "auth",
-    /// Ask DNS.
+    /// Make DNS queries.
     Dns = "dns",
     /// Call HTTP services; not served by this release.
     Http = "http",
-    /// Keep state in the host.
+    /// Store values in the host (`kv`).
     Kv = "kv",
     /// Look up the operator's tables; not served by this release.
     Tables = "tables",
-    /// See the results of SPF, DKIM, DMARC and ARC.
+    /// Read the results of SPF, DKIM, DMARC and ARC.
     SenderAuth = "sender-auth",
-    /// Sign with configured keys.
+    /// Sign with configured DKIM keys.
     Sign = "sign",
-    /// Speak in the gateway's name about the sender of a mail: results in its Authentication-Results field, and the facts that
-    /// its own records and trace fields use.
+    /// Make statements about the sender in the gateway's name: results in its Authentication-Results field, and the
+    /// facts that the gateway's own event records and trace fields use.
     AuthResults = "auth-results",
-    /// Exempt a client, or a mail, from the plugins that come after, by the verdict `accept`.
+    /// Exempt a client or a mail from later plugins by the verdict `accept`.
     Accept = "accept",
-    /// Choose which SMTP extensions are offered; STARTTLS is one.
+    /// Choose the SMTP extensions offered, STARTTLS included.
     EditExtensions = "edit-extensions",
-    /// Ask DNS for the names of the client's address, and for nothing else.
+    /// Look up the names of the client's address (reverse DNS), and no other DNS data.
     ReverseDns = "reverse-dns",
 }
 
 impl GrantKind {
-    /// What a grant of this kind is limited to; none for a kind that is granted as a whole or not at all.
+    /// What the parameter of this grant kind restricts; `None` for a kind without parameters.
     #[must_use]
     const fn parameter(self) -> Option<&'static str> {
         match self {
@@ -93,8 +94,8 @@ impl FromStr for GrantKind {
     }
 }
 
-/// A permission for one plugin. As text: the name of its kind, and behind a colon what it is limited to where its kind has
-/// such a parameter, as in `tables:partners`.
+/// A permission for one plugin. As text: the name of its kind, followed for kinds with parameters by a colon and the
+/// parameter, as in `tables:partners`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     kind: GrantKind,
@@ -131,14 +132,14 @@ impl FromStr for Grant {
     }
 }
 
-/// What is wrong with the text of a grant.
+/// Why the text of a grant is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GrantMistake {
-    /// There is no kind of this name.
+    /// No grant kind has this name.
     Unknown(String),
-    /// This kind is granted as a whole.
+    /// The grant kind takes no parameter.
     NoParameter(GrantKind),
-    /// A colon, and nothing behind it where such a parameter belongs.
+    /// The text has a colon but no parameter after it.
     EmptyParameter(GrantKind, &'static str),
 }
 
@@ -157,31 +158,31 @@ impl fmt::Display for GrantMistake {
 
 impl std::error::Error for GrantMistake {}
 
-/// The grants of one plugin: by kind, what they are limited to.
+/// The grants of one plugin: the parameters by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants(BTreeMap<GrantKind, BTreeSet<String>>);
 
 impl Grants {
-    /// Whether a grant of this kind is among them.
+    /// Whether a grant of this kind is included.
     #[must_use]
     pub fn contains(&self, kind: GrantKind) -> bool {
         self.parameters(kind).is_some()
     }
 
-    /// What grants of this kind are limited to; none where there is no such grant. The set is empty for kinds without
-    /// parameters, and for a grant that names none, which allows nothing beyond what every plugin may.
+    /// The parameters of the grants of this kind; `None` if the kind is not granted. The set is empty for kinds without
+    /// parameters. For other kinds, an empty set permits only what every plugin may do.
     #[must_use]
     pub fn parameters(&self, kind: GrantKind) -> Option<&BTreeSet<String>> {
         self.0.get(&kind)
     }
 
-    /// Adds a grant.
+    /// Adds a grant, with its parameter if it has one.
     pub fn insert(&mut self, grant: impl Into<Grant>) {
         let Grant { kind, parameter } = grant.into();
         self.0.entry(kind).or_default().extend(parameter);
     }
 
-    /// Takes all grants of a kind away.
+    /// Removes all grants of a kind.
     pub fn remove(&mut self, kind: GrantKind) {
         self.0.remove(&kind);
     }

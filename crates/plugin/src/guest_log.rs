@@ -1,5 +1,5 @@
-//! The guest log: a plugin's log lines, and what it prints. Every line names the plugin, and the hook, session and queue id of
-//! the call. Lines above the rate limit are dropped and counted.
+//! The guest log: log lines and printed output of a plugin. Every line carries the plugin's name and the hook, session
+//! and queue id of the call. Lines above the rate limit are dropped and counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tracing::Level;
 
 use crate::state::GenerationState;
 
-/// The longest text of a line, in octets.
+/// Maximum length of a line's text, in octets.
 pub(crate) const MAX_TEXT: usize = 4096;
-/// The most fields of a line.
+/// Maximum number of fields of a line.
 const MAX_FIELDS: usize = 16;
 
 /// The log of one instance.
@@ -33,7 +33,7 @@ struct LogOrigin {
 #[derive(Default)]
 struct LogScope {
     place: LogOrigin,
-    /// The last lines that it printed: a panic's message is added to the fault.
+    /// The last printed lines; added to a fault, since they hold the panic message.
     printed: VecDeque<String>,
 }
 
@@ -42,7 +42,7 @@ impl GuestLog {
         Self { state, scope: Mutex::default() }
     }
 
-    /// Another call begins.
+    /// Starts a new call: sets the hook and ids for the following lines.
     pub(crate) fn begin(&self, hook: Option<Hook>, view: Option<&View>) {
         let mut scope = self.scope.lock();
         scope.place = LogOrigin {
@@ -53,7 +53,7 @@ impl GuestLog {
         scope.printed.clear();
     }
 
-    /// A log line.
+    /// Writes a log line.
     pub(crate) fn write(&self, level: Level, text: &str, fields: &[(String, String)]) {
         let Some(suppressed) = self.state.log_quota.take(Instant::now()) else {
             return;
@@ -65,7 +65,7 @@ impl GuestLog {
         emit(&self.state.plugin, place, level, &clean(text), object(fields).as_deref());
     }
 
-    /// A line that the guest printed.
+    /// Logs a line that the guest printed.
     pub(crate) fn print(&self, line: &str) {
         let mut scope = self.scope.lock();
         if scope.printed.len() == 4 {
@@ -76,7 +76,7 @@ impl GuestLog {
         self.write(Level::INFO, line, &[]);
     }
 
-    /// What was printed last in this call.
+    /// The last lines printed in this call; `None` if there are none.
     pub(crate) fn last_words(&self) -> Option<String> {
         let scope = self.scope.lock();
         let lines: Vec<_> = scope.printed.iter().map(String::as_str).collect();
@@ -104,7 +104,7 @@ fn emit(plugin: &str, place: LogOrigin, level: Level, text: &str, fields: Option
     }
 }
 
-/// Whether the log has this level.
+/// Whether the log records this level.
 pub(crate) fn enabled(level: Level) -> bool {
     match level {
         Level::TRACE => tracing::enabled!(target: "pintle::plugin", Level::TRACE),
@@ -115,15 +115,15 @@ pub(crate) fn enabled(level: Level) -> bool {
     }
 }
 
-/// Cut to size, and without control characters: a plugin must not be able to write a log line of somebody else.
+/// Truncates the text and replaces control characters: otherwise a plugin could forge log lines of another source.
 pub(crate) fn clean(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_TEXT);
     let safe = |c: char| if c.is_control() { ' ' } else { c };
     text[..end].trim_end().chars().map(safe).collect()
 }
 
-/// The fields as a JSON object, for the log to show in its own form; none where there are none. What is too much is left
-/// out, and of a name that comes twice the first counts.
+/// The fields as a JSON object, which the log formats; `None` if there are no fields. Excess fields are dropped; of
+/// duplicate names the first is kept.
 fn object(fields: &[(String, String)]) -> Option<String> {
     let mut members: Vec<(String, String)> = Vec::new();
     let mut room = MAX_TEXT;

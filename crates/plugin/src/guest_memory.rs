@@ -4,14 +4,14 @@ use wasmtime::ResourceLimiter;
 
 use crate::layout;
 
-/// What an element of a table takes, in octets: a pointer.
+/// Size of a table element in octets: one pointer.
 const ELEMENT: usize = 8;
 
-/// How much memory the instance has, over all of its linear memories and tables.
+/// Memory use and limit of one instance, over all of its linear memories and tables.
 pub(crate) struct GuestMemory {
     limit: usize,
     used: usize,
-    /// It was refused more during this call.
+    /// Set when the guest was refused more memory during this call.
     pub(crate) refused: bool,
 }
 
@@ -24,7 +24,7 @@ impl GuestMemory {
         self.limit
     }
 
-    /// Takes this many more octets if the limit allows; returns whether it did.
+    /// Reserves this many more octets if the limit permits; returns whether it did.
     fn take(&mut self, octets: usize) -> bool {
         let after = self.used.saturating_add(octets);
         self.refused |= after > self.limit;

@@ -1,9 +1,9 @@
-//! Which lookups to prefetch for a call, learnt from what the plugin has asked for before.
+//! Prediction of lookups to prefetch for a call, from the lookups of earlier calls.
 //!
-//! Strangers decide how long their own name servers take to answer. Lookups that a plugin is going to ask for are therefore
-//! prefetched before its call takes a turn. The first call of its kind still waits inside;
-//! from then on it is known, by hook and for clients that we know apart from strangers, since most plugins ask about
-//! strangers alone. What some calls in a row have not asked for is not prefetched for the next.
+//! Remote senders control the latency of their own name servers. Lookups that a plugin is expected to request are
+//! therefore prefetched before its call takes a turn. The first call of a kind waits within its turn; its lookups are
+//! then remembered, by hook and separately for known clients and strangers, since most plugins examine only strangers.
+//! A lookup that a number of consecutive calls did not request is no longer prefetched.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,21 +11,21 @@ use std::time::Duration;
 use pintle_dns::ReverseNames;
 use pintle_policy::{Hook, Session};
 
-/// After this many calls in a row without a lookup, it is no longer prefetched.
+/// Number of consecutive calls without a lookup after which it is no longer prefetched.
 const LASTS: u32 = 64;
 const BITS: u32 = 8;
 const MASK: u32 = (1 << BITS) - 1;
 
-/// A lookup that a plugin may ask for.
+/// A lookup that a plugin may request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lookup {
-    /// The confirmed names of the client's address.
+    /// The forward-confirmed reverse DNS names of the client's address.
     Names,
-    /// What SPF says.
+    /// The SPF result.
     Spf,
-    /// What DKIM and ARC say.
+    /// The DKIM and ARC results.
     Signatures,
-    /// What DMARC says.
+    /// The DMARC result.
     Dmarc,
 }
 
@@ -55,11 +55,11 @@ impl Lookups {
     }
 }
 
-/// A kind of calls: of one hook, for known clients or for strangers.
+/// A kind of calls: its hook, and whether the client is known or a stranger.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallKind {
     pub(crate) hook: Hook,
-    /// The client is trusted, or has authenticated.
+    /// The client is trusted or authenticated.
     known: bool,
 }
 
@@ -69,12 +69,13 @@ impl CallKind {
     }
 }
 
-/// The habits of one plugin: for each kind of calls and each lookup, after how many more calls without it it is forgotten.
+/// The remembered lookups of one plugin: for each kind of calls and each lookup, the number of further calls without it
+/// until it is forgotten.
 #[derive(Default)]
 pub(crate) struct Habits([[AtomicU32; 2]; Hook::ALL.len()]);
 
 impl Habits {
-    /// What a call of this kind will ask for.
+    /// The lookups that a call of this kind is expected to request.
     pub(crate) fn of(&self, kind: CallKind) -> Lookups {
         let counts = self.counts(kind).load(Ordering::Relaxed);
         let mut needs = Lookups::default();
@@ -85,13 +86,13 @@ impl Habits {
         needs
     }
 
-    /// A call of this kind has asked for it.
+    /// Records that a call of this kind requested the lookup.
     pub(crate) fn asked(&self, kind: CallKind, need: Lookup) {
         let full = |counts: u32| counts & !(MASK << need.shift()) | LASTS << need.shift();
         self.change(kind, full);
     }
 
-    /// A call of this kind has asked for no more than this.
+    /// Records that a call of this kind has ended and which lookups it requested.
     pub(crate) fn ended(&self, kind: CallKind, asked: Lookups) {
         self.change(kind, |counts| {
             let unasked = Lookup::ALL.into_iter().filter(|need| !asked.has(*need));
@@ -100,7 +101,7 @@ impl Habits {
         });
     }
 
-    /// Most changes change nothing, and then nothing is written that other cores would have to fetch.
+    /// Most updates change nothing; those skip the write, to avoid invalidating the cache lines of other cores.
     fn change(&self, kind: CallKind, to: impl Fn(u32) -> u32) {
         let changed = |counts| Some(to(counts)).filter(|new| *new != counts);
         let _ = self.counts(kind).fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
@@ -111,21 +112,21 @@ impl Habits {
     }
 }
 
-/// What was prefetched for a call, and what the call has asked for since.
+/// The lookups prefetched for a call, and the lookups that the call has requested so far.
 #[derive(Default)]
 pub(crate) struct Prefetched {
-    /// The kind of the call; none of one without a session.
+    /// The kind of the call; `None` for a call without a session.
     pub(crate) kind: Option<CallKind>,
-    /// The client's names, where they were looked up. Results of checks lie with the transaction.
+    /// The client's names, if prefetched. Results of sender authentication are stored with the transaction.
     pub(crate) names: Option<Result<ReverseNames, pintle_dns::DnsError>>,
-    /// How long that took.
+    /// Time spent on prefetching.
     pub(crate) spent: Duration,
-    /// What the call has asked for.
+    /// The lookups that the call has requested.
     pub(crate) asked: Lookups,
 }
 
 impl Prefetched {
-    /// Records that this call asks for a lookup, so that it is prefetched for the next of its kind.
+    /// Records that this call requests a lookup, so that it is prefetched for the next call of its kind.
     pub(crate) fn asks(&mut self, habits: &Habits, need: Lookup) {
         if let Some(kind) = self.kind {
             self.asked.add(need);

@@ -1,7 +1,7 @@
-//! One instance of a plugin: a store, the guest in it, and the way to call it within its limits.
+//! One instance of a plugin: a Wasmtime store with the guest in it, and functions that call it within its limits.
 //!
-//! An instance serves one call at a time. After a trap, a timeout or a dropped call the engine regards the store as dead;
-//! so do we: such an instance is never used again.
+//! An instance serves one call at a time. After a trap, a timeout or a cancelled call the engine cannot use the store
+//! again, so the instance is discarded.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -25,16 +25,16 @@ use crate::state::{GenerationState, HostServices};
 use crate::store_data::StoreData;
 use crate::{ConfigMistake, Grants, Manifest, PluginLimits};
 
-/// What a guest may hand to the host in one call of a host function, in octets; and what its answer may hold.
+/// Limit on the data that a guest passes to one host function, and on the size of its reply, in octets.
 const HOSTCALL_FUEL: usize = 2 << 20;
 
-/// An answer and the edits that stand or fall with it.
+/// A guest's reply, and the edits of the same call; the two are applied or discarded together.
 pub(crate) struct GuestReply<A> {
     pub(crate) answer: A,
     pub(crate) edits: Vec<Edit>,
 }
 
-/// All that an instance is made from.
+/// Everything needed to create an instance.
 pub(crate) struct InstanceTemplate {
     pub(crate) host: Arc<GuestEngine>,
     pub(crate) services: Arc<HostServices>,
@@ -46,18 +46,18 @@ pub(crate) struct InstanceTemplate {
     pub(crate) exports: ExportIndices,
 }
 
-/// A guest that can be called.
+/// A running guest in its store.
 pub(crate) struct Instance {
     store: Store<StoreData>,
     exports: GuestExports,
-    /// The last call has ended as it should.
+    /// False while a call runs and after a failed call.
     sound: bool,
     calls: u64,
     pub(crate) idle_since: Instant,
 }
 
 impl Instance {
-    /// A new instance, not yet configured.
+    /// Creates an instance that is not yet configured.
     pub(crate) async fn start(template: &InstanceTemplate) -> Result<Self, JudgeFault> {
         let limits = &template.limits;
         let meter = Arc::new(CallMeter::new(Instant::now()));
@@ -78,7 +78,7 @@ impl Instance {
         }
     }
 
-    /// What the plugin says of itself.
+    /// Calls `describe` and returns the plugin's manifest.
     pub(crate) async fn describe(&mut self, limits: &PluginLimits) -> Result<Manifest, JudgeFault> {
         let meter = self.begin(None, None, limits.start, limits.start);
         let called = self.exports.plugin.call_describe(&mut self.store);
@@ -93,7 +93,7 @@ impl Instance {
         })
     }
 
-    /// Gives the plugin its settings; the mistakes that it finds are an answer and no fault.
+    /// Passes the settings to the plugin. The mistakes that it reports are a regular result and not a fault.
     pub(crate) async fn configure(
         &mut self,
         settings: &str,
@@ -110,7 +110,7 @@ impl Instance {
         }))
     }
 
-    /// Calls a hook.
+    /// Calls a hook within the limits; returns its reply together with the edits of the call.
     pub(crate) async fn ask<Q: GuestQuestion>(
         &mut self,
         question: &Q,
@@ -118,7 +118,7 @@ impl Instance {
         ahead: Prefetched,
         limits: &PluginLimits,
     ) -> Result<GuestReply<Q::Answer>, JudgeFault> {
-        // What has been found out beforehand leaves a fifth of the time at least.
+        // Prefetching counts towards the limit, but leaves at least a fifth of it.
         let wall = limits.wall.saturating_sub(ahead.spent).max(limits.wall / 5);
         let meter = self.begin(Some(question.hook()), view, wall, limits.cpu);
         self.store.data_mut().ahead = ahead;
@@ -135,12 +135,12 @@ impl Instance {
         }
     }
 
-    /// What the last call has asked the host for.
+    /// The lookups that the last call requested.
     pub(crate) fn asked(&self) -> Lookups {
         self.store.data().ahead.asked
     }
 
-    /// Whether it may serve another call.
+    /// Whether the instance can serve another call.
     pub(crate) fn is_sound(&self) -> bool {
         self.sound
     }
@@ -184,7 +184,7 @@ fn store(host: &GuestEngine, guest: StoreData) -> Store<StoreData> {
     store
 }
 
-/// A computing guest is interrupted at every tick: past its limits it ends, and before them it lets others run.
+/// Epoch callback: ends a guest that exceeded its limits; otherwise yields, so that other tasks can run.
 #[allow(clippy::needless_pass_by_value, reason = "the engine wants it so")]
 fn tick(guest: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
     guest.data().meter.check(Instant::now())?;
@@ -192,7 +192,7 @@ fn tick(guest: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadlin
     Ok(UpdateDeadline::Yield(1))
 }
 
-/// Why a call did not end well.
+/// Why a call failed.
 enum CallFailure {
     Engine(wasmtime::Error),
     Waited(CallTimeout),
@@ -205,7 +205,7 @@ impl From<wasmtime::Error> for CallFailure {
     }
 }
 
-/// Runs a call that may also wait. The tick cannot end a guest that sleeps; the timer here can.
+/// Runs a call that may wait. The epoch tick cannot interrupt a guest that is waiting; the timer here can.
 async fn bounded<T>(
     meter: &Arc<CallMeter>,
     wall: Duration,
@@ -218,7 +218,7 @@ async fn bounded<T>(
         if let Poll::Ready(ended) = Pin::new(&mut call).poll(cx) {
             return Poll::Ready(ended.map_err(CallFailure::Engine));
         }
-        // Most calls never wait, and need no timer.
+        // Most calls never wait and need no timer.
         if timer.is_none() {
             timer.set(Some(tokio::time::sleep(meter.left(Instant::now()))));
         }
@@ -234,7 +234,7 @@ fn fault(failure: CallFailure, guest: &StoreData) -> JudgeFault {
         CallFailure::Overspent(over) => return overspent(over),
         CallFailure::Engine(error) => error,
     };
-    // However a guest ends after it was refused its budget, the fault is the budget.
+    // If the budget was exhausted, it is reported as the cause, whatever error the guest ended with.
     if let Err(over) = guest.call.budget.check() {
         return overspent(over);
     }

@@ -1,4 +1,4 @@
-//! The interfaces that a guest can import, in one table: what each takes to be imported, and how it is linked.
+//! The table of interfaces that a guest can import: the grant that each requires, and the function that links it.
 
 use wasmtime::Engine;
 use wasmtime::component::Linker;
@@ -7,19 +7,19 @@ use crate::GrantKind;
 use crate::host;
 use crate::store_data::StoreData;
 
-/// Adds the functions of an interface to what guests can import.
+/// Adds an interface's functions to the linker.
 type LinkInterface = fn(&mut Linker<StoreData>) -> wasmtime::Result<()>;
 
 /// An interface of the contract that the host knows.
 pub(crate) struct HostInterface {
     /// Its name in the contract.
     pub(crate) name: &'static str,
-    /// What it takes to import it.
+    /// The grant required to import it; `None` if none is required.
     pub(crate) grant: Option<GrantKind>,
-    /// Functions of it that need a grant by themselves, with those of which each needs one; the first allows the least. A
-    /// plugin without may import them, and is denied when it calls.
+    /// Functions that require a grant of their own, each with the grants of which any one suffices; the first permits
+    /// the least. A plugin without the grant may import the function; calls are denied.
     pub(crate) functions: &'static [(&'static str, &'static [GrantKind])],
-    /// Adds its functions to what guests can import; none where this release does not serve it.
+    /// Adds the interface's functions to the linker; `None` if this release does not serve the interface.
     pub(crate) link: Option<LinkInterface>,
 }
 
@@ -27,7 +27,7 @@ const fn open(name: &'static str, link: LinkInterface) -> HostInterface {
     HostInterface { name, grant: None, functions: &[], link: Some(link) }
 }
 
-/// All interfaces.
+/// All interfaces of the contract.
 const INTERFACES: &[HostInterface] = &[
     open("types", host::types::link),
     open("gateway", host::gateway::link),
@@ -81,12 +81,12 @@ const INTERFACES: &[HostInterface] = &[
     HostInterface { name: "tables", grant: Some(GrantKind::Tables), functions: &[], link: None },
 ];
 
-/// The interface of this name.
+/// Looks up an interface by name.
 pub(crate) fn find(name: &str) -> Option<&'static HostInterface> {
     INTERFACES.iter().find(|interface| interface.name == name)
 }
 
-/// All that any guest can import. Whether this guest may is found out before it gets here.
+/// The linker with all functions of all interfaces. Whether a guest may import them is checked before it is linked.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<StoreData>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -1,7 +1,7 @@
-//! The pool of instances: how much address space guests' memories reserve before they are used, and in which form.
+//! The layout of the instance pool: how much address space is reserved for guest memories, and in which form.
 //!
-//! Reserved address space costs no memory, but there is not always as much of it: `ulimit -v` bounds it, and so do some
-//! containers. So there are three forms, and the first that fits is used.
+//! Reserved address space uses no physical memory, but it can be limited, by `ulimit -v` or by a container. So there
+//! are three forms, and the first that fits is used.
 
 use std::fmt;
 
@@ -9,64 +9,65 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::PluginConfig;
 
-/// What any one component may consist of; Python's, the largest known, has 38 core instances and 3 memories.
+/// Limits on the parts of one component; Python's, the largest known, has 38 core instances and 3 memories.
 pub(crate) const CORE_INSTANCES: u32 = 96;
 pub(crate) const MEMORIES: u32 = 4;
 pub(crate) const TABLES: u32 = 64;
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
-/// Things that an instance may hold at once by a handle, its own and the host's: they are kept in the host's memory, which
-/// its limit does not count. Language kits hold a few dozen.
+/// Maximum number of handles that an instance may hold, its own and the host's. They are kept in host memory, which the
+/// instance's memory limit does not cover. Language kits hold a few dozen.
 pub(crate) const HANDLES: usize = 4_096;
-/// A page of linear memory, in octets.
+/// Size of a page of linear memory, in octets.
 const WASM_PAGE: usize = 64 << 10;
-/// Places for the instances of checks.
+/// Pool slots for instances created by checks.
 const SPARE_PLACES: u32 = 64;
-/// How many plugins can be added by reloads, where address space allows.
+/// Number of plugins that reloads can add, if address space permits.
 const LATER_PLUGINS: u32 = 2;
-/// A memory that reserves all that its addresses can name spares the guest's code every bounds check.
+/// Address space of a 32-bit memory. If all of it is reserved, the guest's code needs no bounds checks.
 const WHOLE: u64 = 4 << 30;
-/// The guard region behind such a memory, for offsets beyond its end; the engine's default.
+/// Guard region after such a memory, for offsets beyond its end; the engine's default.
 const WHOLE_GUARD: u64 = 32 << 20;
-/// The guard region behind a memory whose code checks bounds.
+/// Guard region after a memory whose code checks bounds.
 const GUARD: u64 = WASM_PAGE as u64;
-/// What a memory that has no place kept reserves beyond what it uses, to grow into.
+/// Address space reserved for growth of a memory that has no pool slot.
 const GROWTH: u64 = 1 << 20;
-/// The stack that each instance runs on; the engine's own choice.
+/// Stack size of each instance; the engine's default.
 const STACK: u64 = 2 << 20;
-/// The most that is ever reserved: half of the address space that a process has on most machines.
+/// Upper limit on the total reservation: half of a process's address space on most machines.
 const MOST: u64 = 64 << 40;
 
-/// How the memories of instances are reserved.
+/// How address space is reserved for the memories of instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolForm {
-    /// A place for each instance, each memory with all that its addresses can name.
+    /// A slot per instance; each memory reserves its whole 32-bit address space, so no bounds checks are needed.
     Whole,
-    /// A place for each instance, memories as large as plugins may have them; the code checks bounds.
+    /// A slot per instance; each memory reserves the largest size that plugins may have. The code checks bounds.
     Exact,
-    /// No places: each instance takes what it needs when it is made. The code checks bounds.
+    /// No slots: each instance allocates its memory when it is created. The code checks bounds.
     None,
 }
 
-/// What the pool of instances is like.
+/// Form and size of the instance pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PoolLayout {
     pub(crate) form: PoolForm,
-    /// How many instances there can be at once.
+    /// Number of slots: the maximum number of concurrent instances.
     pub(crate) places: u32,
-    /// The largest memory, in octets.
+    /// Maximum size of one memory, in octets.
     pub(crate) memory: usize,
 }
 
 impl PoolLayout {
-    /// The forms that serve these plugins with so much address space, the best one first. While a plugin is replaced both
-    /// versions have instances, so there are twice as many places as calls at once. Each form has room for plugins that are
-    /// added later, with this many calls at once or as many as the busiest has now, before it does without.
+    /// The layouts that can serve these plugins within this much address space, best first. During a reload both
+    /// versions of a plugin have instances, so there are twice as many slots as concurrent calls. Each form is tried
+    /// first with room for plugins that are added later (each with `usual` concurrent calls, or with the current
+    /// maximum), then without.
     pub(crate) fn within(plugins: &[PluginConfig], usual: usize, space: u64) -> Vec<Self> {
         let busiest = plugins.iter().map(|plugin| plugin.limits.max_instances).fold(usual, usize::max);
         let later = places_of(busiest).saturating_mul(LATER_PLUGINS);
         let least = places(plugins).saturating_add(SPARE_PLACES);
         let memory = plugins.iter().map(|plugin| plugin.limits.memory).max().unwrap_or(0);
-        // Memories grow by pages, and places are made of them.
+        // Memories grow by pages, so slot sizes are multiples of the page size.
         let memory = memory.max(crate::PluginLimits::default().memory).next_multiple_of(WASM_PAGE);
         let with_room = |form| Self { form, places: least.saturating_add(later), memory };
         let without = |form| Self { form, places: least, memory };
@@ -76,7 +77,7 @@ impl PoolLayout {
         forms.filter(|layout| layout.reserves() <= space.min(MOST)).collect()
     }
 
-    /// How much address space it takes from the start, in octets.
+    /// Address space reserved at the start, in octets.
     pub(crate) fn reserves(&self) -> u64 {
         let memory = match self.form {
             PoolForm::Whole => WHOLE + WHOLE_GUARD,
@@ -87,18 +88,18 @@ impl PoolLayout {
         u64::from(self.places).saturating_mul(u64::from(MEMORIES) * memory + tables + STACK)
     }
 
-    /// Whether these plugins can be served, too; the places that they need, and those that there are, where not.
+    /// Checks whether these plugins fit; the error holds the slots needed and the slots available.
     pub(crate) fn has_places_for(&self, plugins: &[PluginConfig]) -> Result<(), (u32, u32)> {
         let needs = places(plugins);
         if self.form == PoolForm::None || needs <= self.places { Ok(()) } else { Err((needs, self.places)) }
     }
 
-    /// Whether an instance with this much memory has room.
+    /// Whether an instance with this memory limit, in octets, fits into a slot.
     pub(crate) fn has_room_for(&self, memory: usize) -> bool {
         self.form == PoolForm::None || memory <= self.memory
     }
 
-    /// Tells the engine.
+    /// Sets the engine's configuration accordingly.
     pub(crate) fn apply(&self, config: &mut Config) {
         match self.form {
             PoolForm::Whole => {}
@@ -153,7 +154,7 @@ impl fmt::Display for PoolLayout {
     }
 }
 
-/// A size as people write it, rounded up.
+/// Formats a size with a binary unit, rounded up.
 pub(crate) fn octets(size: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB")];
     let unit = units.into_iter().find(|(bits, _)| size >= 10 << bits).unwrap_or((20, "MiB"));
@@ -169,13 +170,13 @@ fn places_of(instances: usize) -> u32 {
     u32::try_from(instances).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(2)
 }
 
-/// The address space that guests may have: what the operator allows, and half of what this process may still take, since
-/// threads, code and mail need some as well.
+/// The address space available to guests: the operator's limit, and at most half of what this process may still
+/// allocate, since threads, code and mail need some too.
 pub(crate) fn space(allowed: Option<u64>) -> u64 {
     allowed.unwrap_or(u64::MAX).min(free().map_or(u64::MAX, |free| free / 2))
 }
 
-/// What a limit leaves this process; none where there is no limit.
+/// Address space that the process limit (`RLIMIT_AS`) leaves; `None` if unlimited.
 #[cfg(unix)]
 pub(crate) fn free() -> Option<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
@@ -221,7 +222,8 @@ mod tests {
         assert!(whole.contains(" of address space for 472 instances"), "{whole}");
     }
 
-    /// Room for them costs no other plugin its form: what is slower comes after what has none.
+    /// Room for added plugins never costs the form: a faster form without that room is preferred to a slower one with
+    /// it.
     #[test]
     fn a_reload_can_add_plugins_with_as_many_calls_as_are_usual() {
         let busy = |count| {

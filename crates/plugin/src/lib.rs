@@ -1,13 +1,13 @@
-//! The plugin host: runs WASI components at the stages of a message's life, and survives whatever they do.
+//! The plugin host: runs WASI components at the stages of mail processing and isolates the gateway from their faults.
 //!
-//! [`Plugins`] loads what the configuration names and hands out judges (`pintle_policy::Judge`), one a plugin, in the
-//! order of the configuration. Everything a guest can do is bounded: time, memory, and the size of what it asks for. A
-//! guest that loops, traps, exhausts memory or gives an invalid answer costs one call and one instance: the call gets the
-//! verdict that the operator chose for such a fault, and no other call is affected. A changed component file is compiled,
-//! checked and configured beside the serving one and takes over only when all of that succeeds.
+//! [`Plugins`] loads the configured plugins and provides a judge (`pintle_policy::Judge`) for each, in the order of the
+//! configuration. Everything a guest can do is bounded: time, memory, and the size of its requests. A guest that loops,
+//! traps, exhausts memory or returns an invalid verdict costs one call and one instance: that call gets the verdict of
+//! the operator's failure policy, and no other call is affected. A changed component file is compiled, checked and
+//! configured while the previous version serves, and replaces it only if all of that succeeds.
 //!
-//! No other crate depends on the WebAssembly engine, and none of its types is public here. What a verdict means for the session,
-//! which judges are asked when, and the syntax of the configuration file are decided by other crates.
+//! No other crate depends on the WebAssembly engine, and none of its types is public here. Other crates define what a
+//! verdict means for the session, which judges are called when, and the syntax of the configuration file.
 
 mod artifact;
 mod bindings;

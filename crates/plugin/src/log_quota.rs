@@ -1,4 +1,4 @@
-//! A rate limit for log lines: neither a plugin that logs too much nor one that is down may fill the log.
+//! Rate limit for log lines, so that a plugin that logs too much or fails at every call cannot fill the log.
 
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::kv::bucket::TokenBucket;
 
-/// Lines a second, and lines at once.
+/// Lines per second, and the burst size in lines.
 const RATE: f64 = 100.0;
 const BURST: u32 = 500;
-/// How many lines may still be written.
+/// The remaining quota, and the number of suppressed lines.
 pub(crate) struct LogQuota(Mutex<QuotaState>);
 
 struct QuotaState {
@@ -22,7 +22,8 @@ impl LogQuota {
         Self(Mutex::new(QuotaState { bucket: TokenBucket::full(BURST, now), suppressed: 0 }))
     }
 
-    /// Whether one more line may be written, and how many were not since the last.
+    /// Takes one line from the quota; returns how many lines were suppressed since the last one, or `None` if this one
+    /// must be suppressed too.
     pub(crate) fn take(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         if state.bucket.take(1, BURST, RATE, now).is_ok() {

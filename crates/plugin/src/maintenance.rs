@@ -1,6 +1,6 @@
-//! Background tasks: lost instances are replaced, idle ones dropped, timers called, stored values saved, files watched.
+//! Background tasks: replace lost instances, drop idle ones, call timers, save stored values, watch component files.
 //!
-//! Every task is owned here and awaited by [`Maintenance::close`].
+//! All tasks are owned here; [`Maintenance::close`] stops and awaits them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,24 +19,25 @@ use crate::kv::saved::Clocks;
 use crate::revive::revived;
 use crate::watch::FileWatch;
 
-/// How often idle instances and expired values are dropped.
+/// Interval at which idle instances and expired values are dropped.
 const SWEEP: Duration = Duration::from_secs(30);
-/// How often what plugins have stored is saved.
+/// Interval at which plugins' stored values are saved.
 const SAVE: Duration = Duration::from_secs(60);
-/// How long to wait after an instance could not be created.
+/// Back-off after an instance could not be created.
 const REST: Duration = Duration::from_secs(1);
 
-/// The tasks of the plugin host.
+/// The background tasks of the plugin host.
 pub(crate) struct Maintenance {
     closing: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
-    /// By plugin: what ends its tasks.
+    /// The stop signal of each plugin's tasks.
     plugins: Mutex<HashMap<Arc<str>, watch::Sender<bool>>>,
     watch: Option<FileWatch>,
 }
 
 impl Maintenance {
-    /// Maintenance without a plugin so far. Component files are watched when there is a time for them to settle.
+    /// Starts maintenance, without plugins yet. `settle` is the time that a file must be unchanged; `None` disables
+    /// watching.
     pub(crate) fn start(loader: &Arc<ComponentLoader>, settle: Option<Duration>) -> Self {
         let mut tasks = JoinSet::new();
         let (closing, closed) = watch::channel(false);
@@ -45,7 +46,7 @@ impl Maintenance {
         Self { closing, tasks: Mutex::new(tasks), plugins: Mutex::default(), watch }
     }
 
-    /// Starts what is new and ends what is gone; nothing starts any more when all has ended.
+    /// Starts tasks for new plugins and stops those of removed ones; does nothing after `close`.
     pub(crate) fn take_over(&self, plugins: &[Arc<Plugin>]) {
         if self.is_closing() {
             return;
@@ -71,7 +72,7 @@ impl Maintenance {
         *self.closing.borrow()
     }
 
-    /// Ends all tasks and waits for them.
+    /// Stops all tasks and waits for them.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
         self.plugins.lock().clear();
@@ -80,7 +81,8 @@ impl Maintenance {
     }
 }
 
-/// Keeps a plugin's pool as it should be. Ends when its sender is dropped.
+/// Keeps the pool of a plugin at its minimum and drops surplus instances. Ends when the stop signal's sender is
+/// dropped.
 async fn maintain_pool(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
     let (mut sweep, mut save) = (interval(SWEEP), interval(SAVE));
     loop {
@@ -106,7 +108,7 @@ async fn maintain_pool(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) 
     save_state(&plugin).await;
 }
 
-/// Saves what the plugin has stored. What could not be saved is tried again with the next round.
+/// Saves a plugin's stored values. A failed save is retried at the next interval.
 async fn save_state(plugin: &Arc<Plugin>) {
     let saving = Arc::clone(plugin);
     let saved = tokio::task::spawn_blocking(move || saving.state().kv.save(Clocks::read())).await;
@@ -138,15 +140,15 @@ async fn refill(plugin: &Plugin) {
     }
 }
 
-/// Calls `on-timer` at the start, for plugins that prepare something before mail comes, and then at its interval, one call at
-/// a time.
+/// Calls `on-timer` once at the start, for plugins that prepare data before mail arrives, and then at its interval;
+/// calls never overlap.
 async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             _ = stopped.changed() => return,
             () = plugin.on_timer() => {}
         }
-        // An interval that the operator has changed counts from the next round on.
+        // A changed interval takes effect after the next call.
         let rest = plugin.config().timer.max(Duration::from_millis(1));
         tokio::select! {
             _ = stopped.changed() => return,

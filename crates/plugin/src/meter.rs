@@ -1,8 +1,8 @@
-//! How long a call may take: in all, and computing.
+//! Time limits of one call: wall-clock time and CPU time.
 //!
-//! A call is polled in slices. The time within slices is what the guest computes (and what the host computes for it);
-//! the time between them it waits, for DNS or for its turn. The engine's tick asks the meter while the guest computes;
-//! a timer outside ends a call that waits too long.
+//! A call is polled in slices. The time within slices is the computing time of the guest, including host functions; the
+//! time between slices is waiting, for DNS or for the scheduler. The engine's tick checks the limits while the guest
+//! computes; a separate timer ends a call that waits too long.
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// What a call has used. Shared between the future that runs it and the guest's store, which the future has borrowed.
+/// Time used by a call. Shared by the future that runs the call and the guest's store, which the future has borrowed.
 #[derive(Debug)]
 pub(crate) struct CallMeter {
     base: Instant,
-    /// All in nanoseconds; times count from `base`.
+    /// All in nanoseconds; points in time are relative to `base`.
     began: AtomicU64,
     slice: AtomicU64,
     used: AtomicU64,
@@ -24,12 +24,12 @@ pub(crate) struct CallMeter {
     cpu: AtomicU64,
 }
 
-/// Which limit was passed.
+/// Which limit was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallTimeout {
-    /// The whole call took this long.
+    /// The wall-clock limit of the call.
     Wall(Duration),
-    /// The guest computed this long.
+    /// The CPU time limit of the guest.
     Cpu(Duration),
 }
 
@@ -56,7 +56,7 @@ impl CallMeter {
         }
     }
 
-    /// Begins a call with these limits, and its first slice.
+    /// Starts a call with these limits, and its first slice.
     pub(crate) fn begin(&self, now: Instant, wall: Duration, cpu: Duration) {
         self.began.store(self.at(now), Ordering::Relaxed);
         self.slice.store(self.at(now), Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl CallMeter {
         self.cpu.store(nanos(cpu), Ordering::Relaxed);
     }
 
-    /// Whether a limit is passed, asked within a slice.
+    /// Returns an error if a limit is exceeded; called within a slice.
     pub(crate) fn check(&self, now: Instant) -> Result<(), CallTimeout> {
         let now = self.at(now);
         let computed =
@@ -80,7 +80,7 @@ impl CallMeter {
         Ok(())
     }
 
-    /// What is left of the call's time, waiting included.
+    /// Wall-clock time left for the call.
     pub(crate) fn left(&self, now: Instant) -> Duration {
         let gone = self.at(now).saturating_sub(self.began.load(Ordering::Relaxed));
         Duration::from_nanos(self.wall.load(Ordering::Relaxed).saturating_sub(gone))
@@ -104,7 +104,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A future whose polls are metered. Its first slice is the one that [`Meter::begin`] has opened.
+/// A future whose polls are metered. Its first poll uses the slice that [`Meter::begin`] opened.
 pub(crate) struct Metered<F> {
     meter: Arc<CallMeter>,
     waits: bool,

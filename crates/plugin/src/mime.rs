@@ -1,9 +1,8 @@
-//! The MIME tree of a message: scanned once, kept as places in the message, shared by all plugins that ask.
+//! MIME structure of a message: parsed once, stored as offsets into the message, shared by all plugins.
 //!
-//! Only places are kept. The decoded content of a part is decoded again for each call that reads it, so that a large message
-//! is in memory while it is read, and not for as long as it exists. Scanning and decoding go chunk by chunk within
-//! the call that asked: each chunk is charged to its budget, others get their turn between two of them, and nothing goes
-//! on when the call has ended.
+//! Only offsets are stored. The content of a part is decoded again for each call that reads it, so that a large message
+//! is in memory only while it is read. Parsing and decoding proceed in chunks within the requesting call: each chunk is
+//! charged to the call's budget, the task yields between chunks, and all work stops when the call ends.
 
 use std::any::Any;
 use std::ops::Range;
@@ -17,10 +16,10 @@ use pintle_policy::Message;
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::budget::Budget;
 
-/// How much of a body is read at once.
+/// Number of octets read from a body at a time.
 pub(crate) const CHUNK: usize = 256 << 10;
 
-/// The tree of this message, which must have a body.
+/// The MIME tree of a message, which must have a body.
 pub(crate) async fn tree(
     message: &Message,
     body: &Arc<dyn Body>,
@@ -40,12 +39,12 @@ pub(crate) async fn tree(
     })
     .await?;
     let tree = Arc::new(scanner.finish());
-    // Another plugin may have been faster; the trees are equal.
+    // Another call may have stored its tree first; the trees are equal.
     let _ = message.shared.set(Arc::clone(&tree) as Arc<dyn Any + Send + Sync>);
     Ok(tree)
 }
 
-/// A part's header block; none for the root, whose header is the message's.
+/// The header block of a part; `None` for the root, whose header is the message's.
 pub(crate) async fn header(
     part: &MimePart,
     body: &dyn Body,
@@ -61,7 +60,7 @@ pub(crate) async fn header(
     Ok(Some(raw.into()))
 }
 
-/// A part's content, transfer-decoded.
+/// The content of a part, with the transfer encoding decoded.
 pub(crate) async fn content(
     part: &MimePart,
     body: &dyn Body,
@@ -77,7 +76,7 @@ pub(crate) async fn content(
     Ok(decoder.finish().into())
 }
 
-/// Reads this range of a body and passes each chunk to `act`, until that returns an error.
+/// Reads a range of a body and passes each chunk to `act`, until `act` returns an error.
 pub(crate) async fn for_each_chunk(
     body: &dyn Body,
     place: Range<u64>,
@@ -92,7 +91,7 @@ pub(crate) async fn for_each_chunk(
         }
         at += chunk.len() as u64;
         act(&chunk)?;
-        // A body in memory never waits by itself, and work through 25 MB must not hold a thread.
+        // Reading a body in memory never yields by itself, and processing 25 MB must not block the thread.
         tokio::task::yield_now().await;
     }
     Ok(())
@@ -142,7 +141,7 @@ mod tests {
         assert!(header(&first.parts[0], &*body, budget).await.unwrap().is_none());
     }
 
-    /// No task of its own, no thread: what a call has begun is gone when the call is.
+    /// Parsing starts no task and no thread, so it ends with its call.
     #[test]
     fn a_scan_stops_between_chunks_and_where_the_budget_ends() {
         let body: Arc<dyn Body> = Arc::new(Bytes::from(vec![b'x'; 3 * CHUNK]));

@@ -1,8 +1,8 @@
-//! Names in a plugin's settings that must be names of something in the gateway's configuration.
+//! Checks names in a plugin's settings against the gateway's configuration.
 //!
-//! A plugin cannot look while it is configured, and JSON Schema knows nothing but the settings. So a schema says of a text what
-//! it names, by the keyword `x-pintle-names`: `signing-key` or `relay`. The host holds it against the configuration when the
-//! plugin is loaded, and again at each reload, since the other half may have changed.
+//! A plugin cannot read the gateway's configuration in `configure`, and JSON Schema sees only the settings. So a schema
+//! marks a string as a reference by the keyword `x-pintle-names`: `signing-key` or `relay`. The host checks it when the
+//! plugin is loaded and again at each reload, since the gateway's configuration may have changed.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use serde_json::Value;
 use crate::places::pointer;
 use crate::{ConfigMistake, Gateway};
 
-/// The schema keyword that says what a text names.
+/// The schema keyword for the kind of object that a string names.
 const KEYWORD: &str = "x-pintle-names";
-/// The deepest that is looked into settings and references.
+/// Maximum nesting depth followed in settings and references.
 const DEEPEST: usize = 64;
-/// The most steps: a schema may lead to one value by many ways.
+/// Maximum number of steps: a schema may lead to the same value along many paths.
 const MOST: usize = 100_000;
 
-/// All names in the settings that are not defined in the gateway's configuration.
+/// Returns a mistake for each name that the gateway's configuration does not define.
 pub(crate) fn check(schema: &Value, settings: &Value, gateway: &Gateway) -> Vec<ConfigMistake> {
     let mut walk = NameWalk { root: schema, gateway, steps: 0, mistakes: Vec::new() };
     walk.value("", schema, settings, DEEPEST);
@@ -61,7 +61,7 @@ impl NameWalk<'_> {
                 ("key", "[dkim_keys.NAME]", keys.map(|key| key.name.as_str()).collect())
             }
             "relay" => ("relay", "[relays.NAME]", self.gateway.relays.iter().map(String::as_str).collect()),
-            // A later release may know it.
+            // Unknown kind: a later release may define it.
             _ => return,
         };
         if known.contains(name) {

@@ -1,32 +1,31 @@
-//! Where each value of a plugin's settings is in the operator's file, so that a mistake can be shown with its line.
+//! Positions of a plugin's settings in the operator's file, so that mistakes can be reported with their line.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The places of settings in the file that they were read from.
+/// Maps settings to the lines of the file that they were read from.
 ///
-/// All places are equal to all others: the same settings some lines further down are the same settings, and must not
-/// make a plugin load again.
+/// All values compare equal: settings that only moved to other lines are unchanged and must not reload the plugin.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Lines from 1, by JSON Pointer (RFC 6901); "" is the whole.
+    /// Line numbers from 1, by JSON Pointer (RFC 6901); "" is the whole.
     pub lines: HashMap<String, usize>,
 }
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLine {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
 }
 
 impl Places {
-    /// Where the value of this pointer stands, or the nearest one around it that is known.
+    /// The line of the value at this pointer, or of the nearest enclosing value with a known line.
     #[must_use]
     pub fn at(&self, pointer: &str) -> Option<FileLine> {
         let mut pointer = pointer;
@@ -51,7 +50,7 @@ impl fmt::Display for FileLine {
     }
 }
 
-/// A pointer to something within what another pointer shows.
+/// Appends a key to a JSON Pointer.
 #[must_use]
 pub fn pointer(within: &str, step: &str) -> String {
     format!("{within}/{}", step.replace('~', "~0").replace('/', "~1"))

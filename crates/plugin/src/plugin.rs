@@ -1,4 +1,4 @@
-//! One plugin as the chains know it: a judge (`pintle_policy::Judge`) that is answered by the generation that serves.
+//! A configured plugin: the judge (`pintle_policy::Judge`) that the chains call, served by its current generation.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,8 +26,8 @@ use crate::state::GenerationState;
 use crate::turns::Turns;
 use crate::{ComponentSource, Gateway, GrantKind, LoadError, PluginConfig, PluginStatus, artifact, convert};
 
-/// The hooks of a plugin that is not loaded: from MAIL on, so that no mail passes without it, and not earlier, because clients
-/// expect refusals there.
+/// The assumed hooks of a plugin that is not loaded: from MAIL on, so that no mail passes without it. Earlier stages
+/// are excluded because clients expect refusals from MAIL on.
 const UNKNOWN_HOOKS: Hooks = Hooks::NONE
     .with(Hook::Auth)
     .with(Hook::Mail)
@@ -36,33 +36,33 @@ const UNKNOWN_HOOKS: Hooks = Hooks::NONE
     .with(Hook::Message)
     .with(Hook::Deliver);
 
-/// One plugin, whichever generation of it serves: the judge that the chains ask.
+/// A configured plugin, independent of its generations: the judge that the chains call.
 pub(crate) struct Plugin {
-    /// Handed to each generation that is to serve.
+    /// Passed to each generation that is meant to serve.
     state: Arc<GenerationState>,
-    /// The configuration in force; the generation that serves may have been loaded with an older one.
+    /// The configuration in force; the serving generation may have been loaded with an earlier one.
     config: ArcSwap<PluginConfig>,
     current: ArcSwapOption<Generation>,
     generations: AtomicU64,
     calls: AtomicU64,
     faults: AtomicU64,
-    /// Calls that got no instance in time; they count among the faults.
+    /// Calls that got no instance in time; also counted as faults.
     crowded_out: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// Held by what changes the generation or the configuration.
+    /// Held while the generation or the configuration is changed.
     changing: Arc<tokio::sync::Mutex<()>>,
-    /// Notified when another generation serves.
+    /// Notified when another generation starts serving.
     pub(crate) changed: Notify,
-    /// Rate limit of log lines about faults: a plugin that is down must not fill the log.
+    /// Rate limit for log lines about faults: a plugin that fails at every call must not fill the log.
     told: LogQuota,
-    /// The log already says that this generation answers `accept` without the grant.
+    /// Whether the current generation's use of `accept` without the grant was already logged.
     told_of_accept: AtomicBool,
-    /// Duration of calls by hook, for hooks that some generation has had.
+    /// Call duration by hook, for hooks that any generation has exported.
     durations: Vec<OnceLock<Histogram>>,
 }
 
 impl Plugin {
-    /// A plugin that is not loaded yet.
+    /// Creates a plugin that is not loaded yet.
     pub(crate) fn new(state: Arc<GenerationState>, config: Arc<PluginConfig>) -> Self {
         Self {
             durations: Hook::ALL.iter().map(|_| OnceLock::new()).collect(),
@@ -85,13 +85,13 @@ impl Plugin {
         self.config.load_full()
     }
 
-    /// Locks the generation and the configuration: nothing else changes them until the guard is dropped.
+    /// Locks the generation and the configuration against changes until the guard is dropped.
     pub(crate) async fn hold(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.changing).lock_owned().await
     }
 
-    /// Puts this configuration in force, also where no generation of it serves. Called for an equal configuration too: its
-    /// settings may be at other lines of the file, and error messages name lines.
+    /// Puts a configuration in force, even if no generation was loaded with it. Also called for an equal configuration:
+    /// its settings may have moved to other lines of the file, and error messages give lines.
     pub(crate) fn take_config(&self, config: Arc<PluginConfig>) {
         self.config.store(config);
     }
@@ -104,8 +104,8 @@ impl Plugin {
         &self.state
     }
 
-    /// Loads the component of this configuration beside the generation that serves, and checks its settings against this
-    /// gateway.
+    /// Loads the component of this configuration while the current generation serves, and checks the names in its
+    /// settings against this gateway.
     pub(crate) async fn load(
         &self,
         loader: &ComponentLoader,
@@ -115,7 +115,7 @@ impl Plugin {
         loader.load(&self.state, config, self.turns(config), gateway).await
     }
 
-    /// Whether the component is another than the one that serves, or cannot be read.
+    /// Whether the component differs from the serving one, or cannot be read.
     pub(crate) async fn is_outdated(&self) -> bool {
         let config = self.config();
         let Some(serving) = self.current().map(|generation| generation.digest) else { return true };
@@ -126,7 +126,7 @@ impl Plugin {
         !matches!(read, Ok(Ok(bytes)) if artifact::digest(&bytes) == serving)
     }
 
-    /// Loads the component again and lets it serve; returns the new generation's number.
+    /// Reloads the component and lets it serve; returns the new generation's number.
     pub(crate) async fn reload(&self, loader: &ComponentLoader) -> Result<u64, Vec<LoadError>> {
         let _changing = self.hold().await;
         let gateway = loader.services.gateway.load_full();
@@ -136,14 +136,14 @@ impl Plugin {
             .inspect_err(|errors| self.not_live(errors))
     }
 
-    /// Loads the component again if its file holds another than the one that serves.
+    /// Reloads the component if its file differs from the serving one.
     pub(crate) async fn reload_if_changed(&self, loader: &ComponentLoader) {
         let config = self.config();
         if matches!(config.component, ComponentSource::Bytes { .. }) {
             return;
         }
         let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
-        // A file that cannot be read just now (it may be about to be renamed into place) is no version.
+        // A file that cannot be read at the moment, for example because a rename is pending, is ignored.
         let Ok(Ok(bytes)) = read else { return };
         let serving = self.current().map(|generation| generation.digest);
         if serving != Some(artifact::digest(&bytes)) {
@@ -151,7 +151,8 @@ impl Plugin {
         }
     }
 
-    /// Lets a generation serve all calls that begin from now on; returns its number. The caller holds the lock ([`Plugin::hold`]).
+    /// Makes a generation serve all calls that start from now on; returns its number. The caller holds the lock
+    /// ([`Plugin::hold`]).
     pub(crate) fn go_live(&self, generation: Arc<Generation>) -> u64 {
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());
@@ -169,7 +170,7 @@ impl Plugin {
         number
     }
 
-    /// Logs why a version was not loaded, and keeps it as the last error.
+    /// Logs why a version was not loaded, and stores it as the last error.
     pub(crate) fn not_live(&self, errors: &[LoadError]) {
         let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let text = text.join("; ");
@@ -178,14 +179,14 @@ impl Plugin {
         *self.last_error.lock() = Some(text);
     }
 
-    /// Retires the generation that serves, without a successor.
+    /// Retires the serving generation without a successor.
     pub(crate) fn unload(&self) {
         if let Some(before) = self.current.swap(None) {
             before.retire();
         }
     }
 
-    /// Its state and counts.
+    /// The plugin's state and counters.
     pub(crate) fn status(&self) -> PluginStatus {
         let current = self.current();
         let serving = current.as_deref();
@@ -207,14 +208,14 @@ impl Plugin {
         }
     }
 
-    /// Calls `on-timer`, when there is one.
+    /// Calls `on-timer`, if it is exported.
     pub(crate) async fn on_timer(&self) {
         if self.current().is_some_and(|generation| generation.hooks.has(Hook::Timer)) {
             let _ = self.ask(TimerNotice, None).await;
         }
     }
 
-    /// Calls at once, over all generations; another number needs another count.
+    /// The concurrency limit, shared by all generations; created again when the configured number changes.
     fn turns(&self, config: &PluginConfig) -> Arc<Turns> {
         let most = config.limits.max_instances;
         match self.current() {
@@ -223,8 +224,8 @@ impl Plugin {
         }
     }
 
-    /// Calls a hook of the generation that serves; there is no reply where it does not have the hook. A fault is counted and
-    /// logged here, and nowhere else.
+    /// Calls a hook of the serving generation; returns `None` if the generation does not export it. Faults are counted
+    /// and logged here only.
     async fn ask<Q: GuestQuestion>(
         &self,
         question: Q,
@@ -270,7 +271,7 @@ impl Plugin {
         fault
     }
 
-    /// Logs a fault as a warning at hooks whose faults are in no event record; at the others the record has it.
+    /// Logs a fault as a warning if the hook's faults do not appear in an event record.
     fn tell(&self, hook: Hook, fault: &JudgeFault) {
         let (plugin, kind) = (&*self.state.plugin, fault.kind.name());
         let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
@@ -322,8 +323,8 @@ impl Plugin {
         Ruling { verdict, edits: Vec::new(), fault: Some(fault) }
     }
 
-    /// Turns `accept` without the grant `accept` into `next`. That is not a fault: the plugin would have let the mail pass,
-    /// and so it does.
+    /// Converts `accept` into `next` if the grant `accept` is missing. That is not a fault: the plugin intended to let
+    /// the mail pass, and so it does.
     fn with_leave(&self, hook: Hook, verdict: Verdict) -> Verdict {
         if verdict != Verdict::Accept || self.config.load().grants.contains(GrantKind::Accept) {
             return verdict;

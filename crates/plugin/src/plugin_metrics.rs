@@ -1,14 +1,14 @@
-//! The numbers that a plugin reports: named for it, and of a bounded number of kinds.
+//! Metrics that a plugin reports: prefixed with its name, and limited in cardinality.
 
 use std::collections::HashMap;
 
 use metrics::{Counter, Histogram, Label};
 use parking_lot::Mutex;
 
-/// The most series (names with their labels) of one plugin: each stays in the recorder until the process ends.
+/// Maximum number of series (names with their labels) per plugin: each stays in the recorder until the process ends.
 const MAX_SERIES: usize = 256;
-/// The most series of one name. What strangers write (a domain, an address) makes a poor label: from here on, new values
-/// count as [`OTHER`], so that sums stay right and other names keep their room.
+/// Maximum number of series per name. Values chosen by remote senders (a domain, an address) are poor labels: beyond
+/// this limit new values count as [`OTHER`], so that sums stay correct and other names keep their room.
 const MAX_SERIES_OF_A_NAME: usize = 64;
 const OTHER: &str = "other";
 const MAX_LABELS: usize = 8;
@@ -32,7 +32,8 @@ impl PluginMetrics {
         Self { plugin: word(plugin), series: Mutex::default() }
     }
 
-    /// Adds to a counter. What exceeds a bound is dropped: a plugin must not fail for counting.
+    /// Adds to a counter. A series above a limit is dropped without an error, since metrics must not make a plugin
+    /// fail.
     pub(crate) fn count(&self, name: &str, by: u64, labels: &[(String, String)]) {
         self.with(
             name,
@@ -46,7 +47,7 @@ impl PluginMetrics {
         );
     }
 
-    /// Records a value.
+    /// Records a histogram value.
     pub(crate) fn observe(&self, name: &str, value: f64, labels: &[(String, String)]) {
         let make = |name, labels| MetricSeries::Histogram(metrics::histogram!(name, labels));
         self.with(name, labels, make, |series| {
@@ -93,7 +94,7 @@ impl PluginMetrics {
     }
 }
 
-/// A label, cut to the length that is kept.
+/// Truncates a label to the maximum length.
 fn short((name, value): &(String, String)) -> (String, String) {
     (word(name), value[..value.floor_char_boundary(MAX_LENGTH)].to_owned())
 }
@@ -102,7 +103,7 @@ fn label((name, value): &(String, String)) -> Label {
     Label::new(name.clone(), value.clone())
 }
 
-/// A word that every recorder takes: letters, digits and underscores.
+/// Converts to lower case, and replaces characters that a recorder may not accept by underscores.
 fn word(text: &str) -> String {
     let safe = |c: char| {
         if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }

@@ -1,4 +1,4 @@
-//! All plugins of the gateway: loading at the start, reload in two steps (prepare and apply), checks, shutdown.
+//! The set of all plugins: loading at start, reload in two steps (prepare and apply), checks, shutdown.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -22,33 +22,34 @@ use crate::{
     Config, Grants, Manifest, Plugin, PluginCheck, PluginConfig, PluginStatus, PluginsError, ReloadError, kv,
 };
 
-/// The plugins of a running gateway. The caller that opens them must call [`Plugins::shutdown`].
+/// The plugins of a running gateway. The owner must call [`Plugins::shutdown`].
 pub struct Plugins {
     shared: HostShared,
     plugins: ArcSwap<Vec<Arc<Plugin>>>,
     maintenance: Maintenance,
-    /// One configuration at a time is prepared and applied.
+    /// Serialises reloads: one configuration at a time is prepared and applied.
     changing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What every plugin is created with.
+/// Shared data with which every plugin is created.
 struct HostShared {
     loader: Arc<ComponentLoader>,
     state: Option<PathBuf>,
     state_is_anothers: bool,
-    /// Held until stored values are saved for the last time.
+    /// The lock on the state folder; held until stored values are saved for the last time.
     claim: Mutex<Option<kv::folder::FolderClaim>>,
     kv_octets: usize,
 }
 
 impl Plugins {
-    /// Loads all plugins and begins to watch their files. `dns` is what plugins with the grant of this name ask.
+    /// Loads all plugins and starts watching their files. Plugins with the grant `dns` use the resolver `dns`.
     ///
-    /// Must be called within a tokio runtime, whose blocking threads compile, and after a recorder of metrics is
-    /// installed, if there is to be one.
+    /// Must be called within a tokio runtime, whose blocking threads compile components. If a metrics recorder is used,
+    /// install it first.
     ///
     /// # Errors
-    /// What keeps the host from starting; all plugins that are required and do not load are named together.
+    ///
+    /// Returns why the host cannot start; all required plugins that cannot be loaded are reported together.
     pub async fn open(config: Config, dns: Arc<dyn Resolver>) -> Result<Self, PluginsError> {
         check_names(&config.plugins)?;
         let cache = config.cache.as_deref().map(Cache::open).transpose()?;
@@ -68,17 +69,18 @@ impl Plugins {
         plugins.iter().map(|plugin| Arc::clone(plugin) as Arc<dyn Judge>).collect()
     }
 
-    /// The state and counts of every plugin, in the order of the configuration.
+    /// State and counters of every plugin, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<PluginStatus> {
         self.plugins.load().iter().map(|plugin| plugin.status()).collect()
     }
 
-    /// Loads a plugin's component again, from its file or the same bytes; returns the number of the generation that now
-    /// serves. Calls that have begun finish on the old one.
+    /// Reloads a plugin's component, from its file or from the embedded bytes; returns the number of the new
+    /// generation. Running calls finish on the previous generation.
     ///
     /// # Errors
-    /// Why the reload failed; the old generation continues to serve.
+    ///
+    /// Returns why the reload failed; the previous generation continues to serve.
     pub async fn reload(&self, name: &str) -> Result<u64, ReloadError> {
         let plugin = self.find(name);
         let plugin = plugin.ok_or_else(|| ReloadError::NoSuchPlugin(name.to_owned()))?;
@@ -88,14 +90,15 @@ impl Plugins {
         plugin.reload(&self.shared.loader).await.map_err(ReloadError::Load)
     }
 
-    /// Loads another configuration beside the one that serves: plugins that are new or changed, in the configuration or on
-    /// disk. Nothing that serves changes. What is not about single plugins, but for what they may know of the gateway, stays
-    /// as it was at the start.
+    /// Loads another configuration while the current one serves: plugins that are new, or whose configuration or
+    /// component file has changed. Serving plugins are not affected. Host-wide options keep their values from the
+    /// start, except for the information about the gateway.
     ///
-    /// Waits for a configuration that was prepared before to be applied or dropped, and for reloads that have begun.
+    /// Waits until an earlier prepared configuration is applied or dropped, and until running reloads have finished.
     ///
     /// # Errors
-    /// What is wrong: of the plugins, all that are required or serve already, and do not load.
+    ///
+    /// Returns the problems of all plugins that cannot be loaded and are required or already serve.
     pub async fn prepare(&self, config: Config) -> Result<PreparedPlugins, PluginsError> {
         check_names(&config.plugins)?;
         self.shared.loader.host.has_room_for(&config.plugins)?;
@@ -117,7 +120,7 @@ impl Plugins {
         Ok(PreparedPlugins { plugins, gateway, _changing: changing })
     }
 
-    /// Lets a prepared configuration serve all calls that begin from now on. Fetch the judges again afterwards.
+    /// Makes a prepared configuration serve all calls that start from now on. Fetch the judges again afterwards.
     pub fn apply(&self, prepared: PreparedPlugins) -> AppliedPlugins {
         let mut applied = AppliedPlugins::default();
         let prepared_plugins = prepared.plugins.into_iter();
@@ -130,11 +133,11 @@ impl Plugins {
         applied
     }
 
-    /// Ends timers, file watching and spare instances, and waits for them. The chains await calls that are under way;
-    /// calls that begin later get the answer of a plugin that is not loaded.
+    /// Stops timers, file watching and idle instances, and waits for them. Running calls are awaited by the chains;
+    /// later calls are handled as those of a plugin that is not loaded.
     pub async fn shutdown(&self) {
         self.maintenance.close().await;
-        // What has been prepared is applied before, or never.
+        // A prepared configuration is applied before this point, or never.
         let _changing = self.changing.lock().await;
         for plugin in self.plugins.load().iter() {
             plugin.unload();
@@ -148,10 +151,11 @@ impl Plugins {
     }
 }
 
-/// Loads all plugins as [`Plugins::open`] would, without a resolver, a watch or a call to a hook, and reports on each:
-/// what `pintle check` is made of. No folder is made.
+/// Loads all plugins as [`Plugins::open`] does, but without a resolver, file watching or calls of hooks, and reports on
+/// each; implements `pintle check`. Creates no folder.
 ///
 /// # Errors
+///
 /// The engine could not be started, or two plugins share a name.
 pub async fn check(config: Config) -> Result<Vec<PluginCheck>, PluginsError> {
     check_names(&config.plugins)?;
@@ -226,7 +230,7 @@ fn check_names(plugins: &[PluginConfig]) -> Result<(), PluginsError> {
     if let Some(twice) = plugins.iter().find(|plugin| !seen.insert(plugin.name.as_str())) {
         return Err(PluginsError::TwiceNamed(twice.name.clone()));
     }
-    // One plugin must not be able to write facts in the name of another.
+    // No plugin may write facts under the name of another.
     let above =
         |name: &str| name.match_indices('.').map(|(dot, _)| dot).find(|dot| seen.contains(&name[..*dot]));
     match plugins.iter().find_map(|plugin| above(&plugin.name).map(|dot| (&plugin.name, dot))) {
@@ -238,7 +242,7 @@ fn check_names(plugins: &[PluginConfig]) -> Result<(), PluginsError> {
 }
 
 mod no_dns {
-    //! A resolver for checks, where nothing may ask.
+    //! The resolver for checks, in which no plugin may make queries: it refuses all of them.
 
     use futures_util::future::BoxFuture;
     use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};

@@ -1,8 +1,8 @@
-//! A reload in two steps: a configuration is loaded beside the one that serves, and takes its place later or never.
+//! Reload in two steps: load a configuration while the current one serves, then apply it or drop it.
 //!
-//! All that can fail belongs to the first step ([`Plugins::prepare`](crate::Plugins::prepare)), which changes nothing that
-//! serves. The second ([`Plugins::apply`](crate::Plugins::apply)) cannot fail, so that a caller can prepare its other parts
-//! too before it applies any of them.
+//! Everything that can fail happens in the first step ([`Plugins::prepare`](crate::Plugins::prepare)), which changes
+//! nothing that serves. The second step ([`Plugins::apply`](crate::Plugins::apply)) cannot fail. So a caller can
+//! prepare all of its parts before it applies any of them.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use tokio::sync::OwnedMutexGuard;
 use crate::generation::{self, ComponentLoader, Generation};
 use crate::{Gateway, LoadError, Plugin, PluginConfig, PluginProblem, PluginsError};
 
-/// A configuration that is loaded and waits to be applied. Dropped, it leaves everything as it was.
+/// A loaded configuration that is ready to be applied. Dropping it changes nothing.
 ///
-/// As long as it lives, no other configuration is prepared, and no plugin is reloaded: both wait.
+/// While it exists, preparing another configuration and reloading a plugin wait.
 #[must_use = "a prepared configuration changes nothing before it is applied"]
 pub struct PreparedPlugins {
     pub(crate) plugins: Vec<PreparedPlugin>,
@@ -22,18 +22,18 @@ pub struct PreparedPlugins {
     pub(crate) _changing: OwnedMutexGuard<()>,
 }
 
-/// What an applied configuration has changed, by the plugins' names in the configuration.
+/// The changes that applying a configuration made, by plugin name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppliedPlugins {
-    /// What is wrong with plugins that may be missing (`required = false`) and are. They answer by their failure policy.
+    /// Optional plugins (`required = false`) that cannot be loaded, with the reason. Their failure policy applies.
     pub missing: Vec<PluginProblem>,
     /// Plugins that were not configured before.
     pub added: Vec<Arc<str>>,
-    /// Plugins that the configuration no longer names. Each ends once no chain holds it.
+    /// Plugins removed from the configuration. Each ends when the last chain that holds it is dropped.
     pub removed: Vec<Arc<str>>,
-    /// Plugins with the same configuration and another component.
+    /// Plugins with an unchanged configuration and a changed component.
     pub reloaded: Vec<Arc<str>>,
-    /// Plugins whose configuration has changed.
+    /// Plugins with a changed configuration.
     pub reconfigured: Vec<Arc<str>>,
 }
 
@@ -46,27 +46,27 @@ pub(crate) struct PreparedPlugin {
     _changing: OwnedMutexGuard<()>,
 }
 
-/// How a plugin's configuration differs from the one before.
+/// How a plugin's configuration compares with the one in force.
 #[derive(Clone, Copy)]
 enum PreparedStep {
     Add,
     Reconfigure,
-    /// The same configuration.
+    /// The configuration is unchanged.
     Keep,
 }
 
-/// What applying a plugin does.
+/// The result of loading, as applied to a plugin.
 enum PreparedLoad {
-    /// What serves is what the configuration names.
+    /// The serving generation already matches the configuration.
     Unchanged,
-    /// A generation that is ready to serve.
+    /// A new generation that is ready to serve.
     Ready(Arc<Generation>),
-    /// It cannot be loaded, for all of these reasons.
+    /// The plugin cannot be loaded: all reasons.
     Failed(Vec<LoadError>),
 }
 
 impl PreparedPlugin {
-    /// A plugin that was not configured before.
+    /// Prepares a plugin that was not configured before.
     pub(crate) async fn new(plugin: Plugin, loader: &ComponentLoader, gateway: &Gateway) -> Self {
         let plugin = Arc::new(plugin);
         let changing = plugin.hold().await;
@@ -75,8 +75,8 @@ impl PreparedPlugin {
         Self { plugin, config, step: PreparedStep::Add, loaded, _changing: changing }
     }
 
-    /// A plugin that is configured already, and perhaps otherwise. It is loaded where its configuration or its component
-    /// has changed, and where nothing serves.
+    /// Prepares a plugin that is already configured. It is loaded if its configuration or component has changed, or if
+    /// no generation serves.
     pub(crate) async fn known(
         plugin: Arc<Plugin>,
         config: Arc<PluginConfig>,
@@ -96,8 +96,8 @@ impl PreparedPlugin {
         Self { plugin, config, step, loaded, _changing: changing }
     }
 
-    /// What keeps the whole configuration from being applied: a plugin that is required fails, or one that serves already
-    /// in another version. The operator would not learn otherwise that a change broke it.
+    /// Problems that prevent the whole configuration from being applied: of required plugins, and of plugins of which
+    /// an earlier version serves. Otherwise the operator would not learn that the change broke the plugin.
     fn fatal(&self) -> Vec<PluginProblem> {
         let must_load = self.config.required || self.plugin.current().is_some();
         match &self.loaded {
@@ -114,7 +114,7 @@ impl PreparedPlugin {
         errors.iter().map(problem).collect()
     }
 
-    /// Makes the change and writes it down.
+    /// Applies the change and records it in `applied`.
     pub(crate) fn apply(self, applied: &mut AppliedPlugins) -> Arc<Plugin> {
         let name = Arc::clone(self.plugin.name());
         match (self.step, &self.loaded) {
@@ -141,7 +141,7 @@ impl PreparedPlugin {
     }
 }
 
-/// Refuses a configuration in which a plugin fails that must not.
+/// Refuses a configuration with a plugin whose failure is fatal.
 pub(crate) fn check_required(plugins: &[PreparedPlugin]) -> Result<(), PluginsError> {
     let fatal: Vec<_> = plugins.iter().flat_map(PreparedPlugin::fatal).collect();
     if fatal.is_empty() { Ok(()) } else { Err(PluginsError::Plugins(fatal)) }
@@ -159,8 +159,8 @@ async fn load(
     }
 }
 
-/// What a plugin's settings name may be gone from the gateway's configuration, though neither they nor the plugin have
-/// changed.
+/// Checks the names in a plugin's settings again: the gateway's configuration may have lost them, even if the settings
+/// and the plugin are unchanged.
 fn still_named(plugin: &Plugin, config: &PluginConfig, gateway: &Gateway) -> Result<(), LoadError> {
     let serving = plugin.current().and_then(|generation| generation.manifest.clone());
     serving.map_or(Ok(()), |manifest| generation::check_names(&manifest, config, gateway))

@@ -1,4 +1,4 @@
-//! What a guest is asked, each question with the type of its answer, and the exported functions that answer.
+//! Calls of exported guest functions, each with the type of its reply.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::store_data::StoreData;
 
 /// A call of one hook.
 pub(crate) trait GuestQuestion: Send + Sync {
-    /// What the guest answers.
+    /// The type of the guest's reply.
     type Answer: Send;
 
     /// The hook that is called.
@@ -34,19 +34,19 @@ pub(crate) trait GuestQuestion: Send + Sync {
     ) -> impl Future<Output = wasmtime::Result<Self::Answer>> + Send;
 }
 
-/// Asks for a verdict at a stage.
+/// Requests a verdict at an SMTP stage or at delivery.
 pub(crate) struct StageQuestion(pub(crate) Call);
 
-/// Asks for a verdict about credentials.
+/// Requests a verdict about SMTP AUTH credentials.
 pub(crate) struct AuthQuestion(pub(crate) Arc<Credentials>);
 
-/// Tells how an attempt at a delivery went.
+/// Notifies of the results of a delivery attempt.
 pub(crate) struct DeliveryResultNotice(pub(crate) Arc<[DeliveryOutcome]>);
 
-/// Tells that the session has ended.
+/// Notifies that the session has ended.
 pub(crate) struct DisconnectNotice;
 
-/// Tells that the plugin's timer has run out.
+/// Notifies that the plugin's timer interval has elapsed.
 pub(crate) struct TimerNotice;
 
 impl GuestQuestion for StageQuestion {
@@ -133,14 +133,14 @@ impl GuestQuestion for TimerNotice {
     }
 }
 
-/// Hooks that are not exported are never asked; this is for the compiler.
+/// Returns the hook's function. Hooks that are not exported are never called; the error only satisfies the type.
 fn exported<T>(hook: Option<&T>) -> wasmtime::Result<&T> {
     hook.ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))
 }
 
 macro_rules! exports {
     ($($field:ident: $hook:ident),+ $(,)?) => {
-        /// Where a component's exports are found: looked up once for a component.
+        /// Indices of a component's exports, looked up once per component.
         pub(crate) struct ExportIndices {
             plugin: plugin::GuestIndices,
             $($field: Option<$field::GuestIndices>),+
@@ -168,7 +168,7 @@ macro_rules! exports {
             }
         }
 
-        /// The functions of one instance.
+        /// The exported functions of one instance.
         pub(crate) struct GuestExports {
             pub(crate) plugin: plugin::Guest,
             $($field: Option<$field::Guest>),+

@@ -1,15 +1,15 @@
-//! Tasks that are started again after a panic.
+//! Restart of background tasks after a panic.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
-/// How long after a panic a task is started again.
+/// Back-off between a panic and the restart.
 const REST: Duration = Duration::from_secs(1);
 
-/// Runs a task until it returns, and restarts it after a panic: it keeps no state of its own, and without it instances are not
-/// replaced, stored values are not saved, or files are not watched.
+/// Runs a task until it returns, and restarts it after a panic. The task keeps no state of its own. Without the
+/// restart, instances would no longer be replaced, stored values not be saved, or files not be watched.
 pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) {
     while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
         metrics::counter!("pintle_task_restarts_total", "task" => task).increment(1);

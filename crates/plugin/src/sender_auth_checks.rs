@@ -1,7 +1,7 @@
-//! SPF, DKIM, DMARC and ARC of the mail at hand: each computed when the first plugin asks, and once.
+//! SPF, DKIM, DMARC and ARC checks of the current mail, each computed once, on the first request of a plugin.
 //!
-//! All checks are about the mail as it was received, whatever plugins have changed since. The sender controls how long his name
-//! servers take, so results that a plugin is known to ask for are prefetched before its call: see `habits`.
+//! All checks examine the mail as received, regardless of later edits by plugins. The sender controls the latency of
+//! its name servers, so results that a plugin is expected to request are prefetched before its call: see `habits`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,14 +18,14 @@ use tokio::sync::Semaphore;
 use crate::habits::{Lookup, Lookups};
 use crate::mime::CHUNK;
 
-/// Within this time every check has a result, `temperror` if need be.
+/// Time limit of a check; when it expires, the result is `temperror`.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The most of all messages that is in memory at once to be verified, in KiB. It is not held while waiting for DNS.
+/// Limit on the total size of messages held in memory for verification, in KiB. It is not held during DNS queries.
 const ROOM: u32 = 256 << 10;
 static VERIFYING: Semaphore = Semaphore::const_new(ROOM as usize);
 
-/// How long checks may take in a call with this much time left: a part of it, so that the call can still answer.
+/// Time limit for checks in a call with this much time left: a fraction of it, so that the call can still return.
 pub(crate) fn patience(left: Duration) -> Duration {
     PATIENCE.min(left * 4 / 5)
 }
@@ -36,7 +36,7 @@ pub(crate) struct SenderAuthChecks {
     session: Arc<Session>,
     transaction: Arc<Transaction>,
     resolver: Arc<dyn Resolver>,
-    /// Our name, for the macro `%{r}` of explanations.
+    /// The gateway's hostname, for the macro `%{r}` of SPF explanations (RFC 7208 section 7.2).
     hostname: String,
     deadline: Instant,
 }
@@ -100,7 +100,7 @@ impl SenderAuthChecks {
         self.findings.dmarc.get_or_try_init(check).await.cloned()
     }
 
-    /// Prefetches what a call will ask for. Errors are not reported here: the call gets them when it asks.
+    /// Prefetches the expected lookups. Errors are not reported here: the call gets them when it requests the result.
     pub(crate) async fn find_out(&self, needs: Lookups, message: Option<&Message>) {
         let spf = async {
             if needs.has(Lookup::Spf) {
@@ -124,14 +124,14 @@ impl SenderAuthChecks {
     }
 }
 
-/// What a message takes, as far as there is room at all.
+/// Size of a message in KiB, at most `ROOM`.
 fn kibibytes(message: &Message) -> u32 {
     let body = message.received_body().map_or(0, |body| body.size());
     let octets = body.saturating_add(message.received_header().as_bytes().len() as u64);
     u32::try_from(octets >> 10).unwrap_or(ROOM).clamp(1, ROOM)
 }
 
-/// Header, empty line and body as received.
+/// The message as received: header, empty line and body.
 async fn whole(message: &Message) -> Result<Bytes, BodyError> {
     let header = message.received_header().as_bytes();
     let mut whole = header.to_vec();

@@ -1,4 +1,4 @@
-//! State that outlives a call: what the host gives all plugins alike, and what one generation writes.
+//! State that outlives a call: shared host services, and the data that the generations of one plugin write.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,36 +11,36 @@ use crate::log_quota::LogQuota;
 use crate::plugin_metrics::PluginMetrics;
 use crate::{Gateway, kv};
 
-/// What the host gives all plugins alike. No plugin can change any of it.
+/// Host services shared by all plugins. Plugins cannot change them.
 pub(crate) struct HostServices {
     pub(crate) dns: Arc<dyn Resolver>,
-    /// What plugins may know of the gateway.
+    /// Information about the gateway that plugins can read.
     pub(crate) gateway: ArcSwap<Gateway>,
-    /// The largest message that a plugin may make, in octets.
+    /// Limit on the size of a message that a plugin creates, in octets.
     pub(crate) max_message: u64,
 }
 
-/// All that a generation of a plugin, by what its guests do, can write and a later call can read.
+/// All data that a call of a plugin can write and a later call can read.
 ///
-/// A generation is loaded with one and reaches nothing else of its plugin. The generations that serve a plugin one after
-/// the other are handed the same, so that stored values survive a reload. A generation that runs beside the serving one, and
-/// must not be noticed, needs one of its own.
+/// Each generation is loaded with one such state and accesses no other data of its plugin. Successive serving
+/// generations share the same state, so that stored values survive a reload. A generation that runs beside the serving
+/// one and must have no side effects needs a state of its own.
 ///
-/// What belongs to the plugin, whichever generation serves, is in [`Plugin`](crate::Plugin), out of a generation's reach: the
-/// configuration, the counts of calls and faults with their metrics, and the last error.
+/// Data of the plugin that is independent of the generation is in [`Plugin`](crate::Plugin), which generations cannot
+/// access: the configuration, the counters of calls and faults with their metrics, and the last error.
 pub(crate) struct GenerationState {
-    /// The plugin's name in the configuration: its notes, facts, log lines and metrics bear it.
+    /// The plugin's name in the configuration, used for its notes, facts, log lines and metrics.
     pub(crate) plugin: Arc<str>,
     pub(crate) kv: kv::KvStore,
     pub(crate) metrics: PluginMetrics,
-    /// What its calls ask the host for.
+    /// The lookups that its calls usually request.
     pub(crate) habits: Habits,
-    /// How many log lines it may still write.
+    /// Rate limit for its log lines.
     pub(crate) log_quota: LogQuota,
 }
 
 impl GenerationState {
-    /// New state with these stored values.
+    /// Creates a new state with these stored values.
     pub(crate) fn new(plugin: &str, kv: kv::KvStore) -> Self {
         Self {
             plugin: plugin.into(),

@@ -1,4 +1,4 @@
-//! What operators are shown about plugins: state and counts while they run, and the result of a check.
+//! Plugin information for operators: state and counters at run time, and the results of a check.
 
 use std::collections::BTreeMap;
 
@@ -6,67 +6,67 @@ use pintle_policy::Hook;
 
 use crate::{GrantKind, LoadError};
 
-/// What a plugin says about itself in `describe`.
+/// What a plugin returned from `describe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// `vendor.name`.
+    /// Identifier in the form `vendor.name`.
     pub id: String,
-    /// The plugin's own semantic version.
+    /// Semantic version of the plugin.
     pub version: String,
-    /// One line about what it does.
+    /// One-line description of its function.
     pub summary: String,
-    /// JSON Schema of its settings, as it gave it.
+    /// JSON Schema of its settings; `None` if the plugin supplies none.
     pub config_schema: Option<String>,
-    /// The grants that it asks for, by name.
+    /// Names of the grants that the plugin requests.
     pub wants: Vec<String>,
 }
 
-/// State and counts of one plugin.
+/// State and counters of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginStatus {
-    /// Its name in the configuration.
+    /// The plugin's name in the configuration.
     pub name: String,
-    /// Where the component comes from.
+    /// Source of the component: a path, or the name of an embedded component.
     pub component: String,
-    /// What it says about itself; none while no version of it is loaded.
+    /// The serving version's manifest; `None` while no version is loaded.
     pub manifest: Option<Manifest>,
-    /// The SHA-256 of the component that serves, in lower-case hexadecimal; none while nothing serves.
+    /// SHA-256 of the serving component in lower-case hexadecimal; `None` while none serves.
     pub digest: Option<String>,
-    /// How many versions have gone live since the start; 0 while none has.
+    /// Number of versions that have served since the start; 0 if none.
     pub generation: u64,
-    /// The hooks at which it is called.
+    /// The hooks at which the plugin is called.
     pub hooks: Vec<Hook>,
-    /// Instances that are ready and waiting.
+    /// Number of idle instances.
     pub idle: usize,
-    /// Instances that serve a call right now.
+    /// Number of instances that are serving a call.
     pub busy: usize,
-    /// The most instances that may serve calls at once.
+    /// Maximum number of concurrent calls.
     pub max_instances: usize,
-    /// Calls that wait for an instance right now.
+    /// Number of calls that wait for an instance.
     pub waiting: usize,
-    /// Calls that got no instance in time: faults of the kind `busy`.
+    /// Number of calls that got no instance in time: faults of the kind `busy`.
     pub crowded_out: u64,
-    /// Calls since the start.
+    /// Number of calls since the start.
     pub calls: u64,
-    /// Calls that ended in a fault.
+    /// Number of calls that ended in a fault.
     pub faults: u64,
-    /// The last fault of a call, or why the last change did not go live.
+    /// The last fault of a call, or why the last change could not be applied; `None` if neither occurred.
     pub last_error: Option<String>,
 }
 
-/// What checking a plugin found, without running it on mail.
+/// Result of checking a plugin without processing mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginCheck {
-    /// Its name in the configuration.
+    /// The plugin's name in the configuration.
     pub name: String,
-    /// What it says about itself, if it could be asked.
+    /// The plugin's manifest; `None` if it could not be read.
     pub manifest: Option<Manifest>,
-    /// The hooks at which it would be called.
+    /// The hooks at which the plugin would be called.
     pub hooks: Vec<Hook>,
-    /// Grants that its manifest asks for and that it does not have.
+    /// Grants that the manifest requests and the configuration does not give.
     pub ungranted: Vec<String>,
-    /// Functions that it imports and would be denied, by the grant that is missing for them.
+    /// Imported functions that would be denied, by missing grant.
     pub denied: BTreeMap<GrantKind, Vec<String>>,
-    /// Why it cannot be loaded; empty when it can.
+    /// Why the plugin cannot be loaded; empty if it can.
     pub errors: Vec<LoadError>,
 }

@@ -1,4 +1,4 @@
-//! What a guest prints: lines for its log.
+//! Standard output and standard error of a guest, written to the guest log line by line.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::guest_log::{GuestLog, MAX_TEXT};
 
-/// Standard output and standard error: takes everything at once, keeps at most a line.
+/// An output stream that accepts all octets at once and buffers at most one line.
 #[derive(Clone)]
 pub(crate) struct GuestOutput {
     log: Arc<GuestLog>,

@@ -1,4 +1,4 @@
-//! What a store holds beside the guest: its grants and limits, and the call that it serves.
+//! The data of a Wasmtime store: the guest's grants and limits, and the state of the current call.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) struct StoreData {
     table: ResourceTable,
 }
 
-/// What a host function can reach. Each interface takes from it what it needs, and no more.
+/// The data that host functions access. Each interface borrows only the parts that it needs.
 pub(crate) struct HostParts<'a> {
     pub(crate) services: &'a HostServices,
     pub(crate) state: &'a GenerationState,
@@ -62,7 +62,7 @@ impl StoreData {
         }
     }
 
-    /// The way to every host function, which counts its calls.
+    /// The parts for a host function; charges the fixed cost of the call.
     pub(crate) fn parts(&mut self) -> HostParts<'_> {
         self.call.budget.step();
         HostParts {
@@ -77,14 +77,15 @@ impl StoreData {
     }
 }
 
-/// The table of WASI resources of the guest. Each takes memory of the host, so their number is bounded.
+/// The guest's table of WASI resources. Entries use host memory, so their number is limited.
 fn table() -> ResourceTable {
     let mut table = ResourceTable::new();
     table.set_max_capacity(layout::HANDLES);
     table
 }
 
-/// WASI with clocks and random numbers only: no folders, no network, no environment. What the guest prints goes to its log.
+/// A WASI context with clocks and random numbers only: no file system, network or environment. Printed output goes to
+/// the guest log.
 fn nothing(log: &Arc<GuestLog>) -> WasiCtx {
     WasiCtx::builder()
         .stdout(GuestOutput::new(Arc::clone(log)))

@@ -1,9 +1,10 @@
-//! The concurrency limit of a plugin's calls, with a fair share and a fair queue for each network of clients.
+//! The concurrency limit of a plugin's calls: a share of the slots (turns) and a queue for each client network.
 //!
-//! A call holds its turn as long as it holds an instance, waiting for DNS included, and cannot be made to give it back. So
-//! no network may have more than a share of all turns, even while others are free: a client that makes calls slow delays only
-//! its own network. A client with many networks could still fill them all, so the last turns are reserved for known clients
-//! (trusted or authenticated). Waiting calls queue by network, and the queues are served round-robin, one turn each.
+//! A call holds its turn for as long as it holds an instance, including waits for DNS, and cannot be preempted. So each
+//! network is limited to a share of all turns, even while others are free: a client that makes calls slow delays only
+//! its own network. A client with many networks could still occupy all of them, so the last turns are reserved for
+//! known clients (trusted or authenticated). Waiting calls queue by network, and the queues are served round-robin, one
+//! turn each.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -13,12 +14,12 @@ use parking_lot::Mutex;
 use pintle_policy::View;
 use tokio::sync::oneshot;
 
-/// The party on whose behalf a call is made: what shares are counted by.
+/// The party for which a call is made; shares are counted by party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CallParty {
-    /// The gateway itself: its timer.
+    /// The gateway itself, for timer calls.
     Gateway,
-    /// Clients that the operator trusts, or that have authenticated, in this network.
+    /// Clients in this network that the operator trusts or that have authenticated.
     Known(u64),
     /// All other clients in this network.
     Stranger(u64),
@@ -33,8 +34,8 @@ impl CallParty {
         if session.is_stranger() { Self::Stranger(network) } else { Self::Known(network) }
     }
 
-    /// The most turns of `all` that it may have: a quarter for strangers of one network, half for those we know. One turn
-    /// is left to others wherever there are two.
+    /// Maximum number of the `all` turns that the party may hold: a quarter for strangers of one network, half for
+    /// known clients. If there are at least two turns, one is left to others.
     fn share(self, all: usize) -> usize {
         let share = match self {
             Self::Gateway => return all,
@@ -44,7 +45,7 @@ impl CallParty {
         share.max(2).min(all.saturating_sub(1)).max(1)
     }
 
-    /// How many turns of `all` are reserved for others: strangers leave an eighth.
+    /// Number of the `all` turns reserved for other parties: strangers leave an eighth free.
     fn leaves(self, all: usize) -> usize {
         if self.is_stranger() { all / 8 } else { 0 }
     }
@@ -54,8 +55,8 @@ impl CallParty {
     }
 }
 
-/// The network of an address: a /24, or a /48 (RFC 6177), the least that one customer of a provider has; a bit tells IPv4 from
-/// IPv6.
+/// The network of an address: its /24 for IPv4 or its /48 for IPv6 (RFC 6177), the smallest usual allocation to one
+/// customer. A separate bit distinguishes the address families.
 fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
@@ -69,13 +70,13 @@ pub(crate) struct Turns {
     state: Mutex<TurnsState>,
 }
 
-/// The turns that a party holds, and its queue.
+/// The turns that a party holds, and the queue of its waiting calls.
 #[derive(Default)]
 struct NetworkLine {
     held: usize,
-    /// By ticket, so that the first came first.
+    /// Waiting calls by ticket number, which is their arrival order.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
-    /// It stands in the round.
+    /// Whether the party is in `round`.
     in_round: bool,
 }
 
@@ -83,25 +84,26 @@ struct TurnsState {
     all: usize,
     free: usize,
     lines: HashMap<CallParty, NetworkLine>,
-    /// Parties with waiting calls whose share allows one more turn. While a turn is free, it is reserved for others than these.
+    /// Round-robin queue of parties with waiting calls and shares that allow another turn. While a turn is free, it is
+    /// reserved for parties other than these.
     round: VecDeque<CallParty>,
-    /// How many of them are no strangers.
+    /// Number of parties in `round` that are not strangers.
     known: usize,
     tickets: u64,
 }
 
-/// A turn, given back by dropping it.
+/// One turn; dropping it releases the turn.
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     party: CallParty,
 }
 
-/// Why there is none.
+/// Why no turn was available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Crowded {
-    /// How many turns there are for those like him.
+    /// Number of turns available to this kind of party.
     pub(crate) all: usize,
-    /// The share of the party, if the party held all of it.
+    /// The party's share, if the party held all of it; `None` if the turns themselves were exhausted.
     pub(crate) share: Option<usize>,
 }
 
@@ -118,29 +120,29 @@ impl Turns {
         Self { all, state: Mutex::new(state) }
     }
 
-    /// How many there are.
+    /// Total number of turns.
     pub(crate) fn all(&self) -> usize {
         self.all
     }
 
-    /// How many are taken.
+    /// Number of turns taken.
     pub(crate) fn taken(&self) -> usize {
         self.all - self.state.lock().free
     }
 
-    /// How many calls wait for one.
+    /// Number of calls that wait for a turn.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().lines.values().map(|line| line.waiting.len()).sum()
     }
 
-    /// A turn at once, if there is one for this party: the common case, which takes no timer.
+    /// Takes a turn immediately if this party may have one: the common case, which needs no timer.
     pub(crate) fn try_take(&self, party: CallParty) -> Option<Turn<'_>> {
-        // Lazily: a turn that was not taken must not be returned.
+        // Lazily (`then`): constructing a turn that was not taken would release one when it is dropped.
         let taken = self.state.lock().take(party);
         taken.then(|| Turn { turns: self, party })
     }
 
-    /// A turn, waited for in line.
+    /// Takes a turn, waiting in the party's queue for at most `wait`.
     pub(crate) async fn take(&self, party: CallParty, wait: Duration) -> Result<Turn<'_>, Crowded> {
         let (ticket, told) = {
             let mut state = self.state.lock();
@@ -203,7 +205,7 @@ impl TurnsState {
         }
     }
 
-    /// Returns a turn, and hands it to the next call that waits.
+    /// Releases a turn and gives it to the next waiting call.
     fn give_back(&mut self, party: CallParty) {
         self.free += 1;
         if let Some(line) = self.lines.get_mut(&party) {
@@ -249,7 +251,7 @@ impl TurnsState {
         }
     }
 
-    /// A call stops waiting. If it was given a turn in the meantime, the turn is returned.
+    /// Removes a call that stops waiting. If it was given a turn in the meantime, the turn is released.
     fn leave(&mut self, party: CallParty, ticket: u64) {
         match self.lines.get_mut(&party).and_then(|line| line.waiting.remove(&ticket)) {
             Some(_) => self.forget(party),
@@ -264,7 +266,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A place in a line; dropped before the turn has come, it is left.
+/// A position in a queue; dropping it before the turn is given leaves the queue.
 struct PlaceInLine<'a> {
     turns: &'a Turns,
     party: CallParty,
@@ -295,7 +297,7 @@ mod tests {
 
     type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Turn<'a>, Crowded>> + 'a>>;
 
-    /// A call that waits; polled once, so that it stands in line.
+    /// A waiting call, polled once so that it is in the queue.
     fn waiting<'a>(turns: &'a Turns, party: CallParty) -> Waiting<'a> {
         let mut waiting: Waiting<'a> = Box::pin(turns.take(party, LONG));
         assert!(waiting.as_mut().now_or_never().is_none());
@@ -393,7 +395,7 @@ mod tests {
         assert_eq!((turns.taken(), turns.waiting(), turns.state.lock().lines.len()), (0, 0, 0));
     }
 
-    /// Between the end of his patience and his leaving, another thread may give him a turn.
+    /// Between a call's timeout and its removal from the queue, another thread may give it a turn.
     #[test]
     fn who_is_given_a_turn_as_he_leaves_gives_it_back_once() {
         let turns = Turns::new(2);

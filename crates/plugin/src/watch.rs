@@ -1,9 +1,9 @@
-//! Component files that change are loaded.
+//! File watch: reloads components whose files change.
 //!
-//! Folders are watched and not files: a file that is replaced by a rename is another file, and one that does not exist
-//! yet cannot be watched. What an event says is not trusted; after one, the files of that folder are read, and those
-//! whose content differs from what serves are loaded. A file that was read half written fails to load, the version
-//! before serves on, and the next write brings the next event.
+//! Folders are watched instead of files: a file replaced by a rename is a different file, and one that does not exist
+//! yet cannot be watched. The details of an event are ignored; after one, the files of that folder are read, and those
+//! whose content differs from the serving component are reloaded. A file read while it is half written fails to load;
+//! the previous version continues to serve, and the next write causes another event.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,8 @@ struct WatchedPlugins {
 }
 
 impl FileWatch {
-    /// Starts to watch, with a task that loads what has changed. On a system that cannot watch, the log says so and nothing is
-    /// watched.
+    /// Starts the watch and a task that reloads changed files. If the system cannot watch files, a warning is logged
+    /// and nothing is watched.
     pub(crate) fn start(
         tasks: &mut JoinSet<()>,
         loader: Arc<ComponentLoader>,
@@ -64,7 +64,7 @@ impl FileWatch {
         Some(Self { debouncer: Mutex::new(debouncer), folders: Mutex::default(), followed })
     }
 
-    /// Watches the folders of these plugins, and no others.
+    /// Watches exactly the folders of these plugins.
     pub(crate) fn follow(&self, plugins: &[Arc<Plugin>]) {
         let wanted: HashSet<_> = plugins.iter().filter_map(|plugin| folder_of(plugin)).collect();
         let mut folders = self.folders.lock();
@@ -82,7 +82,7 @@ impl FileWatch {
     }
 }
 
-/// Reading a file is an event too, and ours.
+/// Ignores access events, which our own reads cause.
 fn matters(events: &DebounceEventResult) -> bool {
     events
         .as_ref()

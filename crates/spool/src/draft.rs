@@ -19,7 +19,7 @@ pub(crate) trait DraftWriter: Send + Sync {
     /// How many octets have come in.
     fn size(&self) -> u64;
 
-    /// Ends the body.
+    /// Ends the body and returns its content; no further piece can be appended.
     fn finish(self: Box<Self>) -> SpoolFuture<'static, Content>;
 }
 

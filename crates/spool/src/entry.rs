@@ -60,7 +60,7 @@ impl Entry {
 /// A message loaded from the spool.
 #[derive(Clone)]
 pub struct Stored {
-    /// Its queue id.
+    /// Queue id of the message.
     pub id: QueueId,
     /// The entry as committed, with the current hold.
     pub entry: Entry,
@@ -87,9 +87,9 @@ impl fmt::Debug for Stored {
 /// The state of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientState {
-    /// [`Recipient::id`](pintle_mail::Recipient::id).
+    /// The recipient's id within the message: [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
-    /// Its delivery status.
+    /// Delivery status of the recipient: pending, or how it ended.
     pub status: DeliveryStatus,
     /// The operator's choice of next hop, which overrides the routes.
     pub route: Option<NextHop>,
@@ -133,7 +133,7 @@ impl DeliveryStatus {
 /// The schedule and the last attempt of a pending recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Delivery attempts made.
+    /// Number of delivery attempts made so far.
     pub attempts: u32,
     /// The earliest time of the next attempt.
     pub next_attempt: UnixTime,

@@ -25,11 +25,11 @@ pub enum CrashPoint {
     SegmentMade,
     /// A batch's records are about to be written.
     Append,
-    /// They are written, and not yet synced.
+    /// The records are written, and not yet synced.
     Appended,
-    /// They are about to be synced.
+    /// The records are about to be synced.
     Sync,
-    /// They are durable.
+    /// The records are durable.
     Synced,
     /// The transaction is about to be committed.
     Commit,
@@ -39,7 +39,7 @@ pub enum CrashPoint {
     Rebuild,
     /// It has been rebuilt, and is about to be opened for readers.
     Reopen,
-    /// The index has it. No caller has been answered.
+    /// The index has committed the batch, and no caller has been answered.
     Committed,
     /// A removed message's own file is about to be unlinked.
     Unlink,
@@ -50,7 +50,7 @@ pub enum CrashPoint {
 }
 
 impl CrashPoint {
-    /// All points.
+    /// All crash points.
     pub const ALL: [Self; 19] = [
         Self::DraftSpilled,
         Self::BodyFileSync,

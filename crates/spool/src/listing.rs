@@ -9,7 +9,7 @@ use crate::{DeliveryStatus, Entry, HoldReason, Pending, Quarantine, RecipientSta
 /// A message with pending recipients, as a scheduler needs it, without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its queue id.
+    /// Queue id of the message.
     pub id: QueueId,
     /// When the gateway accepted it.
     pub received: UnixTime,
@@ -23,14 +23,14 @@ pub struct Waiting {
     pub recipients: Vec<WaitingRecipient>,
 }
 
-/// One pending recipient.
+/// A pending recipient of a waiting message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingRecipient {
-    /// [`Recipient::id`](pintle_mail::Recipient::id).
+    /// The recipient's id within the message: [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
     /// The recipient's domain, in A-labels and lower case. Empty for a bare `postmaster`.
     pub domain: String,
-    /// Delivery attempts made.
+    /// Number of delivery attempts made so far.
     pub attempts: u32,
     /// The earliest time of the next attempt.
     pub next_attempt: UnixTime,
@@ -157,7 +157,7 @@ pub struct Listing {
 /// One message of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Its queue id.
+    /// Queue id of the message.
     pub id: QueueId,
     /// When the gateway accepted it.
     pub received: UnixTime,

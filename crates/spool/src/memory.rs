@@ -17,7 +17,7 @@ use crate::{
     Waiting,
 };
 
-/// The in-memory engine.
+/// The in-memory spool engine, for tests and dry runs; messages do not outlive the process.
 pub struct Memory {
     state: Mutex<MemoryState>,
 }
@@ -38,7 +38,7 @@ struct MemoryMessage {
 }
 
 impl Memory {
-    /// An empty spool.
+    /// Creates an empty spool.
     #[must_use]
     pub fn new() -> Self {
         Self { state: Mutex::default() }

@@ -140,7 +140,7 @@ pub struct Settlement {
 /// the caller read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guard {
-    /// No condition.
+    /// No condition: the change applies whatever the hold is.
     #[default]
     Any,
     /// The message is in a quarantine: one that is dropped there unseen must not have been released.
@@ -163,7 +163,7 @@ impl Guard {
 /// One recipient's new status. It replaces the old one completely, so applying it twice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// [`Recipient::id`](pintle_mail::Recipient::id).
+    /// The recipient's id within the message: [`Recipient::id`](pintle_mail::Recipient::id).
     pub recipient: u32,
     /// Its status from now on.
     pub status: DeliveryStatus,
@@ -181,14 +181,14 @@ pub struct Settled {
 /// Whether new mail can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It can.
+    /// New mail is accepted.
     Accepting,
-    /// Not until the store has room again.
+    /// The store has no room; new mail is deferred until it has.
     Full,
-    /// Not now, for this reason. The engine tries again by itself.
+    /// New mail is deferred for this reason. The engine retries by itself.
     Unavailable(Arc<str>),
-    /// Not until an operator has looked at the store and restarted the gateway: the store may have lost what it was told
-    /// to keep.
+    /// New mail is deferred until an operator has examined the store and restarted the gateway: the store may have lost
+    /// committed data.
     Broken(Arc<str>),
 }
 

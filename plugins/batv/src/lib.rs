@@ -1,11 +1,12 @@
-//! Bounce address tag validation (draft-levine-smtp-batv-01, scheme `prvs`): what we send leaves with a signed return
-//! address, and a bounce that comes back to another is none of ours: it answers junk that somebody sent in our name.
+//! Bounce address tag validation (draft-levine-smtp-batv-01, scheme `prvs`): signs the envelope sender of outgoing
+//! mail, and refuses bounces to addresses without a valid signature. Such bounces are backscatter of junk mail with a
+//! forged sender.
 //!
-//! The sender is signed in `on-deliver`, for that attempt alone. So the stored message keeps the address that its author
-//! used, and our own reports go there without a detour. On the way in a tag is taken off whenever there is one, whatever it
-//! is worth, but for bounces, that is mail with the null reverse-path: they are refused unless the tag is good. Servers
-//! inside never see a tag. Trusted and authenticated clients are never refused here, and neither postmaster nor
-//! abuse ever loses a bounce.
+//! The sender is signed in `on-deliver`, for that attempt only. So the stored message keeps the sender that its author
+//! used, and the gateway's own reports go to it directly. On incoming mail the tag of a recipient is always removed,
+//! valid or not; servers behind the gateway never see a tag. Mail with the null reverse-path (bounces) is refused
+//! unless the tag is valid. Trusted and authenticated clients are never refused here, and postmaster and abuse accept
+//! every bounce.
 
 mod tag;
 
@@ -17,37 +18,37 @@ use serde::Deserialize;
 
 use crate::tag::{Day, TagKey, Worth};
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batv {
-    /// The first one signs, all are known.
+    /// The first key signs; tags of all keys are valid.
     keys: Vec<TagKey>,
-    /// Domains whose addresses are signed and protected; where there are none, the gateway's own.
+    /// Domains whose addresses are signed and protected; if empty, the gateway's own.
     #[serde(default)]
     domains: Vec<Domain>,
-    /// How long a tag lasts.
+    /// Lifetime of a tag in days.
     #[serde(default = "a_week")]
     valid_days: u16,
     #[serde(default)]
     refuse_at: RefuseAt,
-    /// Read receipts are taken without a tag.
+    /// Accept read receipts without a tag.
     #[serde(default)]
     accept_receipts: bool,
-    /// Until this day bounces without a tag are taken.
+    /// Accept bounces without a tag until this day begins (UTC).
     accept_untagged_until: Option<ConfigDate>,
-    /// Mail to these leaves with the address as it is.
+    /// Mail to these recipients is sent with an unsigned sender.
     #[serde(default)]
     unsigned_recipients: Vec<Mailbox>,
-    /// Of ours, neither signed nor protected.
+    /// Addresses of our domains that are neither signed nor protected.
     #[serde(default)]
     exempt_addresses: Vec<Mailbox>,
-    /// Clients from which any bounce is taken.
+    /// Clients from which every bounce is accepted.
     #[serde(default)]
     exempt_networks: Vec<Network>,
 }
 
-/// When a bounce is refused that is none.
+/// The stage at which an invalid bounce is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum RefuseAt {
@@ -57,7 +58,7 @@ enum RefuseAt {
     Data,
 }
 
-/// A day, `2026-12-31`.
+/// A date, such as `2026-12-31`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct ConfigDate(Day);
@@ -72,14 +73,14 @@ impl TryFrom<String> for ConfigDate {
     }
 }
 
-/// What a recipient of ours is.
+/// Classification of a recipient.
 #[derive(Debug, PartialEq)]
 enum BounceRecipient {
-    /// No business of this plugin.
+    /// Not an address of a protected domain.
     Elsewhere,
-    /// Ours, as it should be for a bounce. With a tag: the address without.
+    /// A valid bounce address. Holds the address without its tag if it had one.
     Good(Option<Address>),
-    /// Ours, and no bounce may go there for this reason. With a tag: the address without.
+    /// An address that must not receive bounces: the reason, and the address without its tag if it had one.
     Bad(&'static str, Option<Address>),
 }
 
@@ -174,7 +175,7 @@ impl Batv {
         Ok(reject("5.7.1", text))
     }
 
-    /// Refuses this recipient of a bounce, now or when the header has come.
+    /// Refuses this recipient of a bounce, immediately or after the header.
     fn refuse(&self, rcpt: &Recipient, why: &'static str) -> Result<Verdict, HostError> {
         let learning =
             why == UNTAGGED && self.accept_untagged_until.is_some_and(|ConfigDate(day)| today() < day);
@@ -190,8 +191,9 @@ impl Batv {
             rcpt.address,
             said(why)
         );
-        // Callouts ask about one recipient. With several, a refusal after the header would hit those as well whose bounce
-        // this is; so each but the first is told at once, and after a bad first one nobody else is let in.
+        // Callouts use one recipient. With several, a refusal after the header would also reject the bounce for its
+        // valid recipients. So every bad recipient except the first is refused at RCPT, and after a bad first one all
+        // others are deferred.
         if self.refuse_at == RefuseAt::Rcpt || transaction::recipients().len() > 1 {
             return Ok(if pending()?.is_some() { one_at_a_time() } else { reject("5.7.1", text) });
         }
@@ -199,13 +201,13 @@ impl Batv {
         Ok(Verdict::Next)
     }
 
-    /// What a recipient is, where `ours` says whether its domain is protected.
+    /// Classifies a recipient; `ours` says whether its domain is protected.
     fn target(&self, address: &Address, ours: bool, today: Day) -> BounceRecipient {
         if !ours {
             return BounceRecipient::Elsewhere;
         }
         let Some(tagged) = tag::read(&address.local) else {
-            // What could not be signed on its way out comes back as it is.
+            // An address that could not be signed on its way out comes back untagged.
             let taken = self.takes_any(address) || !tag::is_taggable(address);
             return if taken { BounceRecipient::Good(None) } else { BounceRecipient::Bad(UNTAGGED, None) };
         };
@@ -227,7 +229,7 @@ impl Batv {
         !sender.is_null() && !tag::is_tagged(&sender.local) && self.is_ours(sender) && !self.spares(sender)
     }
 
-    /// Whether this address is of a domain that is signed and protected.
+    /// Whether this address belongs to a domain that is signed and protected.
     fn is_ours(&self, address: &Address) -> bool {
         let domain = &address.domain_ascii;
         if self.domains.is_empty() {
@@ -246,7 +248,7 @@ impl Batv {
         self.exempt_addresses.iter().any(|mailbox| mailbox.matches(address))
     }
 
-    /// RFC 5321 section 4.5.1 and RFC 2142: who is to hear of trouble must be reachable by those in trouble.
+    /// RFC 5321 section 4.5.1 and RFC 2142: role addresses must be reachable by senders with delivery problems.
     fn takes_any(&self, address: &Address) -> bool {
         let is_role = ["postmaster", "abuse"].iter().any(|role| role.eq_ignore_ascii_case(&address.local));
         is_role || self.spares(address)
@@ -258,19 +260,19 @@ impl Batv {
 }
 
 const MIN_SECRET: usize = 16;
-/// Three digits of days tell tags of now from those of the round before; this leaves them far apart.
+/// Tags contain the day modulo 1000. This limit keeps valid tags distinct from those of the previous cycle.
 const MAX_DAYS: u16 = 90;
 
-/// The note of a recipient that is to be refused after the header: its id, and the words.
+/// The note for a recipient that is to be refused after the header: its id, and the reply text.
 const PENDING: &str = "refuse";
 
-/// Why a bounce is none of ours, as counters have it.
+/// Reasons for refusing a bounce, as used in counters.
 const UNTAGGED: &str = "untagged";
 const EXPIRED: &str = "expired";
 const UNKNOWN_KEY: &str = "unknown_key";
 const FORGED: &str = "forged";
 
-/// The same for those who wonder why their bounce was refused.
+/// The reason in words, for the sender of the bounce.
 fn said(why: &str) -> &'static str {
     match why {
         UNTAGGED => "has no BATV tag, and all our mail has one",
@@ -280,18 +282,18 @@ fn said(why: &str) -> &'static str {
     }
 }
 
-/// RFC 5321 section 4.5.3.1.10: 452 makes a client send the rest in another transaction.
+/// RFC 5321 section 4.5.3.1.10: 452 makes a client send the remaining recipients in another transaction.
 fn one_at_a_time() -> Verdict {
     Verdict::Defer(Some(Reply::new(452, "4.5.3", "One recipient at a time for mail with the null sender")))
 }
 
-/// The recipient that is to be refused after the header, if it is still there, and the words.
+/// The recipient to refuse after the header, with the reply text; `None` if there is none or it was removed.
 fn pending() -> Result<Option<(u32, String)>, HostError> {
     let noted: Option<(u32, String)> = transaction::note_as(PENDING)?;
     Ok(noted.filter(|(id, _)| transaction::recipients().iter().any(|rcpt| rcpt.id == *id)))
 }
 
-/// RFC 8098 section 3: a receipt has the null sender, and goes to an address that stood in the header, without a tag.
+/// RFC 8098 section 3: a read receipt has the null sender, and goes to an address from the header, without a tag.
 fn is_receipt() -> Result<bool, HostError> {
     let fields = message::headers_named(&["Content-Type".to_owned()])?;
     Ok(fields.first().is_some_and(|field| names_receipt(&field.value)))

@@ -1,20 +1,20 @@
-//! Tags of the scheme `prvs` (draft-levine-smtp-batv-01 section 4): `prvs=KDDDSSSSSS=local@domain`, where K is the number of
-//! a key, DDD the day on which the tag expires (days since 1970, modulo 1000), and SSSSSS the first three octets of an
+//! Tags of the scheme `prvs` (draft-levine-smtp-batv-01 section 4): `prvs=KDDDSSSSSS=local@domain`, where K is the key
+//! number, DDD the day on which the tag expires (days since 1970, modulo 1000), and SSSSSS the first three octets of an
 //! HMAC-SHA1 over K, DDD and the address.
 //!
-//! The address is hashed in lower case, its domain in A-labels, and the hexadecimal digits and the word `prvs` are read in
-//! any case: some servers change the case of what they send back, and no bounce should be lost for that. Someone who forges
-//! gains nothing by it. There is no clock here: the day is a parameter.
+//! The address is hashed in lower case, with its domain in A-labels. The hexadecimal digits and the word `prvs` are
+//! read without regard to case: some servers change the case of an address, and no bounce should be lost because of
+//! that. It does not help a forger. This module reads no clock: the day is a parameter.
 
 use hmac::{Hmac, KeyInit, Mac};
 use pintle_plugin_sdk::Address;
 use serde::Deserialize;
 use sha1::Sha1;
 
-/// A day's number: days since 1970-01-01, UTC.
+/// Number of a day: days since 1970-01-01, UTC.
 pub(crate) type Day = u64;
 
-/// A key and its number, which stands in each tag that it made.
+/// A key and its number, which is part of each tag made with it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TagKey {
@@ -22,40 +22,41 @@ pub(crate) struct TagKey {
     pub(crate) secret: String,
 }
 
-/// A local part with a tag in front, read but not yet believed.
+/// A tagged local part, parsed but not verified.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Tagged<'a> {
     number: u8,
     expires: u16,
     hash: [u8; HASH],
-    /// What the tag was put before.
+    /// The local part without the tag.
     pub(crate) local: &'a str,
 }
 
-/// What a tag is worth.
+/// Result of verifying a tag.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Worth {
-    /// We made it, and it has not expired.
+    /// Signed with one of our keys, and not expired.
     Valid,
-    /// We made it, or somebody who knows the key, for another time than now.
+    /// Signed with one of our keys, but outside its validity period.
     Expired,
-    /// No key has its number.
+    /// No key has the tag's key number.
     UnknownKey,
-    /// None of ours, or of another address.
+    /// Not signed with one of our keys, or signed for a different address.
     Forged,
 }
 
-/// The draft's three octets: a forger would have to guess among 16 million, at one refusal each.
+/// Signature length in octets, as in the draft: a forger has to guess one of 16 million values, and each wrong guess is
+/// refused.
 const HASH: usize = 3;
-/// Days are counted modulo this.
+/// Days are counted modulo this number.
 const ROUND: u64 = 1000;
-/// RFC 5321 section 4.5.3.1.3: a path without its brackets, in octets as they stand on the wire.
+/// RFC 5321 section 4.5.3.1.3: maximum length of a path without its brackets, in octets as sent.
 const MAX_ADDRESS: usize = 254;
 
-/// Two servers of one site need not agree on when a day begins.
+/// Tolerance in days, since two servers of one site may disagree on when a day begins.
 const LEEWAY: u64 = 1;
 
-/// The address with a tag that expires on this day; none where it would become too long to be sent.
+/// The address with a tag that expires on this day; `None` if it would exceed the length limit.
 pub(crate) fn sign(key: &TagKey, address: &Address, expires: Day) -> Option<Address> {
     let day = u16::try_from(expires % ROUND).unwrap_or(0);
     let code = hmac(key, day, &address.local, &address.domain_ascii).finalize().into_bytes();
@@ -65,7 +66,7 @@ pub(crate) fn sign(key: &TagKey, address: &Address, expires: Day) -> Option<Addr
     fits(&signed).then_some(signed)
 }
 
-/// Whether there is room for a tag in front of this address.
+/// Whether the address with a tag stays within the length limit.
 pub(crate) fn is_taggable(address: &Address) -> bool {
     fits(&Address { local: format!("prvs=0000000000={}", address.local), ..address.clone() })
 }
@@ -74,13 +75,13 @@ fn fits(address: &Address) -> bool {
     address.to_string().len() <= MAX_ADDRESS
 }
 
-/// Whether somebody has put a tag before this local part already: we, another `prvs`, or Barracuda's `btv1`.
+/// Whether the local part already has a tag: ours, another `prvs`, or Barracuda's `btv1`.
 pub(crate) fn is_tagged(local: &str) -> bool {
     let begins = |with: &str| local.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     begins("prvs=") || begins("btv1==")
 }
 
-/// The tag in front of a local part; none where there is none of this form.
+/// Parses the tag of a local part; `None` if it has no `prvs` tag.
 pub(crate) fn read(local: &str) -> Option<Tagged<'_>> {
     let rest = local.get(..5).filter(|word| word.eq_ignore_ascii_case("prvs=")).and(local.get(5..))?;
     let (tag, local) = rest.split_once('=')?;
@@ -97,12 +98,12 @@ pub(crate) fn read(local: &str) -> Option<Tagged<'_>> {
 }
 
 impl Tagged<'_> {
-    /// Whether the tag is valid today for an address of this domain, where tags are valid for `days` days.
+    /// Verifies the tag for an address of this domain; `days` is the lifetime of tags in days.
     pub(crate) fn worth(&self, keys: &[TagKey], domain: &str, today: Day, days: u16) -> Worth {
         let Some(key) = keys.iter().find(|key| key.number == self.number) else {
             return Worth::UnknownKey;
         };
-        // In constant time, so that a forger cannot feel his way octet by octet.
+        // Compared in constant time, so that a forger cannot guess octet by octet from the response time.
         let hmac = hmac(key, self.expires, self.local, domain);
         if hmac.verify_truncated_left(&self.hash).is_err() {
             return Worth::Forged;
@@ -113,13 +114,13 @@ impl Tagged<'_> {
 }
 
 fn hmac(key: &TagKey, day: u16, local: &str, domain: &str) -> Hmac<Sha1> {
-    // A key of any length will do for HMAC (RFC 2104 section 2), so that this cannot fail.
+    // HMAC accepts keys of any length (RFC 2104 section 2), so this cannot fail.
     let mut hmac = Hmac::<Sha1>::new_from_slice(key.secret.as_bytes()).unwrap_or_else(|_| unreachable!());
     hmac.update(format!("{}{day:03}{}@{domain}", key.number, local.to_lowercase()).as_bytes());
     hmac
 }
 
-/// The number of a day written as `2026-12-31`.
+/// Parses a date such as `2026-12-31`; `None` if it is invalid.
 pub(crate) fn day(text: &str) -> Option<Day> {
     let mut parts = text.split('-').map(|part| part.parse::<u64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
@@ -157,7 +158,7 @@ mod tests {
         read(local).unwrap().worth(&keys, "ours.example", today, 7)
     }
 
-    /// The code was computed with Python's hmac module.
+    /// The expected signature was computed with Python's hmac module.
     #[test]
     fn a_tag_is_made_as_the_draft_says() {
         let signed = sign(&key(3, "a key of some length"), &address("Ann.Lee"), 20_607).unwrap();

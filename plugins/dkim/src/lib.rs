@@ -1,20 +1,19 @@
-//! DKIM (RFC 6376) and ARC sealing (RFC 8617): the signatures of a stranger's message are reported, and acted on where
-//! the operator wants it; the mail of our own people is signed, with every key that there is for its author's domain.
+//! DKIM (RFC 6376) and ARC sealing (RFC 8617): reports the signatures of strangers' mail and applies the operator's
+//! actions to the results; signs our own mail with every key of its author's domain.
 //!
-//! The gateway verifies, and signs with keys that this plugin never sees. Our people are those whom the gateway knows:
-//! authenticated, or in a trusted network. What they send is signed when it has been received, so that one signature
-//! serves all deliveries; what the gateway writes itself (its reports to senders) is never received, and signed
-//! when it is delivered.
+//! The gateway verifies and signs; this plugin never sees the private keys. Our own mail is mail from authenticated
+//! clients and trusted networks. It is signed once, on reception, for all deliveries. Messages that the gateway
+//! generates (its reports to senders) are never received, so they are signed at delivery.
 
 use pintle_plugin_sdk::action::{Action, ActionReason};
 use pintle_plugin_sdk::sender_auth::{self, DkimResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{fields, metrics, prelude::*};
 
-/// The note that a message is signed already.
+/// The note that marks a message as already signed.
 const SIGNED: &str = "signed";
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Dkim {
@@ -22,14 +21,14 @@ struct Dkim {
     none: Action,
     fail: Action,
     temperror: Action,
-    /// Authors' domains that sign all their mail: what lacks a good signature of theirs is treated so.
+    /// Authors' domains that sign all of their mail: a message without a valid signature of that domain gets `missing`.
     required: Vec<Domain>,
     missing: Action,
-    /// Sign the mail of our own people.
+    /// Whether mail of trusted and authenticated clients is signed.
     sign: bool,
-    /// A key of a parent domain signs, where the author's own domain has none.
+    /// Whether a key of a parent domain signs if the author's own domain has none.
     parents: bool,
-    /// The key that seals what strangers send.
+    /// Name of the key that seals strangers' mail with ARC; `None` seals nothing.
     seal: Option<String>,
 }
 
@@ -68,7 +67,7 @@ impl Dkim {
     fn seal(&self) -> Result<(), HostError> {
         let Some(key) = &self.seal else { return Ok(()) };
         match sender_auth::arc_seal(key) {
-            // As below: a slip of the operator's.
+            // An operator's mistake, handled as in `sign`: logged, without stopping the mail.
             Err(HostError::Invalid(why)) => error!("nothing is sealed: {why}"),
             Err(HostError::Denied(grant)) => {
                 error!("nothing is sealed: the plugin lacks the grant `{grant}`")
@@ -78,7 +77,7 @@ impl Dkim {
         Ok(())
     }
 
-    /// What was not received, or was received before there was a key, is signed on its way out.
+    /// Signs at delivery what was not received, or was received before the key existed.
     fn on_deliver(&self) -> Result<Verdict, HostError> {
         if is_ours() && transaction::note(SIGNED).is_none() {
             self.sign()?;
@@ -103,7 +102,7 @@ impl Dkim {
         if action.stops() {
             info!(client = session::info().client; "not passed on: {text}");
         }
-        // RFC 7372 section 3.1: none of the author's signatures passes, or none at all.
+        // RFC 7372 section 3.1: no signature of the author's domain passes, or no signature at all.
         action.take(&ActionReason {
             rule: "dkim",
             quarantine: "dkim",
@@ -112,7 +111,7 @@ impl Dkim {
         })
     }
 
-    /// Whether the author's domain signs all its mail, and this not.
+    /// Whether the author's domain is in `required` and the message has no valid signature of it.
     fn lacks_its_own(&self, signatures: &[DkimResult]) -> Result<bool, HostError> {
         if self.required.is_empty() {
             return Ok(false);
@@ -125,15 +124,15 @@ impl Dkim {
         Ok(authors()?.iter().any(|domain| is_required(domain) && !good(domain)))
     }
 
-    /// Signs with every key for the author's domain. Mail without one author's domain is left alone: a signature would
-    /// vouch for something that readers may not be shown.
+    /// Signs with every key of the author's domain. Mail without a single author's domain stays unsigned: a signature
+    /// would vouch for an author that readers may not see.
     fn sign(&self) -> Result<(), HostError> {
         let authors = authors()?;
         let (true, Some(author)) = (self.sign, one(&authors)) else {
             return Ok(());
         };
         let keys = match self.keys(author) {
-            // An operator's slip must not stop the mail; he hears of it with each message.
+            // An operator's mistake must not stop the mail; it is logged with each message.
             Err(HostError::Denied(grant)) => {
                 error!("nothing is signed: the plugin lacks the grant `{grant}`");
                 return Ok(());
@@ -163,19 +162,19 @@ impl Dkim {
     }
 }
 
-/// Whether the gateway knows who sends this.
+/// Whether the client is trusted or authenticated.
 fn is_ours() -> bool {
     !session::info().is_stranger()
 }
 
-/// The domains in From, of all fields and addresses, in A-labels: as keys, signatures and the operator name them.
+/// The domains of all addresses in all From fields, in A-labels, as used for keys, signatures and configuration.
 fn authors() -> Result<Vec<String>, HostError> {
     let from = message::headers_named(&["From".to_owned()])?;
     let addresses = from.iter().flat_map(|field| fields::addresses(&field.value));
     Ok(addresses.map(|address| gateway::ascii(&address.domain)).collect())
 }
 
-/// The one domain that all authors share.
+/// The domain shared by all authors; `None` if they differ or there are none.
 fn one(authors: &[String]) -> Option<&str> {
     let first = authors.first()?;
     authors.iter().all(|domain| domain == first).then_some(first)
@@ -186,7 +185,7 @@ fn is_within(domain: &str, parent: &str) -> bool {
         || domain.strip_suffix(parent).is_some_and(|rest| !parent.is_empty() && rest.ends_with('.'))
 }
 
-/// RFC 6376 section 6.1: one good signature is enough, and bad ones do no harm.
+/// The best result (RFC 6376 section 6.1): one valid signature is enough, and invalid ones do no harm.
 fn best(signatures: &[DkimResult]) -> Outcome {
     let has = |outcome| signatures.iter().any(|signature| signature.outcome == outcome);
     match () {

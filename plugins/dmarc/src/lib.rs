@@ -1,9 +1,9 @@
-//! DMARC (RFC 9989): does the domain in From stand behind this message, and what does it want done if not? The gateway
-//! finds out; this plugin honours the owner's wish, or the operator's where he has another.
+//! DMARC (RFC 9989): applies the policy of the domain in From to mail that fails authentication, or the operator's
+//! override of it. The gateway evaluates DMARC; this plugin acts on the result.
 //!
-//! What the gateway found of DKIM and ARC signatures is reported too. A message that fails since somebody on the way
-//! changed it may yet be good: where a trusted sealer in an intact ARC chain saw it pass, the failure is overlooked. Clients
-//! in trusted networks and authenticated ones are not asked about.
+//! The results of DKIM and ARC are reported too. A message may fail only because a forwarder changed it: if an intact
+//! ARC chain shows that a trusted sealer saw it pass, the failure is ignored. Trusted and authenticated clients are not
+//! checked.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use pintle_plugin_sdk::sender_auth::{self, ArcResult, DmarcPolicy, DmarcResult, 
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{metrics, prelude::*};
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Dmarc {
-    /// What a failure means, by what the owner wants.
+    /// Actions for a failure, by the policy that the domain owner published.
     reject: Action,
     quarantine: Action,
     none: Action,
     /// The action when From names no author domain, or several.
     permerror: Action,
     temperror: Action,
-    /// By author's domain, in place of the owner's wish.
+    /// Actions by author's domain, which replace the owner's policy.
     overrides: BTreeMap<String, Action>,
-    /// Whose ARC seals are believed.
+    /// Domains whose ARC seals are trusted.
     trusted_sealers: Vec<Domain>,
 }
 
@@ -66,7 +66,7 @@ impl Dmarc {
             let (domain, policy) = (&result.from_domain, result.policy.name());
             info!(client = session.client, domain = domain, policy = policy; "not passed on: {name}");
         }
-        // RFC 7372 section 3.3: no check vouches for the author.
+        // RFC 7372 section 3.3: no check authenticates the author.
         let authors = if result.outcome == Outcome::Permerror { from_fields()? } else { 1 };
         let text = explain(&result, authors);
         action.take(&ActionReason { rule: name, quarantine: "dmarc", code: "7.26", text: &text })
@@ -101,7 +101,7 @@ impl Dmarc {
     }
 }
 
-/// What is done, and why not what the owner wants (the reasons of RFC 9990).
+/// The action taken, and the reason if it differs from the owner's policy (terms of RFC 9990).
 #[derive(Debug, PartialEq)]
 struct DmarcJudgement {
     action: Action,
@@ -114,7 +114,7 @@ impl DmarcJudgement {
     }
 }
 
-/// What an aggregate report calls it.
+/// The disposition as named in aggregate reports (RFC 9990).
 fn disposition(action: Action) -> &'static str {
     match action {
         Action::PassOn | Action::Score(_) | Action::Defer => "none",
@@ -123,7 +123,7 @@ fn disposition(action: Action) -> &'static str {
     }
 }
 
-/// For the Authentication-Results field (RFC 8601 section 2.7.4, RFC 9989 section 9.1).
+/// Adds the result to the Authentication-Results field (RFC 8601 section 2.7.4, RFC 9989 section 9.1).
 fn report(result: &DmarcResult) -> Result<(), HostError> {
     sender_auth::report_dkim()?;
     let mut properties = vec![("policy.dmarc".to_owned(), result.policy.name().to_owned())];
@@ -134,7 +134,7 @@ fn report(result: &DmarcResult) -> Result<(), HostError> {
     sender_auth::report_arc()
 }
 
-/// How many From fields there are.
+/// Number of From fields.
 fn from_fields() -> Result<usize, HostError> {
     Ok(message::headers_named(&["From".to_owned()])?.len())
 }

@@ -1,10 +1,10 @@
-//! DNS lists (RFC 5782): lists of addresses are asked about the client, lists of domains about its HELO name, the sender
-//! and the links in the message. What a list says gives points; from `reject_at` on, mail is refused with the list's own
+//! DNS lists (RFC 5782): looks up the client in lists of addresses, and its HELO name, the sender and the links of the
+//! message in lists of domains. Listings add to the score; from `reject_at` on, mail is refused with the list's own
 //! explanation.
 //!
-//! The client is looked up when it connects and refused at RCPT, so that the log says whose mail it was and postmaster can
-//! be written to. All lists are asked at once, by the host's resolver and out of its cache. A list that does not answer
-//! counts for nothing; so does one that lists everything, which is asked about before its word is taken.
+//! The client is looked up when it connects and refused at RCPT, so that the log has the recipient, and postmaster
+//! stays reachable. All lists are queried concurrently, through the host's resolver and its cache. A list that does not
+//! answer is ignored; so is a list that lists everything, which is tested before a listing counts.
 
 mod links;
 mod lists;
@@ -14,21 +14,21 @@ use pintle_plugin_sdk::{Address, dns, metrics, prelude::*};
 
 use crate::lists::{List, ListQuestion, Listing, Of};
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Dnsbl {
     lists: Vec<List>,
-    /// The points from which mail is refused; `false` only scores.
+    /// The score from which mail is refused; `false` only scores.
     #[serde(default)]
     reject_at: Threshold,
     /// Clients that are not looked up.
     #[serde(default)]
     exempt_networks: Vec<Network>,
-    /// Local parts that anybody can write to.
+    /// Local parts that always accept mail.
     #[serde(default = "role_addresses")]
     exempt_recipients: Vec<String>,
-    /// The most hosts in a message's links that are looked up.
+    /// Maximum number of hosts in a message's links that are looked up.
     #[serde(default = "twenty")]
     max_links: usize,
 }
@@ -133,7 +133,7 @@ impl Dnsbl {
         Ok(self.judge(&all))
     }
 
-    /// Asks each list about what it must list and what it must not (RFC 5782 section 5), and reports those that fail.
+    /// Queries each list for its test entries (RFC 5782 section 5), and reports lists that fail.
     fn on_timer(&self) {
         for (list, text) in lists::test(&self.lists) {
             metrics::count("tests_failed", 1, &[("list", &list)]);
@@ -141,7 +141,7 @@ impl Dnsbl {
         }
     }
 
-    /// What the lists say, in one round, and their explanations, in a second one when there is something to explain.
+    /// Queries the lists; if anything is listed, queries the explanations in a second batch.
     fn ask(&self, questions: &[ListQuestion<'_>]) -> Vec<Listing> {
         if questions.is_empty() {
             return Vec::new();
@@ -155,7 +155,7 @@ impl Dnsbl {
         found
     }
 
-    /// Relay clients and users are judged by who they are, not by their address.
+    /// Trusted and authenticated clients are judged by their identity, not by their address.
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
         !session.is_stranger() || self.exempt_networks.iter().any(|network| network.contains(&session.client))
     }
@@ -180,7 +180,7 @@ impl Dnsbl {
     }
 }
 
-/// What is known before the message: about the client, its name and the sender.
+/// The listings found before the message: of the client, its HELO name and the sender.
 fn known() -> Result<Vec<Listing>, HostError> {
     let mut all: Vec<Listing> = session::note_as("client")?.unwrap_or_default();
     all.extend(session::note_as::<Vec<Listing>>("hello")?.unwrap_or_default());
@@ -188,7 +188,7 @@ fn known() -> Result<Vec<Listing>, HostError> {
     Ok(all)
 }
 
-/// The lists, for plugins that come after this one.
+/// Publishes the names of the lists in a fact, for later plugins.
 fn tell(found: &[Listing]) -> Result<(), HostError> {
     if found.is_empty() {
         return Ok(());
@@ -197,7 +197,7 @@ fn tell(found: &[Listing]) -> Result<(), HostError> {
     transaction::set_fact("listed", &zones.join(" "))
 }
 
-/// RFC 5321 section 4.5.1 and RFC 2142: who is to hear of trouble must be reachable by those in trouble.
+/// RFC 5321 section 4.5.1 and RFC 2142: role addresses must be reachable by senders with delivery problems.
 fn role_addresses() -> Vec<String> {
     vec!["postmaster".to_owned(), "abuse".to_owned()]
 }

@@ -1,28 +1,28 @@
-//! The hosts in a message's links, by name or by address, read as the programs read them that follow links.
+//! Finds the hosts in a message's links, by name or by address, and parses them as browsers do.
 //!
-//! Lists of domains hold registered domains, and which part of a name is one depends on the registry. Rather than carry a
-//! table of those, which ages with each release and would be the greater part of this plugin, each name is asked about in
-//! its last two and its last three labels: one lookup too many costs nothing that matters, since a list holds no
-//! registry's own suffix.
+//! Lists of domains hold registered domains, and which labels of a name form the registered domain depends on the
+//! registry. A public suffix list would grow outdated with each release and would be the largest part of this plugin.
+//! Instead, each name is looked up by its last two and its last three labels: an unnecessary lookup is cheap, since
+//! lists do not contain public suffixes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pintle_plugin_sdk::message::Part;
 use pintle_plugin_sdk::{HostError, IpAddress, message};
 
-/// So much text of each part is read.
+/// Maximum number of octets read from each text part.
 const MAX_TEXT: u32 = 256 << 10;
 const MAX_PARTS: usize = 10;
 
-/// A host in a link.
+/// Host of a link.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Host {
-    /// In lower case.
+    /// A domain name in lower case.
     Name(String),
     Address(IpAddr),
 }
 
-/// At most `max` different hosts in the text parts of the message, which the host program has decoded.
+/// At most `max` distinct hosts in the text parts of the message, as decoded by the host program.
 pub(crate) fn hosts_in_message(max: usize) -> Result<Vec<Host>, HostError> {
     let mut hosts = Vec::new();
     for part in texts(&message::parts()?).into_iter().take(MAX_PARTS) {
@@ -35,8 +35,8 @@ pub(crate) fn hosts_in_message(max: usize) -> Result<Vec<Host>, HostError> {
     Ok(hosts)
 }
 
-/// The text parts that a reader sees as the message's own. What stands in an enclosed message was written by others: whoever
-/// reports spam sends it along.
+/// The text parts of the message itself. Enclosed messages are skipped, since others wrote them: a spam report contains
+/// the spam.
 fn texts(parts: &[Part]) -> Vec<&Part> {
     let mut enclosed = Vec::with_capacity(parts.len());
     for part in parts {
@@ -48,7 +48,7 @@ fn texts(parts: &[Part]) -> Vec<&Part> {
     own.filter(|part| part.content_type.starts_with("text/") && !part.attachment).collect()
 }
 
-/// What lists of domains are asked about for these hosts.
+/// The names to look up in lists of domains for these hosts.
 pub(crate) fn names(hosts: &[Host]) -> Vec<String> {
     let mut names: Vec<String> = hosts
         .iter()
@@ -63,7 +63,7 @@ pub(crate) fn names(hosts: &[Host]) -> Vec<String> {
     names
 }
 
-/// What lists of addresses are asked about for these hosts.
+/// The addresses to look up in lists of addresses for these hosts.
 pub(crate) fn addresses(hosts: &[Host]) -> Vec<IpAddress> {
     let address = |host: &Host| match host {
         Host::Name(_) => None,
@@ -77,8 +77,8 @@ pub(crate) fn addresses(hosts: &[Host]) -> Vec<IpAddress> {
     hosts.iter().filter_map(address).collect()
 }
 
-/// What lists of domains are asked about for the name of a client or a sender's domain: itself, since some lists hold
-/// hosts, and the ends of it.
+/// The names to look up for a HELO name or a sender's domain: the whole name, since some lists contain hosts, and its
+/// last two and three labels.
 pub(crate) fn name_and_ends(name: &str) -> Vec<String> {
     let name = name.trim_end_matches('.').to_lowercase();
     let mut names = ends_of(&name);
@@ -94,7 +94,7 @@ fn ends_of(name: &str) -> Vec<String> {
     if labels.len() > 2 { vec![last(2), last(3)] } else { vec![last(2)] }
 }
 
-/// The host of each link: what follows `http:` or `https:` and slashes of either kind, or begins with `www.`.
+/// The host of each link: after `http:` or `https:` and slashes of either kind, or at a word that begins with `www.`.
 fn hosts_in(text: &str) -> Vec<Host> {
     let text = without_references(&text.to_ascii_lowercase());
     let mut hosts: Vec<Host> = ["http:", "https:"]
@@ -103,7 +103,7 @@ fn hosts_in(text: &str) -> Vec<Host> {
         .filter(|link| link.starts_with(['/', '\\']))
         .filter_map(|link| host(link.trim_start_matches(['/', '\\'])))
         .collect();
-    // Mail programs make links of these.
+    // Mail programs turn such words into links.
     let begins = |(at, _): &(usize, &str)| {
         text[..*at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && !"/@.-_\\%".contains(c))
     };
@@ -111,7 +111,7 @@ fn hosts_in(text: &str) -> Vec<Host> {
     hosts
 }
 
-/// The host at the beginning of a link without its scheme: what stands between `user@` and port or path.
+/// The host of a link without its scheme: the part between `user@` and the port or path.
 fn host(link: &str) -> Option<Host> {
     let ends = |c: char| c.is_whitespace() || "/?#\"'<>()\\,;".contains(c);
     let authority = link.split(ends).next()?.rsplit('@').next()?;
@@ -127,8 +127,8 @@ fn host(link: &str) -> Option<Host> {
     (name.contains('.') && name.is_ascii()).then(|| Host::Name(name.to_owned()))
 }
 
-/// An IPv4 address in any form that browsers take: one to four numbers, each decimal, octal after 0, or hexadecimal after 0x,
-/// of which the last fills what is left.
+/// Parses an IPv4 address in any form that browsers accept: one to four numbers, each decimal, octal (prefix 0) or
+/// hexadecimal (prefix 0x). The last number fills the remaining octets.
 fn v4(text: &str) -> Option<Ipv4Addr> {
     let number = |part: &str| match (part.strip_prefix("0x"), part.strip_prefix('0')) {
         (Some(hex), _) => u32::from_str_radix(hex, 16).ok(),
@@ -167,8 +167,7 @@ fn percent_decoded(text: &str) -> String {
     decoded
 }
 
-/// With HTML's character references, of the kinds that can hide a host, replaced by what they stand for. `text` is in
-/// lower case.
+/// Replaces those HTML character references that can hide a host. `text` is in lower case.
 fn without_references(text: &str) -> String {
     let mut pieces = text.split('&');
     let mut plain = pieces.next().unwrap_or_default().to_owned();

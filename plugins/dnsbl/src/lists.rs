@@ -1,4 +1,4 @@
-//! Lists: which questions to ask them, and what their answers mean.
+//! DNS lists: the queries to send, and the interpretation of the answers.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -7,42 +7,42 @@ use pintle_plugin_sdk::dns::{self, Answer, DnsError, Query, RecordType};
 use pintle_plugin_sdk::{IpAddress, debug, metrics};
 use serde::{Deserialize, Serialize};
 
-/// One list.
+/// Configuration of one list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct List {
     pub(crate) zone: String,
-    /// What it is asked about.
+    /// What is looked up in the list.
     #[serde(default = "client")]
     pub(crate) of: Vec<Of>,
-    /// The points for being on it; less than 0 for a list of the good.
+    /// The score of a listing; negative for allow lists.
     #[serde(default = "one")]
     weight: f64,
-    /// Which replies count, and as what; all in 127.0.0.0/8 where there are none.
+    /// The replies that count as listings, with their meanings; if empty, all replies in 127.0.0.0/8.
     #[serde(default)]
     codes: BTreeMap<String, Code>,
     #[serde(default = "yes")]
     ipv4: bool,
     #[serde(default = "yes")]
     ipv6: bool,
-    /// Text for the sender, instead of the list's own explanation.
+    /// Reply text for the sender, instead of the list's own explanation.
     #[serde(default)]
     text: Option<String>,
-    /// `codes`, read.
+    /// `codes` in parsed form.
     #[serde(skip)]
     ranges: Vec<(Ipv4Addr, Ipv4Addr, Code)>,
 }
 
-/// What a reply stands for.
+/// The meaning of a reply code.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Code {
     meaning: String,
-    /// In place of the list's.
+    /// The score of this code; `None` uses that of the list.
     weight: Option<f64>,
 }
 
-/// What a list is asked about.
+/// What is looked up in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Of {
@@ -51,22 +51,22 @@ pub(crate) enum Of {
     Sender,
     /// The names in links.
     Links,
-    /// The addresses in links that have no name.
+    /// The addresses in links that contain an address instead of a name.
     LinkAddresses,
 }
 
-/// One question to one list.
+/// A query to one list.
 #[derive(Debug)]
 pub(crate) struct ListQuestion<'l> {
     list: &'l List,
     subject: String,
     /// The name to look up.
     name: String,
-    /// A name in the same zone that is never listed: when it is, the list is broken.
+    /// A name in the same zone that is never listed; if it is listed, the list is broken.
     control: String,
 }
 
-/// Something is listed.
+/// A listing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Listing {
     pub(crate) zone: String,
@@ -76,10 +76,11 @@ pub(crate) struct Listing {
     pub(crate) text: Option<String>,
 }
 
-/// The most questions of one call: the host takes 256, and each listing costs two more.
+/// Maximum number of queries per call: the host permits 256, and each listing needs two more.
 pub(crate) const MAX_QUESTIONS: usize = 160;
 const MAX_LISTINGS: usize = 40;
-/// An IPv6 address before it and all fits into a name of 253 octets (RFC 1035 section 2.3.4), with room to spare.
+/// Maximum length of a zone. A reversed IPv6 address and the zone must fit into a name of 253 octets (RFC 1035 section
+/// 2.3.4), with some margin.
 const MAX_ZONE: usize = 100;
 const MAX_TEXT: usize = 300;
 
@@ -98,7 +99,7 @@ impl List {
         }
     }
 
-    /// Reads the codes; gives each mistake with its key.
+    /// Parses the reply codes; returns each mistake with its key.
     pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
         let mut mistakes = Vec::new();
         let is_label = |label: &str| {
@@ -126,15 +127,17 @@ impl List {
         self.of.iter().any(|of| matches!(of, Of::Links | Of::LinkAddresses))
     }
 
-    /// What the replies to one question come to. Several codes at once are several reasons; the weightiest counts.
+    /// Interprets the replies to one query. Several codes are several reasons; the one with the largest weight counts.
     fn reading(&self, records: &[String]) -> ListAnswer {
         let replies: Vec<Ipv4Addr> = records.iter().filter_map(|record| record.parse().ok()).collect();
         let is_answer = |reply: &&Ipv4Addr| match reply.octets() {
-            // How lists tell a client that it may not ask (an open resolver, too many questions).
+            // Replies by which lists refuse a client (for example an open resolver, or too many queries).
             [127, 255, 255, _] => false,
-            // Other lists mean the same by 127.0.0.1, with which RFC 5782 section 5 allows no listing. It counts only if `codes` names it.
+            // Other lists use 127.0.0.1 for the same purpose; RFC 5782 section 5 does not permit it as a listing. It
+            // counts only if `codes` names it.
             [127, 0, 0, 1] => self.names(**reply),
-            // All else is no list's answer at all: a parked domain, or a resolver that lies.
+            // Any other address is not a list's answer: for example a parked domain, or a resolver that rewrites
+            // answers.
             [first, ..] => first == 127,
         };
         let answers: Vec<_> = replies.iter().filter(is_answer).collect();
@@ -162,13 +165,13 @@ impl List {
     }
 }
 
-/// What a list's answer means.
+/// The interpretation of a list's answer.
 #[derive(Debug, PartialEq)]
 enum ListAnswer {
     Listed(f64, Option<String>),
-    /// Listed for something that the operator does not count.
+    /// Listed with a code that the operator's configuration does not count.
     Nothing,
-    /// It does not serve us.
+    /// The list refuses to serve us; holds the reply.
     Refused(String),
 }
 
@@ -179,7 +182,7 @@ impl ListQuestion<'_> {
 }
 
 impl Listing {
-    /// For the sender: what is listed where, and why.
+    /// Text for the sender: the listed subject, the list and the reason.
     pub(crate) fn explanation(&self) -> String {
         let meaning = self.meaning.as_ref().map_or_else(String::new, |meaning| format!(" ({meaning})"));
         let text = self.text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
@@ -187,7 +190,7 @@ impl Listing {
     }
 }
 
-/// The questions about addresses.
+/// The queries for addresses.
 pub(crate) fn about_addresses<'l>(
     lists: &'l [List],
     of: Of,
@@ -210,7 +213,7 @@ pub(crate) fn about_addresses<'l>(
         .collect()
 }
 
-/// The questions about domains; what is no domain, such as an address literal or a bare host name, is not asked about.
+/// The queries for domains. Values that are not domains, such as address literals or bare host names, are skipped.
 pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -> Vec<ListQuestion<'l>> {
     let is_domain = |name: &&String| {
         name.contains('.')
@@ -235,7 +238,7 @@ pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -
         .collect()
 }
 
-/// What the answers come to, each listing checked against its list's control name and explained.
+/// The listings in the answers, each verified by the list's control name and with its explanation.
 pub(crate) fn findings(
     questions: &[ListQuestion<'_>],
     answers: Vec<Result<Answer, DnsError>>,
@@ -285,14 +288,14 @@ fn read<'q, 'l>(
     None
 }
 
-/// Counted each time; the log has it by the tests, once a round for the whole gateway, since a dead list is dead at every
-/// connection, and one that refuses us does so at every message and in every instance.
+/// Counts a list fault. The log has it at debug level only, since a dead list fails at every connection, and a list
+/// that refuses us does so at every message and in every instance; the tests warn once a round.
 fn report(list: &List, what: &'static str, detail: &str) {
     metrics::count("list_faults", 1, &[("list", &list.zone), ("fault", what)]);
     debug!(list = list.zone; "{what}; the answer is ignored: {detail}");
 }
 
-/// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
+/// Tests the lists by their test entries (RFC 5782 section 5); returns the failed lists with the reason.
 pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
     let tests = lists.iter().flat_map(|list| test_names(list).into_iter().map(move |names| (list, names)));
     let tests: Vec<_> = tests.take(MAX_QUESTIONS / 2).collect();
@@ -309,7 +312,8 @@ pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
     wrong
 }
 
-/// What is wrong with a list, by what it says to what it must list, and by whether it lists what it must not.
+/// Why a list fails the test: from its answer to the entry that must be listed, and from whether it lists the entry
+/// that must not be.
 fn failure(listed: Option<ListAnswer>, lists_all: bool, always: &str, never: &str) -> Option<String> {
     match listed {
         None => Some(format!("its test entry {always} is not listed: it is dead or does not serve us")),
@@ -323,7 +327,7 @@ fn failure(listed: Option<ListAnswer>, lists_all: bool, always: &str, never: &st
     }
 }
 
-/// What a list must list and what it must not, for each kind of thing that it is asked about.
+/// Pairs of an entry that a list must contain and one that it must not, for each kind of lookup.
 fn test_names(list: &List) -> Vec<(String, String)> {
     let name = |v4: bool, last: u8| {
         let address = if v4 { loopback_v4(last) } else { mapped(loopback_v4(last)) };
@@ -331,7 +335,7 @@ fn test_names(list: &List) -> Vec<(String, String)> {
     };
     let mut names = Vec::new();
     if list.of.iter().any(|of| matches!(of, Of::Client | Of::LinkAddresses)) {
-        // One of both kinds need not hold the entry of IPv6 as well; many do not.
+        // A list of both address families need not contain the IPv6 test entry; many do not.
         names.push((name(list.ipv4, 2), name(list.ipv4, 1)));
     }
     if list.of.iter().any(|of| matches!(of, Of::Hello | Of::Sender | Of::Links)) {
@@ -349,7 +353,7 @@ fn loopback_v4(last: u8) -> IpAddress {
     IpAddress { text: Ipv4Addr::from(octets).to_string(), octets: octets.to_vec() }
 }
 
-/// RFC 5782 section 5: lists of IPv6 addresses test with ::FFFF:7F00:1 and ::FFFF:7F00:2.
+/// RFC 5782 section 5: the test entries of IPv6 lists are ::FFFF:7F00:1 and ::FFFF:7F00:2.
 fn mapped(v4: IpAddress) -> IpAddress {
     let mut octets = vec![0; 10];
     octets.extend([0xff, 0xff]);

@@ -1,10 +1,10 @@
-//! Greylisting: the first attempt of a stranger to send from one address to another is deferred. A mail server comes
-//! again, most junk mailers do not.
+//! Greylisting: defers the first attempt of a stranger to send from one address to another. Mail servers retry; most
+//! junk mailers do not.
 //!
-//! What it remembers is in the host's store: one entry for each network, sender and recipient, and one count for each
-//! network of how many of those came again. A network that has shown often enough that it does come again is let through.
-//! Relay clients, who are trusted or have authenticated, are never asked to wait. If the store fails, mail passes: to
-//! lose the delay costs some junk, to defer everybody costs mail.
+//! The state is in the host's store: one entry for each combination of network, sender and recipient, and a count of
+//! retried combinations for each network. A network with enough retries is no longer deferred. Trusted and
+//! authenticated clients are never deferred. If the store fails, mail passes: without the delay some junk passes, but
+//! deferring all mail would lose some of it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,28 +12,28 @@ use pintle_plugin_sdk::kv::{self, Scope};
 use pintle_plugin_sdk::settings::{self, Mailbox, Network, network_of};
 use pintle_plugin_sdk::{metrics, prelude::*};
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Greylist {
-    /// How long a new combination waits.
+    /// How long a new combination is deferred.
     #[serde(deserialize_with = "settings::duration")]
     delay: Duration,
-    /// How long it may take to come again before it counts as new.
+    /// How long a retry may take before the combination counts as new.
     #[serde(deserialize_with = "settings::duration")]
     window: Duration,
-    /// How long a combination that came again is remembered after its last message.
+    /// How long a retried combination is remembered after its last message.
     #[serde(deserialize_with = "settings::duration")]
     keep: Duration,
     /// After this many retried combinations of a network, the network is no longer deferred; 0 for never.
     auto_allow: u32,
-    /// How long the count for `auto_allow` runs.
+    /// Lifetime of the count for `auto_allow`.
     #[serde(deserialize_with = "settings::duration")]
     auto_allow_for: Duration,
-    /// Servers that share a queue share a network of this size.
+    /// Prefix length of a network, since servers that share a queue are in the same network.
     ipv4_prefix: u8,
     ipv6_prefix: u8,
-    /// Whom it leaves alone.
+    /// Networks, senders and recipients that are never deferred.
     allow_networks: Vec<Network>,
     allow_senders: Vec<Mailbox>,
     allow_recipients: Vec<Mailbox>,
@@ -102,14 +102,15 @@ impl Greylist {
     }
 
     fn leaves_alone(&self, session: &session::Snapshot, sender: &Address, rcpt: &Recipient) -> bool {
-        // Mail to elsewhere is relaying: of a client that may, or one that shall hear at once that it may not.
+        // Mail to other domains is relaying. A client that may relay is not deferred, and one that may not is refused
+        // immediately.
         !gateway::is_local(&rcpt.address.domain_ascii)
             || self.allow_networks.iter().any(|network| network.contains(&session.client))
             || self.allow_senders.iter().any(|mailbox| mailbox.matches(sender))
             || self.allow_recipients.iter().any(|mailbox| mailbox.matches(&rcpt.address))
     }
 
-    /// Reads what is known of this combination, and writes what is known from now on.
+    /// Reads the stored state of this combination, and writes its new state.
     fn ask(&self, network: &str, sender: &Address, rcpt: &Address) -> Result<GreylistAction, HostError> {
         let (count, key) = (format!("network {network}"), key(network, sender, rcpt));
         let mut found = kv::get_many(Scope::Local, &[count.clone(), key.clone()])?;
@@ -121,7 +122,7 @@ impl Greylist {
         }
         let version = entry.as_ref().map_or(0, |entry| entry.version);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        // Where two attempts race, one loses the swap, and the other's word is as good.
+        // If two attempts race, one fails the swap; the value of the other is as good.
         let write = |value: &str, keep: Duration| {
             kv::swap(Scope::Local, &key, value.as_bytes(), Some(seconds(keep)), version).map(drop)
         };
@@ -144,7 +145,7 @@ impl Greylist {
         })
     }
 
-    /// What this attempt is, by what is stored: nothing, the time of the first attempt, or [`KNOWN`].
+    /// Classifies this attempt by the stored value: nothing, the time of the first attempt, or [`KNOWN`].
     fn turn(&self, stored: Option<&[u8]>, now: u64) -> Attempt {
         let Some(stored) = stored else { return Attempt::First };
         if stored == KNOWN.as_bytes() {
@@ -158,27 +159,27 @@ impl Greylist {
     }
 }
 
-/// The stored value of a combination that came again.
+/// The stored value of a combination that was retried.
 const KNOWN: &str = "known";
 
-/// How an attempt relates to earlier ones of its combination.
+/// Relation of an attempt to earlier ones of its combination.
 #[derive(Debug, PartialEq)]
 enum Attempt {
     First,
     TooEarly(Duration),
-    /// It is the one that was waited for.
+    /// The expected retry.
     Returned,
     Known,
 }
 
-/// What is done with an attempt.
+/// What to do with an attempt.
 enum GreylistAction {
     Pass,
     Wait(Duration),
 }
 
-/// One length for all, as addresses may be longer than a key. Who finds two combinations of one key gains nothing that
-/// waiting would not give.
+/// A hash, because addresses can be longer than a key. Finding a collision gains a sender no more than waiting for the
+/// delay would.
 fn key(network: &str, sender: &Address, rcpt: &Address) -> String {
     let text = format!("{network} {}@{} {rcpt}", stable(&sender.local), sender.domain_ascii);
     let fnv = |hash: u128, octet: u8| {
@@ -188,7 +189,7 @@ fn key(network: &str, sender: &Address, rcpt: &Address) -> String {
     format!("seen {hash:032x}")
 }
 
-/// A sender's local part, in lower case, without what changes from one message or day to the next: the codes of BATV and
+/// A sender's local part in lower case, without the parts that change with each message or day: the codes of BATV and
 /// SRS, and numbers, as in the return addresses of mailing lists.
 fn stable(local: &str) -> String {
     let local = local.to_lowercase();
@@ -203,8 +204,8 @@ fn stable(local: &str) -> String {
     stable
 }
 
-/// What follows the codes in `prvs=TAG=ann`, `btv1==TAG==ann`, `SRS0=HASH=DAY=domain=ann` and
-/// `SRS1=HASH=forwarder==HASH=DAY=domain=ann`, of which the forwarder's name is left out as well.
+/// The part after the codes in `prvs=TAG=ann`, `btv1==TAG==ann`, `SRS0=HASH=DAY=domain=ann` and
+/// `SRS1=HASH=forwarder==HASH=DAY=domain=ann`; for the last, the forwarder's name is removed too.
 fn without_codes(local: &str) -> &str {
     let after = |rest: &'_ str, signs: usize| rest.splitn(signs + 1, '=').nth(signs).map(str::len);
     let rest = if let Some(rest) = local.strip_prefix("prvs=") {

@@ -1,4 +1,4 @@
-//! Addresses that the world, or the house, is to see in another form: masquerading.
+//! Address rewriting (masquerading) in header fields and the envelope.
 
 use pintle_plugin_sdk::Address;
 use pintle_plugin_sdk::settings::Mailbox;
@@ -8,13 +8,13 @@ use crate::block::{Block, FieldLine};
 use crate::mail::{Direction, MailAtStage, RewriteStage};
 use crate::replace_addresses;
 
-/// One way to rewrite addresses.
+/// One address mapping.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mapping {
-    /// Addresses that it is for: one, a domain's, or those of all domains below one.
+    /// The addresses to rewrite: one address, all of a domain, or all of the domains below one.
     from: Mailbox,
-    /// An address, or a domain for the same local part.
+    /// The new address, or a new domain for the same local part.
     to: String,
     #[serde(default)]
     pub(crate) stage: RewriteStage,
@@ -23,7 +23,7 @@ pub(crate) struct Mapping {
     /// Where addresses are rewritten.
     #[serde(rename = "in")]
     places: Option<Vec<AddressPlace>>,
-    /// The fields of [`AddressPlace::Header`].
+    /// The fields for [`AddressPlace::Header`].
     #[serde(default = "usual_fields")]
     fields: Vec<String>,
 }
@@ -36,7 +36,7 @@ enum AddressPlace {
     Header,
 }
 
-/// Rewrites the addresses in fields.
+/// Rewrites the addresses in header fields.
 pub(crate) fn in_fields(mappings: &[Mapping], mail: &MailAtStage, block: &mut Block) {
     let concerned = |line: &FieldLine| {
         let is_for = |mapping: &&Mapping| {
@@ -55,12 +55,12 @@ pub(crate) fn in_fields(mappings: &[Mapping], mail: &MailAtStage, block: &mut Bl
     );
 }
 
-/// The envelope's sender in its new form, if it gets one. The null sender has none.
+/// The rewritten envelope sender; `None` if no mapping applies. The null sender is never rewritten.
 pub(crate) fn sender(mappings: &[Mapping], mail: &MailAtStage) -> Option<String> {
     in_envelope(mappings, AddressPlace::Sender, mail, &mail.sender)
 }
 
-/// A recipient in its new form, if it gets one.
+/// The rewritten recipient; `None` if no mapping applies.
 pub(crate) fn recipient(mappings: &[Mapping], mail: &MailAtStage, recipient: &Address) -> Option<String> {
     in_envelope(mappings, AddressPlace::Recipients, mail, recipient)
 }
@@ -77,7 +77,7 @@ fn in_envelope(
 }
 
 impl Mapping {
-    /// What is wrong with it, by key.
+    /// The first mistake in the mapping, with its key.
     pub(crate) fn mistake(&self) -> Option<(&'static str, String)> {
         if Mailbox::try_from(self.to.clone()).is_err() || self.to.starts_with('.') {
             return Some(("to", format!("{:?} is neither an address nor a domain", self.to)));
@@ -115,7 +115,7 @@ impl Mapping {
         }
         let address =
             Address { local: local.to_owned(), domain: self.to.clone(), domain_ascii: self.to.clone() };
-        // Its text form quotes a local part that needs it.
+        // The text form quotes the local part if needed.
         Some(address.to_string())
     }
 }

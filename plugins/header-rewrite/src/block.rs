@@ -1,45 +1,45 @@
-//! A header block that steps can change, and the difference to what it was.
+//! A header block that rewriting steps modify, and the difference from the original.
 
 use pintle_plugin_sdk::Header;
 use pintle_plugin_sdk::message::{Field, HeaderEdit, Position, can_be_written};
 use serde::Deserialize;
 
-/// New values hold no more than this, all together: half of what the gateway takes from a call. Senders choose how often a rule
-/// finds something in their mail.
+/// Limit on the total size of new values, in octets: half of what the gateway accepts from a call. Senders control how
+/// often a rule matches in their mail.
 const MAX_WRITTEN: usize = 2 << 20;
 
-/// The fields of a message, as they are and as they are to be.
+/// The fields of a message, in their original and their new form.
 #[derive(Debug)]
 pub(crate) struct Block {
     lines: Vec<FieldLine>,
-    /// What the new values hold, in octets.
+    /// Total size of the new values, in octets.
     written: usize,
 }
 
-/// One field.
+/// One header field.
 #[derive(Debug)]
 pub(crate) struct FieldLine {
     pub(crate) name: String,
     pub(crate) value: String,
-    /// What it was; none for one that is new.
+    /// The original field; `None` for an added one.
     old: Option<Field>,
     removed: bool,
-    /// It was to have a value that cannot be had.
+    /// Whether a new value could not be written, so that the field stays as it was.
     left: bool,
 }
 
-/// What is to be done with a block, in the numbering of the fields as they were.
+/// The edits of a block, in the original numbering of the fields.
 #[derive(Debug)]
 pub(crate) struct Edits<'b> {
-    /// Fields that go.
+    /// Removals of fields.
     pub(crate) removals: Vec<HeaderEdit>,
-    /// All else: the edits of each field, which stand or fall together.
+    /// All other edits, grouped by field; the edits of a group apply together or not at all.
     pub(crate) changes: Vec<Vec<HeaderEdit>>,
-    /// The name of each of these.
+    /// The field name of each group.
     pub(crate) names: Vec<&'b str>,
 }
 
-/// Names of fields: `X-Spam-*` for all that begin so. Case does not count.
+/// A pattern for field names: `X-Spam-*` matches all names with this prefix. Case-insensitive.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub(crate) struct Glob {
@@ -59,7 +59,7 @@ impl Block {
         Self { lines: fields.into_iter().map(line).collect(), written: 0 }
     }
 
-    /// The fields that are there now.
+    /// The current fields, without removed ones.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &FieldLine> {
         self.lines.iter().filter(|line| !line.removed)
     }
@@ -72,14 +72,14 @@ impl Block {
         self.fields_mut().filter(|line| what(line)).for_each(|line| line.removed = true);
     }
 
-    /// The same, by their places among [`Block::fields`] too.
+    /// As `remove`, with the index among [`Block::fields`] in addition.
     pub(crate) fn remove_each(&mut self, what: impl Fn(usize, &FieldLine) -> bool) {
         let chosen = self.fields_mut().enumerate().filter(|(at, line)| what(*at, line));
         chosen.for_each(|(_, line)| line.removed = true);
     }
 
-    /// Gives fields new values. What is no UTF-8 stays, and so does a field whose new value (or none, where it became too long)
-    /// cannot be had.
+    /// Changes the values of fields. A field stays unchanged if it is not UTF-8, if `new` returns `None` (the value
+    /// became too long), or if the new values exceed the limit on their total size.
     pub(crate) fn rewrite(
         &mut self,
         what: impl Fn(&FieldLine) -> bool,
@@ -106,7 +106,7 @@ impl Block {
         self.lines.insert(at, line);
     }
 
-    /// What is to be done.
+    /// The edits that turn the original block into the current one.
     pub(crate) fn edits(&self) -> Edits<'_> {
         let is_new = |line: &FieldLine| line.old.is_none();
         let first_old = self.lines.iter().position(|line| !is_new(line)).unwrap_or(0);
@@ -125,12 +125,12 @@ impl Block {
         edits
     }
 
-    /// The fields that stay as they were because what they were to become cannot be written, and those that do not come.
+    /// The fields whose new value cannot be written: existing ones stay unchanged, new ones are not added.
     pub(crate) fn unwritable(&self) -> impl Iterator<Item = &FieldLine> {
         self.fields().filter(|line| line.left || (line.has_new_value() && !line.can_be_written()))
     }
 
-    /// The same for people: `-` before what goes, `+` before what comes.
+    /// The changes in readable form: `-` before removed lines, `+` before added ones.
     pub(crate) fn difference(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self.lines.iter().filter(|line| line.edits(Position::Bottom).is_some()) {
@@ -148,7 +148,7 @@ impl FieldLine {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Bytes that are no UTF-8 are shown to plugins as U+FFFD: what was read cannot be written back.
+    /// Octets that are not UTF-8 appear as U+FFFD to plugins, so such a value cannot be written back.
     pub(crate) fn is_readable(&self) -> bool {
         !self.value.contains('\u{fffd}')
     }
@@ -157,7 +157,7 @@ impl FieldLine {
         can_be_written(&self.name, &self.value)
     }
 
-    /// How much of new values it holds.
+    /// Size of the new value, in octets.
     fn written(&self) -> usize {
         if self.has_new_value() { self.value.len() } else { 0 }
     }
@@ -170,7 +170,8 @@ impl FieldLine {
         self.old.as_ref().is_some_and(|old| old.name != self.name)
     }
 
-    /// Its edits, where it has any. A field that gets another name and another value is added before itself.
+    /// The edits of the field; `None` if it is unchanged. A field with a new name and a new value is added before
+    /// itself.
     fn edits(&self, place: Position) -> Option<Vec<HeaderEdit>> {
         let header = || Header { name: self.name.clone(), value: self.value.clone() };
         match (&self.old, self.removed) {
@@ -216,7 +217,7 @@ impl From<String> for Glob {
 pub(crate) mod tests {
     use super::*;
 
-    /// A block of lines such as "Name: value".
+    /// A block parsed from lines such as "Name: value".
     pub(crate) fn block(text: &str) -> Block {
         let field = |(index, line): (usize, &str)| {
             let (name, value) = line.split_once(": ").unwrap();
@@ -251,7 +252,7 @@ pub(crate) mod tests {
         assert_eq!(format!("{:?}", changed.edits().removals), "[HeaderEdit::Remove(0)]");
         let changes = changes(&changed);
         assert_eq!(changes.len(), 5, "{changes:?}");
-        // The gateway writes what goes to one place in the order of the list.
+        // The gateway writes fields added at the same position in the order of the list.
         assert!(changes[0].contains("T3") && changes[1].contains("T2"), "{changes:?}");
         assert!(changes[3].starts_with("[HeaderEdit::Rename") && changes[3].contains("X-C"), "{changes:?}");
         assert_eq!(changed.edits().names, ["T3", "T2", "B", "X-C", "Z"]);
@@ -269,7 +270,7 @@ pub(crate) mod tests {
         assert_eq!(changes.len(), 1, "both or neither");
     }
 
-    /// A name alone can always be changed: the octets behind it stay.
+    /// A field's name can always be changed alone: the octets after it stay as they are.
     #[test]
     fn what_cannot_be_written_anew_is_left_alone() {
         let long = "x".repeat(1_000);

@@ -1,10 +1,10 @@
-//! Header rewriting by rules in the configuration: what the edge takes away for safety, what must not leave the house, and
-//! whatever else has to be added, removed, renamed or replaced; and addresses that the world is to see in another form.
+//! Header rewriting by configured rules: removes fields for safety at the edge and internal fields from outgoing mail;
+//! adds, removes, renames and replaces other fields; rewrites addresses (masquerading).
 //!
-//! Most of it happens when the header is there and before the body is, so that later plugins see the result; what is to
-//! differ between the recipients of one message happens before each delivery. The fields are copied into a
-//! [`block::Block`], every step works on that, and what differs at the end becomes edits; so a dry run can print exactly
-//! what would be changed, and a field that no step touches keeps its bytes.
+//! Most of it runs after the header and before the body, so that later plugins see the result; changes that differ
+//! between the recipients of one message run before each delivery. The fields are copied into a [`block::Block`], all
+//! steps modify that, and the differences become edits. So a dry run can log exactly what would change, and a field
+//! that no step touches keeps its octets.
 
 mod addresses;
 mod block;
@@ -19,30 +19,31 @@ use crate::block::{Block, Glob};
 use crate::mail::{MailAtStage, MailDirection, RewriteStage};
 use crate::rules::Rule;
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct HeaderRewrite {
-    /// Taken away from what strangers send.
+    /// Fields removed from mail of strangers.
     strip_inbound: Vec<Glob>,
-    /// Taken away from what our own clients send to others.
+    /// Fields removed from outgoing mail of our own clients.
     strip_outbound: Vec<Glob>,
-    /// When that is done.
+    /// The stage at which `strip_outbound` applies.
     strip_outbound_at: RewriteStage,
-    /// Our names in Authentication-Results beside the gateway's own: a field of a stranger with one of them is
-    /// forged.
+    /// Our identifiers in Authentication-Results in addition to the gateway's own: a stranger's field with one of them
+    /// is forged.
     authserv_ids: Vec<String>,
-    /// In this order.
+    /// Rules, applied in this order.
     rules: Vec<Rule>,
-    /// After the rules; the first that fits an address is used.
+    /// Address mappings, applied after the rules; the first that matches an address is used.
     addresses: Vec<Mapping>,
-    /// Log what would be changed, and change nothing.
+    /// Log the changes without making them.
     dry_run: bool,
 }
 
 impl Default for HeaderRewrite {
     fn default() -> Self {
-        // Exchange trusts these inside of an organisation: its header firewall, for the edge before it.
+        // Exchange trusts these fields within an organisation; this is its header firewall, applied at the gateway in
+        // front of it.
         let exchange = ["X-MS-Exchange-Organization-*", "X-MS-Exchange-Forest-*"];
         Self {
             strip_inbound: exchange.into_iter().map(Glob::new).collect(),
@@ -103,7 +104,7 @@ impl HeaderRewrite {
             || self.addresses.iter().any(|mapping| mapping.stage == RewriteStage::Deliver)
     }
 
-    /// Every step on the header.
+    /// Applies all steps to the header.
     fn rewrite(&self, block: &mut Block, mail: &MailAtStage) {
         match mail.way {
             MailDirection::Inbound if mail.stage == RewriteStage::Receive => {
@@ -121,7 +122,7 @@ impl HeaderRewrite {
         addresses::in_fields(&self.addresses, mail, block);
     }
 
-    /// RFC 8601 section 5: a field with our own identifier that others wrote must not stay.
+    /// RFC 8601 section 5: a field with our own identifier that others wrote must be removed.
     fn is_forged(&self, mail: &MailAtStage, name: &str, value: &str) -> bool {
         let id = rules::authserv_id(value);
         let mut ours = self.authserv_ids.iter().chain([&mail.hostname]);
@@ -140,7 +141,8 @@ impl HeaderRewrite {
         if self.dry_run {
             return Ok(());
         }
-        // Mail is not to come through with what should be gone; for the rest, senders must not choose that the plugin fails.
+        // A failed removal fails the call, so that no mail passes with a field that should be removed. Other edits
+        // depend on the message, and senders must not be able to make the plugin fail.
         message::edit_headers(&edits.removals)?;
         let refused = message::edit_headers_each(&edits.changes)?;
         tell_left(&refused.iter().map(|at| edits.names[*at]).collect::<Vec<_>>());
@@ -178,7 +180,7 @@ impl HeaderRewrite {
     }
 }
 
-/// Names the fields that are not what they were to become.
+/// Logs the fields whose new value could not be written.
 fn tell_left(names: &[&str]) {
     if !names.is_empty() {
         metrics::count("fields_left", names.len() as u64, &[]);
@@ -186,8 +188,8 @@ fn tell_left(names: &[&str]) {
     }
 }
 
-/// An address that cannot stand in an envelope stays what it was: the sender chose it, and must not choose that the plugin
-/// fails.
+/// Keeps an address that is not valid in an envelope unchanged: the sender controls it, and must not be able to make
+/// the plugin fail.
 fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostError> {
     match result {
         Err(HostError::Invalid(why)) => {
@@ -203,17 +205,18 @@ fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostErr
     }
 }
 
-/// Takes fields away. RFC 5321 section 4.4 wants each hop's trace to be added to the others: at a delivery the topmost
-/// Received field is this gateway's own, and stays whatever is configured.
+/// Removes fields. RFC 5321 section 4.4 requires that each hop adds its trace information: at a delivery the topmost
+/// Received field is this gateway's own, and is never removed.
 fn strip(names: &[Glob], block: &mut Block, stage: RewriteStage) {
     let own =
         block.fields().position(|field| field.is("Received")).filter(|_| stage == RewriteStage::Deliver);
     block.remove_each(|at, field| Some(at) != own && names.iter().any(|glob| glob.matches(&field.name)));
 }
 
-/// The addresses in a field's value, each replaced by what `map` says; none where that becomes longer than any field.
+/// Replaces the addresses in a field's value by the results of `map`; `None` if the value exceeds the length limit of a
+/// field.
 fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) -> Option<String> {
-    // Written once from the front: a field may hold tens of thousands.
+    // Built in one pass from the front: a field may contain tens of thousands of addresses.
     let (mut new, mut from) = (String::with_capacity(value.len()), 0);
     for found in fields::addresses(value) {
         let place = found.place;

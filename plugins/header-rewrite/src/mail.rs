@@ -1,43 +1,43 @@
-//! The mail at hand: which way it goes, and when it is looked at.
+//! The current mail: its direction, and the stage at which it is processed.
 
 use pintle_plugin_sdk::{Address, HostError, Recipient, delivery, gateway, session, transaction};
 use serde::Deserialize;
 
-/// The mail that rules are about.
+/// The mail that rules are applied to.
 pub(crate) struct MailAtStage {
     pub(crate) stage: RewriteStage,
     pub(crate) way: MailDirection,
     pub(crate) listener: String,
-    /// The gateway's name.
+    /// The gateway's hostname.
     pub(crate) hostname: String,
     pub(crate) sender: Address,
-    /// All of the envelope's, or those of the delivery.
+    /// The envelope's recipients, or at a delivery those of the delivery.
     pub(crate) recipients: Vec<Recipient>,
 }
 
-/// When something is done.
+/// The stage at which rules apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RewriteStage {
-    /// When the header has come in, once for all recipients.
+    /// After the header, once for all recipients.
     #[default]
     Receive,
-    /// Before each delivery, for its recipients alone.
+    /// Before each delivery, for the recipients of that delivery.
     Deliver,
 }
 
-/// Which way mail goes.
+/// Direction of mail.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum MailDirection {
     /// From a stranger.
     Inbound,
-    /// From one of our clients to domains that are not ours; at deliveries, from anybody to such a domain.
+    /// From one of our clients to domains that are not ours; at deliveries, from any client to such a domain.
     Outbound,
-    /// From one of our clients to domains that are ours.
+    /// From one of our clients to our own domains only.
     Internal,
 }
 
-/// The ways that something is for.
+/// The directions that a rule applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Direction {
@@ -49,19 +49,19 @@ pub(crate) enum Direction {
 }
 
 impl MailAtStage {
-    /// In `on-headers`.
+    /// The mail in `on-headers`.
     pub(crate) fn received() -> Result<Self, HostError> {
         Self::at(RewriteStage::Receive, transaction::recipients())
     }
 
-    /// In `on-deliver`.
+    /// The mail in `on-deliver`.
     pub(crate) fn delivered() -> Result<Self, HostError> {
         Self::at(RewriteStage::Deliver, delivery::info()?.recipients)
     }
 
     fn at(stage: RewriteStage, recipients: Vec<Recipient>) -> Result<Self, HostError> {
         let session = session::info();
-        // Without a domain it is <postmaster>, who is ours (RFC 5321 section 4.5.1).
+        // An address without a domain is <postmaster>, which is ours (RFC 5321 section 4.5.1).
         let is_ours =
             |address: &Address| address.domain.is_empty() || gateway::is_local(&address.domain_ascii);
         let leaves = recipients.iter().any(|recipient| !is_ours(&recipient.address));

@@ -1,4 +1,4 @@
-//! Rules: when they fit, and what they do.
+//! Rewriting rules: their conditions and actions.
 
 use pintle_plugin_sdk::Recipient;
 use pintle_plugin_sdk::message::{MAX_VALUE, can_be_written};
@@ -9,8 +9,8 @@ use serde::Deserialize;
 use crate::block::{Block, FieldLine, Glob};
 use crate::mail::{Direction, MailAtStage, RewriteStage};
 
-/// One rule. It fits when all of its conditions do; of a list, one item. It has at least one action; several are done in
-/// the order in which they stand here.
+/// One rule. It matches when all of its conditions do; a list matches when one of its items does. It has at least one
+/// action; several are applied in the order of the fields below.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
@@ -24,14 +24,14 @@ pub(crate) struct Rule {
     senders: Vec<Mailbox>,
     #[serde(default)]
     recipients: Vec<Mailbox>,
-    /// There is a field of this name …
+    /// A field of this name exists …
     if_header: Option<Glob>,
-    /// … whose value matches this.
+    /// … and its value matches this pattern.
     if_matches: Option<String>,
     remove: Option<RemoveRule>,
     rename: Option<RenameRule>,
     replace: Option<ReplaceRule>,
-    /// In place of all of its name.
+    /// Adds the field and removes all others of its name.
     set: Option<AddRule>,
     add: Option<AddRule>,
     #[serde(skip)]
@@ -59,7 +59,7 @@ enum FieldPosition {
 #[serde(deny_unknown_fields)]
 struct RemoveRule {
     name: Glob,
-    /// Only where the value matches.
+    /// Only fields whose value matches.
     matches: Option<String>,
     #[serde(skip)]
     regex: Option<Regex>,
@@ -77,19 +77,19 @@ struct RenameRule {
 struct ReplaceRule {
     name: Glob,
     matches: String,
-    /// `$1` is the first capture.
+    /// The replacement text; `$1` is the first capture.
     with: String,
     #[serde(skip)]
     regex: Option<Regex>,
 }
 
-/// A pattern may compile to so much, which bounds what each octet of a value can cost.
+/// Maximum size of a compiled pattern, in octets; limits the cost of matching each octet of a value.
 const MAX_PATTERN: usize = 1 << 20;
-/// What captures may add to one place of a value.
+/// Maximum size of one expanded replacement, in octets.
 const MAX_EXPANDED: usize = 4 << 20;
 
 impl Rule {
-    /// Compiles the patterns; gives each mistake with its key.
+    /// Compiles the patterns; returns each mistake with its key.
     pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
         let mut mistakes = Vec::new();
         let mut regex = |key: &str, text: &str| {
@@ -162,7 +162,7 @@ impl Rule {
         }
     }
 
-    /// The names that it gives to fields, with their keys.
+    /// The field names that the rule writes, with their keys.
     fn new_names(&self) -> impl Iterator<Item = (&'static str, &String)> {
         let set = self.set.as_ref().map(|set| ("/set/name", &set.name));
         let add = self.add.as_ref().map(|add| ("/add/name", &add.name));
@@ -195,12 +195,13 @@ impl ReplaceRule {
         block.rewrite(|line| self.name.matches(&line.name), |line| self.replaced(regex, &line.value));
     }
 
-    /// The new value; none where it becomes longer than any field: a sender may repeat what is found as often as he likes.
+    /// The new value; `None` if it exceeds the length limit of a field: a sender may repeat the matched text any number
+    /// of times.
     fn replaced(&self, regex: &Regex, value: &str) -> Option<String> {
         let (mut new, mut from) = (String::new(), 0);
         for captures in regex.captures_iter(value) {
             let found = captures.get(0)?;
-            // No reference takes less than two octets, and none gives more than all that was found.
+            // Each reference takes at least two octets and expands to at most the whole match.
             if self.with.len() / 2 * found.len() > MAX_EXPANDED {
                 return None;
             }
@@ -215,7 +216,7 @@ impl ReplaceRule {
     }
 }
 
-/// RFC 8601 section 2.2: the identifier stands first, after comments; a version may follow it.
+/// RFC 8601 section 2.2: the identifier comes first, after comments; a version may follow it.
 pub(crate) fn authserv_id(value: &str) -> String {
     let mut depth = 0_usize;
     let outside = |c: &char| match c {
@@ -232,7 +233,7 @@ pub(crate) fn authserv_id(value: &str) -> String {
     let plain: String = value.chars().filter(outside).collect();
     let id = plain.split(';').next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
     let id = id.trim_matches('"');
-    // With its last dot, it is the same name.
+    // A trailing dot does not change the name.
     id.strip_suffix('.').unwrap_or(id).to_owned()
 }
 
@@ -244,13 +245,14 @@ fn fits(regex: Option<&Regex>, line: &FieldLine) -> bool {
     regex.is_none_or(|regex| regex.is_match(&line.value))
 }
 
-/// The library matches in linear time, whatever pattern and value are.
+/// The regex library matches in linear time for every pattern and value.
 fn compiled(text: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(text).case_insensitive(true).size_limit(MAX_PATTERN).build();
     built.map_err(|error| format!("not a regular expression: {error}"))
 }
 
-/// RFC 5322 section 2.2: printable ASCII without the colon; with which a line of section 2.1.1 has room for more.
+/// RFC 5322 section 2.2: printable ASCII without the colon; short enough to leave room for a value in a line of section
+/// 2.1.1.
 fn is_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }

@@ -1,9 +1,9 @@
 //! Rate limits: token buckets by address, network, identity, sender or recipient. When a bucket is empty, the reply is
-//! slowed, or refused for now.
+//! delayed or the client is deferred.
 //!
-//! The buckets are the host's (`kv.take`), so that all instances share them and no race empties one twice. A client in a
-//! trusted network is only ever slowed: Exchange waits a quarter of an hour after each refusal and gives up after two
-//! days, while a slow reply costs it seconds. If the store fails, mail passes.
+//! The buckets are in the host's store (`kv.take`), so that all instances share them and concurrent takes cannot
+//! overdraw one. A client in a trusted network is only ever delayed: Exchange waits a quarter of an hour after each
+//! refusal and gives up after two days, while a delayed reply costs it seconds. If the store fails, mail passes.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use pintle_plugin_sdk::settings::{self, Network, network_of};
 use pintle_plugin_sdk::{metrics, prelude::*};
 use serde::Deserialize;
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateLimit {
     limits: Vec<RateLimitRule>,
-    /// Clients that nothing limits.
+    /// Clients without limits.
     #[serde(default)]
     exempt_networks: Vec<Network>,
 }
 
-/// One bucket for each key.
+/// One limit, which has a bucket for each key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateLimitRule {
-    /// For the log, the counters and the store. Each limit has its own.
+    /// Name of the limit in the log, the counters and the store; unique.
     name: String,
     count: CountedUnit,
     by: BucketBy,
-    /// How many tokens come back in the time of `per`.
+    /// Number of tokens refilled per period `per`.
     max: u32,
-    /// … in this time, evenly.
+    /// The period of `max`; refill is continuous.
     #[serde(deserialize_with = "settings::duration")]
     per: Duration,
-    /// How many are allowed at once; `max` when absent.
+    /// Bucket size: how many are permitted at once; `None` means `max`.
     burst: Option<u32>,
     #[serde(default)]
     action: LimitAction,
-    /// The longest that a reply is slowed.
+    /// Maximum delay of a reply.
     #[serde(default = "ten_seconds", deserialize_with = "settings::duration")]
     max_delay: Duration,
     #[serde(default)]
@@ -55,14 +55,14 @@ enum CountedUnit {
     Recipients,
 }
 
-/// What each bucket is for.
+/// What each bucket stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum BucketBy {
-    /// All together.
+    /// One bucket for all clients.
     All,
     Address,
-    /// A /24 of IPv4, a /64 of IPv6.
+    /// The client's network: a /24 of IPv4, a /64 of IPv6.
     Network,
     Identity,
     Sender,
@@ -140,8 +140,8 @@ impl RateLimit {
         Ok(deferred(self.count(CountedUnit::Recipients, &keys)))
     }
 
-    /// Takes one token from every bucket that counts this, slows the reply where that is what its limit does, and gives
-    /// the text of a refusal where one is due.
+    /// Takes one token from every bucket for this unit. Delays the reply for limits that slow, and returns the reply
+    /// text if a limit defers.
     fn count(&self, unit: CountedUnit, keys: &KeySource) -> Option<String> {
         if self.exempt_networks.iter().any(|network| network.contains(&keys.session.client)) {
             return None;
@@ -161,11 +161,11 @@ impl RateLimit {
     }
 }
 
-/// The contract's longest wait before a reply.
+/// The longest delay before a reply that the plugin contract permits.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
 impl RateLimitRule {
-    /// How long to wait for a token, where none is left.
+    /// Takes a token; if none is left, returns how long to wait for one.
     fn take(&self, key: &str) -> Result<Option<Duration>, HostError> {
         let taken = kv::take(Scope::Local, &format!("{} {key}", self.name), 1, self.bucket())?;
         Ok((!taken.allowed).then(|| Duration::from_millis(taken.retry_after_ms)))
@@ -231,10 +231,10 @@ impl LimitedClients {
     }
 }
 
-/// What is known when something is counted.
+/// The values from which bucket keys are made.
 struct KeySource {
     session: session::Snapshot,
-    /// None for the null reverse-path too: the bounces of the whole world share no bucket.
+    /// `None` also for the null reverse-path, so that all bounces do not share one bucket.
     sender: Option<Address>,
     recipient: Option<Address>,
 }
@@ -249,7 +249,7 @@ impl KeySource {
         self
     }
 
-    /// The bucket's key; none where there is nothing to count by.
+    /// The bucket's key; `None` if the value to count by is not available.
     fn of(&self, by: BucketBy) -> Option<String> {
         let whole = |address: &Address| address.to_string().to_lowercase();
         let domain = |address: &Address| address.domain_ascii.clone();

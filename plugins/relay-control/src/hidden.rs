@@ -1,30 +1,30 @@
-//! Addresses within addresses.
+//! Source routes and other addresses hidden in local parts.
 //!
-//! Mail servers have read other addresses out of local parts for forty years: `user%host@here` and `host!user@here` were
-//! routes once, and `"user@host"@here` becomes one where a server forgets the quotes, `user%40host@here` where it decodes
-//! what it need not. Which reading the next hop uses is unknown here; so every host that any reading gives is
-//! found, and a form that cannot be compared with a rule is reported as unreadable.
+//! Mail servers have long interpreted local parts as addresses: `user%host@here` and `host!user@here` were routes;
+//! `"user@host"@here` becomes one where a server drops the quotes, and `user%40host@here` where a server decodes
+//! percent-encoding. Which interpretation the next hop uses is unknown here. So every host that any interpretation
+//! yields is returned, and a form that cannot be compared with a rule is reported as unreadable.
 
 use crate::normal::normal;
 
-/// What may hide in a local part.
+/// The hosts hidden in a local part.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct HiddenRoutes {
-    /// Hosts to which a next hop might send it on, in lower case.
+    /// Hosts to which a next hop might forward the mail, in lower case.
     pub(crate) hosts: Vec<String>,
-    /// Why there may be more hosts, in a form that cannot be read here.
+    /// Why the local part may hide further hosts that cannot be determined here; `None` if it cannot.
     pub(crate) unreadable: Option<&'static str>,
 }
 
-/// So often percent-encoding is undone.
+/// Number of nested percent-encodings that are decoded.
 const ROUNDS: usize = 3;
 
-/// What may hide in this local part, which is without its outer quotes and escapes.
+/// The hosts hidden in this local part, given without its outer quotes and escapes.
 pub(crate) fn hidden(local: &str) -> HiddenRoutes {
     let mut all = HiddenRoutes::default();
     let mut text = normal(local);
     for _ in 0..=ROUNDS {
-        // RFC 2047: no address holds encoded words, but some programs decode them before they look for the `@`.
+        // RFC 2047: addresses contain no encoded words, but some programs decode them before they look for the `@`.
         if text.contains("=?") {
             all.unreadable = Some("holds an encoded word");
         }
@@ -40,10 +40,10 @@ pub(crate) fn hidden(local: &str) -> HiddenRoutes {
     all
 }
 
-/// Exchange's capsules for addresses of elsewhere: `IMCEASMTP-ann+40b+2Eexample`, and other types for other networks.
-/// It looks for them at the beginning; wherever they stand is on the safe side.
+/// Finds Exchange's encapsulated addresses: `IMCEASMTP-ann+40b+2Eexample`, and other types for other networks. Exchange
+/// looks for them at the beginning; to be safe, they are found anywhere.
 fn capsules(text: &str, all: &mut HiddenRoutes) {
-    // A code page without the dotless letter has it for the other one.
+    // A code page without the dotless i maps it to a plain i.
     let lower = text.replace('\u{131}', "i").to_ascii_lowercase();
     for (at, mark) in lower.match_indices("imcea") {
         match lower[at + mark.len()..].split_once('-') {
@@ -56,8 +56,8 @@ fn capsules(text: &str, all: &mut HiddenRoutes) {
     }
 }
 
-/// Adds the hosts of one reading. They follow `@` and `%`, and precede `!` and `::`, with whatever quotes, brackets and
-/// comments stand around them.
+/// Adds the hosts of one interpretation. Hosts follow `@` and `%`, and precede `!` and `::`; quotes, brackets and
+/// comments around them are ignored.
 fn read(text: &str, all: &mut HiddenRoutes) {
     let mut follows_sign = false;
     let mut rest = text;
@@ -74,7 +74,7 @@ fn read(text: &str, all: &mut HiddenRoutes) {
     }
 }
 
-/// Where the next sign stands that parts hosts from users or from each other; those in address literals do not count.
+/// Position of the next separator between hosts and users; separators in address literals do not count.
 fn sign_at(text: &str) -> usize {
     let mut literal = false;
     for (at, c) in text.char_indices() {
@@ -88,7 +88,7 @@ fn sign_at(text: &str) -> usize {
     text.len()
 }
 
-/// All that could be the name of a host.
+/// All substrings that could be a host name.
 fn runs(piece: &str) -> impl Iterator<Item = &str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.[]:".contains(c) || !c.is_ascii();
     piece.split(move |c| !is_part(c)).map(|run| run.trim_matches('.')).filter(|run| !run.is_empty())
@@ -97,7 +97,7 @@ fn runs(piece: &str) -> impl Iterator<Item = &str> {
 impl HiddenRoutes {
     fn add(&mut self, host: &str) {
         let host = host.to_lowercase();
-        // Rules hold A-labels: a name in other letters would pass by the rule that names it.
+        // Rules contain A-labels, so a non-ASCII host would not match the rule for it.
         if !host.is_ascii() {
             self.unreadable = Some("names a host in letters beyond ASCII");
         } else if !self.hosts.contains(&host) {
@@ -106,7 +106,7 @@ impl HiddenRoutes {
     }
 }
 
-/// `%40` is `@` to programs that decode addresses as parts of a URL.
+/// Programs that decode addresses as parts of a URL read `%40` as `@`.
 fn percent_decoded(text: &str) -> String {
     let mut decoded = String::new();
     let mut rest = text;

@@ -1,10 +1,10 @@
-//! Relay control: who may send mail to domains that are not ours, as whom, and how much of it.
+//! Relay control: which clients may send mail to domains that are not ours, with which senders, and how much.
 //!
-//! The core relays for identities and trusted networks and for no other client. This plugin opens that for those whom a rule
-//! allows, and narrows it for those whom a rule refuses. It can only ever ask the core to let one recipient pass, so
-//! that the relay stays closed when it is missing or broken. An address that hides another (`user%host@ours`,
-//! `host!user@ours`, `"user@host"@ours`) is judged by every domain that a next hop might read out of it.
-//! Which domains are ours the gateway says.
+//! The core relays only for authenticated identities and trusted networks. Rules of this plugin allow it for further
+//! clients, or refuse it to some of these. The plugin can only ask the core to permit a single recipient, so the relay
+//! stays closed if the plugin is missing or broken. An address that hides another (`user%host@ours`, `host!user@ours`,
+//! `"user@host"@ours`) is checked for every domain that a next hop might read from it. The gateway's configuration
+//! defines which domains are ours.
 
 mod hidden;
 mod normal;
@@ -21,31 +21,31 @@ use serde::Deserialize;
 use crate::rules::{Client, Rule, Word};
 use crate::senders::{Others, Sender, may_use};
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RelayControl {
-    /// Mail to these is no relaying, as for the gateway's own domains.
+    /// Mail to these domains is not relaying, as for the gateway's own domains.
     local_domains: Vec<Domain>,
-    /// The first that fits decides.
+    /// Rules; the first that matches decides.
     rules: Vec<Rule>,
-    /// What holds for relaying that no rule speaks of.
+    /// The decision about relaying that no rule matches.
     otherwise: Otherwise,
     /// The senders that an identity may use.
     senders: BTreeMap<String, Vec<Sender>>,
     /// The same for identities that are not in `senders`.
     other_senders: Others,
-    /// The From field is held to the same.
+    /// Whether the addresses in the From field are checked too.
     check_from: bool,
-    /// Identities may send with the null reverse-path, as read receipts do.
+    /// Whether identities may send with the null reverse-path, as read receipts do.
     null_sender: bool,
-    /// For each identity, in an hour.
+    /// Limits per hour for each identity.
     limits: RelayLimits,
-    /// In place of `limits`, by identity.
+    /// Limits of individual identities, instead of `limits`.
     identity_limits: BTreeMap<String, RelayLimits>,
 }
 
-/// What the core's law, or this plugin, says to relaying that no rule speaks of.
+/// The decision about relaying that no rule matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Otherwise {
@@ -148,14 +148,14 @@ impl RelayControl {
         may_use(&self.senders, self.other_senders, identity, &sender.local, &sender.domain_ascii)
     }
 
-    /// What the rules say to every domain that mail for this address might go to.
+    /// The combined decision of the rules for every domain that mail to this address might reach.
     fn relaying(&self, client: &Client, address: &Address, is_local: impl Fn(&str) -> bool) -> Relaying {
         if self.rules.is_empty() && self.otherwise == Otherwise::Core {
             return Relaying::None;
         }
         let hidden = hidden::hidden(&address.local);
         let mut targets = vec![(address.local.clone(), address.domain_ascii.clone())];
-        // A rule that names a mailbox names it in every spelling that the next hop may take for it.
+        // A rule that names a mailbox applies to every spelling that the next hop may normalise to it.
         targets.push((normal::normal(&address.local), address.domain_ascii.clone()));
         targets.extend(hidden.hosts.into_iter().map(|domain| (String::new(), domain)));
         // RFC 5321 section 4.5.1: <postmaster> without a domain is ours.
@@ -177,8 +177,8 @@ impl RelayControl {
         outcome
     }
 
-    /// A token for one message or recipient of this identity. A store that fails is a fault of this call, and the
-    /// operator's failure policy answers: who stole a password must not get past the limit by filling the store.
+    /// Takes a token for one message or recipient of this identity. If the store fails, the call fails, and the
+    /// operator's failure policy applies: the user of a stolen password must not evade the limit by filling the store.
     fn count(
         &self,
         identity: &str,
@@ -199,18 +199,18 @@ impl RelayControl {
     }
 }
 
-/// What mail for an address would be.
+/// The decision about mail to an address.
 #[derive(Debug, PartialEq)]
 enum Relaying {
-    /// It is for us, however one reads it.
+    /// Not relaying: every interpretation of the address is local.
     None,
-    /// By this rule.
+    /// Allowed by the rule of this name.
     Allowed(String),
-    /// To this domain, by this rule.
+    /// Refused: the domain, and the name of the rule.
     Refused(String, String),
-    /// To this domain, which no rule matches.
+    /// No rule matches this domain.
     Unsaid(String),
-    /// Possibly to a host that cannot be determined, for this reason.
+    /// The address may lead to a host that cannot be determined, for this reason.
     Unreadable(&'static str),
 }
 
@@ -242,7 +242,7 @@ mod tests {
         Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
     }
 
-    /// Ours is ours.example; whoever is trusted may send to partner.example, nobody to enemy.example.
+    /// Our domain is ours.example; trusted clients may send to partner.example, and no client to enemy.example.
     fn plugin() -> RelayControl {
         let mut allow = Rule::named("partners", true);
         allow.trusted = Some(true);

@@ -1,14 +1,14 @@
-//! What a local part becomes where the next hop normalises it: the same forms as the gateway's own check compares.
+//! Normal form of local parts, as a next hop may compute it; the gateway's own check compares the same form.
 
 use icu_normalizer::ComposingNormalizerBorrowed as Normalizer;
 use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
 
-/// In compatibility form (NFKC), without characters that are not shown, without blanks around it, and with the signs of
-/// routing in place of what code pages convert to them.
+/// Returns the text in compatibility form (NFKC), without invisible characters and surrounding blanks, and with
+/// characters that code pages convert to routing separators replaced by these.
 pub(crate) fn normal(text: &str) -> String {
     let shown = |text: &str| text.chars().filter(|c| !is_unseen(*c)).map(plain_sign).collect::<String>();
-    // Letters can come out of a decomposition that were not there to be filtered before.
+    // Filtered again, since decomposition can yield characters that were not there before.
     shown(&Normalizer::new_nfkc().normalize(&shown(text))).trim().to_owned()
 }
 

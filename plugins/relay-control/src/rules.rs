@@ -1,4 +1,4 @@
-//! Rules: who, from where, to whom, and whether they may.
+//! Relay rules: conditions on the client, the sender and the recipient, and a decision.
 
 use pintle_plugin_sdk::settings::{Mailbox, Network};
 use pintle_plugin_sdk::{Address, IpAddress, session};
@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::senders::untagged;
 
-/// One rule. It fits when all of its conditions do; a condition that is a list fits when one of its items does, and one
-/// that is left out fits always.
+/// One rule. It matches when all of its conditions do. A list matches when one of its items does; an absent condition
+/// always matches.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
@@ -20,9 +20,9 @@ pub(crate) struct Rule {
     /// SHA-256 fingerprints of client certificates.
     #[serde(default)]
     certificates: Vec<String>,
-    /// Whether somebody has authenticated.
+    /// Whether the client has authenticated.
     authenticated: Option<bool>,
-    /// Whether the gateway trusts the network.
+    /// Whether the client is in a trusted network.
     pub(crate) trusted: Option<bool>,
     tls: Option<bool>,
     #[serde(default)]
@@ -40,7 +40,7 @@ enum RuleAction {
     Refuse,
 }
 
-/// What the rules say, and which one by name.
+/// The decision of the rules, with the name of the rule.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Word {
     Allow(String),
@@ -48,7 +48,7 @@ pub(crate) enum Word {
     None,
 }
 
-/// Whom a rule may ask about.
+/// The properties of a client that conditions examine.
 pub(crate) struct Client {
     pub(crate) address: IpAddress,
     pub(crate) listener: String,
@@ -59,8 +59,8 @@ pub(crate) struct Client {
     pub(crate) sender: Address,
 }
 
-/// The first rule that fits, on mail of this client for this domain. `local` is empty where the domain was found hidden
-/// in an address.
+/// Returns the decision of the first rule that matches mail of this client to this domain. `local` is empty if the
+/// domain was found hidden in an address.
 pub(crate) fn word(rules: &[Rule], client: &Client, local: &str, domain: &str) -> Word {
     let first = rules.iter().find(|rule| rule.fits(client, local, domain));
     first.map_or(Word::None, |rule| match rule.action {
@@ -103,7 +103,7 @@ impl Client {
 }
 
 impl Rule {
-    /// Puts fingerprints into one form; gives each mistake with its key, which begins with a slash or is empty.
+    /// Normalises fingerprints; returns each mistake with its key, which begins with a slash or is empty.
     pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
         let mut mistakes = Vec::new();
         for (at, certificate) in self.certificates.iter_mut().enumerate() {
@@ -129,7 +129,7 @@ impl Rule {
         mistakes
     }
 
-    /// Whether there is a condition that a stranger cannot fulfil by claiming something.
+    /// Whether the rule has a condition that a stranger cannot meet by a false claim.
     fn says_who(&self) -> bool {
         !self.networks.is_empty()
             || !self.identities.is_empty()
@@ -174,7 +174,7 @@ fn any<T>(list: &[T], fits: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(fits)
 }
 
-/// Without the colons that many programs print, in lower case.
+/// The fingerprint in lower case, without the colons that many programs print.
 fn fingerprint(text: &str) -> String {
     text.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase()
 }

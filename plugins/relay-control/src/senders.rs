@@ -1,4 +1,4 @@
-//! Which senders an identity may use: a stolen password is worth less when it cannot write as the managing director.
+//! The senders that each identity may use, so that a stolen password cannot send as another user.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(crate) enum Sender {
     Of(Mailbox),
 }
 
-/// What identities may use for which nothing is listed.
+/// The senders permitted to identities without an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Others {
@@ -52,7 +52,7 @@ pub(crate) fn may_use(
     }
 }
 
-/// The local part behind a tag for bounces (draft-levine-smtp-batv-01): `prvs=0123abcdef=ann` is ann's own address.
+/// The local part without a bounce tag (draft-levine-smtp-batv-01): `prvs=0123abcdef=ann` is ann's own address.
 pub(crate) fn untagged(local: &str) -> &str {
     let tagged = local.get(..5).filter(|word| word.eq_ignore_ascii_case("prvs=")).and(local.get(5..));
     let parts = tagged.and_then(|rest| rest.split_once('='));

@@ -1,17 +1,18 @@
-//! The Received-SPF field (RFC 7208 section 9.1): written, and recognised where somebody else wrote it in our name.
+//! The Received-SPF field (RFC 7208 section 9.1): writes it, and recognises forged ones that name this gateway as
+//! receiver.
 //!
-//! What clients say of themselves stands in it, so each piece is quoted as its place demands and cut to a length; no client
-//! can end the field, or a comment, or add a pair to it.
+//! The field contains values that the client supplied. Each is quoted as its position requires and truncated, so that a
+//! client can neither end the field or a comment nor add a pair.
 
 use pintle_plugin_sdk::Address;
 use pintle_plugin_sdk::sender_auth::{Outcome, SpfResult};
 
 pub(crate) const NAME: &str = "Received-SPF";
 
-/// The longest piece that is a client's own: as long as a path may be (RFC 5321 section 4.5.3.1.3).
+/// Maximum length of a value that the client supplied: that of a path (RFC 5321 section 4.5.3.1.3).
 const MAX_PIECE: usize = 256;
 
-/// What was checked, but for the result.
+/// The inputs of the check, without the result.
 pub(crate) struct Checked<'a> {
     pub(crate) client: &'a str,
     pub(crate) hello: &'a str,
@@ -20,7 +21,7 @@ pub(crate) struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// The field's value for one identity: enough that somebody else could check it again.
+    /// The field's value for one identity, with all that is needed to repeat the check.
     pub(crate) fn value(&self, result: &SpfResult) -> String {
         let says = says(result.outcome);
         let comment = format!("{}: {} {says} {}", self.receiver, piece(&result.domain), self.client);
@@ -38,26 +39,25 @@ impl Checked<'_> {
         format!("{} ({}) {}", result.outcome.name(), escaped(&comment, "()\\"), pairs.join("; "))
     }
 
-    /// Section 2.4: a null reverse-path stands for the postmaster of the HELO name.
+    /// RFC 7208 section 2.4: a null reverse-path stands for the postmaster of the HELO name.
     fn envelope_from(&self) -> String {
         if self.sender.is_null() {
             format!("postmaster@{}", self.hello)
         } else {
-            // With the quotes of its local part, without which it would be another address, and in A-labels, since the
-            // field has to travel where SMTPUTF8 does not.
+            // With the quotes of its local part, without which it would be a different address, and in A-labels, since
+            // the field may pass servers without SMTPUTF8.
             Address { domain: self.sender.domain_ascii.clone(), ..self.sender.clone() }.to_string()
         }
     }
 }
 
-/// Whether a field says that the receiver of this name wrote it. One that cannot be read and holds the name is taken for
-/// one that does.
+/// Whether a field names this receiver. A field that cannot be parsed counts if it contains the name.
 pub(crate) fn is_from(value: &str, receiver: &str) -> bool {
     let Some(pairs) = pairs(value) else {
         return value.to_ascii_lowercase().contains(&receiver.to_ascii_lowercase());
     };
     pairs.iter().filter_map(|pair| pair.split_once('=')).any(|(key, value)| {
-        // The result stands before the first key.
+        // The result precedes the first key.
         let key = key.split_whitespace().next_back().unwrap_or_default();
         let name = value.split_whitespace().next().unwrap_or_default();
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -65,7 +65,7 @@ pub(crate) fn is_from(value: &str, receiver: &str) -> bool {
     })
 }
 
-/// What stands between semicolons, without comments and quotes; none where they do not end.
+/// The parts between semicolons, without comments and quotes; `None` if a comment or quote is not closed.
 fn pairs(value: &str) -> Option<Vec<String>> {
     let (mut pairs, mut depth, mut quoted) = (vec![String::new()], 0_u32, false);
     let mut chars = value.chars();
@@ -97,7 +97,7 @@ fn pairs(value: &str) -> Option<Vec<String>> {
     (depth == 0 && !quoted).then_some(pairs)
 }
 
-/// What the domain's owner has to say of the client.
+/// The domain owner's statement about the client, in words.
 fn says(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pass => "lets its mail come from",
@@ -110,13 +110,13 @@ fn says(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A client's own words, cut, and with nothing in them that is no visible character or space.
+/// A client-supplied value, truncated and with all characters replaced that are not visible ASCII or space.
 fn piece(text: &str) -> String {
     let visible = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
     text.chars().take(MAX_PIECE).map(visible).collect()
 }
 
-/// A dot-atom where it is one, else a quoted string (RFC 5322 sections 3.2.3 and 3.2.4).
+/// The text as a dot-atom if possible, otherwise as a quoted string (RFC 5322 sections 3.2.3 and 3.2.4).
 fn word(text: &str) -> String {
     let is_atom = |atom: &str| {
         !atom.is_empty()
@@ -125,7 +125,7 @@ fn word(text: &str) -> String {
     if text.split('.').all(is_atom) { text.to_owned() } else { format!("\"{}\"", escaped(text, "\"\\")) }
 }
 
-/// With a backslash before each of these.
+/// Inserts a backslash before each of these characters.
 fn escaped(text: &str, special: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

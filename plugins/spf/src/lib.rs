@@ -1,12 +1,11 @@
-//! SPF (RFC 7208): may this client send mail in the sender's name? The gateway finds out; what each result means for the
-//! mail is configured here, and by default it means nothing.
+//! SPF (RFC 7208): acts on whether the sender's domain authorises this client. The gateway evaluates SPF; the
+//! configuration of this plugin says what each result means for the mail, by default nothing.
 //!
-//! The MAIL FROM identity decides, or the HELO identity where the reverse-path is null; a HELO name that forbids the client
-//! counts as well. Clients in trusted networks and authenticated ones are not asked about, for they send as others by
-//! right.
+//! The MAIL FROM identity decides, or the HELO identity if the reverse-path is null; a fail of the HELO name counts as
+//! well. Trusted and authenticated clients are not checked, since they may send for other domains.
 //!
-//! Results are reported in Authentication-Results, and in Received-SPF fields where the operator wants them; `field` writes
-//! those. All else is left to the gateway.
+//! Results are reported in Authentication-Results and, if configured, in Received-SPF fields (see `field`). The gateway
+//! does the rest.
 
 mod field;
 
@@ -17,22 +16,22 @@ use pintle_plugin_sdk::{Header, metrics, prelude::*};
 
 use crate::field::Checked;
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Spf {
-    /// What each result means.
+    /// The action for each result.
     fail: Action,
     softfail: Action,
     permerror: Action,
     temperror: Action,
     neutral: Action,
     none: Action,
-    /// A fail of the HELO name is a fail.
+    /// Whether a fail of the HELO name counts as a fail.
     hello: bool,
-    /// Clients that are not asked about: forwarders, which send in everybody's name.
+    /// Clients that are not checked: forwarders, which send for other domains.
     exempt_networks: Vec<Network>,
-    /// Results are written into Received-SPF fields, too. Needs the grant edit-headers.
+    /// Whether results are also written to Received-SPF fields. Requires the grant edit-headers.
     received_spf: bool,
 }
 
@@ -76,7 +75,7 @@ impl Spf {
         transaction::set_fact("spf", name)?;
         metrics::count("results", 1, &[("result", name)]);
         match self.action(deciding.outcome) {
-            // There is nothing to hold yet.
+            // At this stage there is no message to hold yet.
             Action::Quarantine => Ok(Verdict::Next),
             action => act(action, deciding, &session),
         }
@@ -102,7 +101,7 @@ impl Spf {
         }
     }
 
-    /// Received-SPF fields on top of the message, one for each identity that was checked, and no others in our name.
+    /// Adds a Received-SPF field at the top for each identity that was checked, and removes forged ones.
     fn write_fields(&self, session: &session::Snapshot) -> Result<(), HostError> {
         let gateway = gateway::info();
         let mut edits = forged(&gateway.hostname)?;
@@ -110,7 +109,7 @@ impl Spf {
             edits.extend(fields(session, &gateway.hostname)?);
         }
         match message::edit_headers(&edits) {
-            // That the operator has forgotten something is no reason to keep mail from anybody.
+            // A missing grant is an operator's mistake and must not stop the mail.
             Err(HostError::Denied(grant)) => {
                 error!(
                     "no Received-SPF: received_spf needs the grant {grant}: add it to the plugin's grants"
@@ -125,7 +124,7 @@ impl Spf {
         self.exempt_networks.iter().any(|network| network.contains(&session.client))
     }
 
-    /// The result that is acted on.
+    /// The result that the action is based on.
     fn deciding<'r>(&self, results: &'r [SpfResult]) -> Option<&'r SpfResult> {
         let hello = results.iter().find(|result| !result.mail_from);
         let forbidden = hello.filter(|result| self.hello && result.outcome == Outcome::Fail);
@@ -151,7 +150,7 @@ impl Spf {
     }
 }
 
-/// For the Authentication-Results field (RFC 8601 section 2.7.2).
+/// Adds the result to the Authentication-Results field (RFC 8601 section 2.7.2).
 fn report(result: &SpfResult) -> Result<(), HostError> {
     let property = if result.mail_from { "smtp.mailfrom" } else { "smtp.helo" };
     let properties = [(property.to_owned(), result.domain.clone())];
@@ -159,8 +158,8 @@ fn report(result: &SpfResult) -> Result<(), HostError> {
     sender_auth::report("spf", result.outcome, None, known)
 }
 
-/// The removal of fields that bear our name and came from a stranger. RFC 7208 section 9.1 lets those of others stand below
-/// ours, as what is left of the mail's way.
+/// Removals of fields from strangers that name this gateway. RFC 7208 section 9.1 lets fields of other receivers stay
+/// below ours, as a trace of earlier hops.
 fn forged(hostname: &str) -> Result<Vec<message::HeaderEdit>, HostError> {
     let found = message::headers_named(&[field::NAME.to_owned()])?;
     let forged = found.iter().filter(|found| field::is_from(&found.value, hostname));
@@ -183,11 +182,11 @@ fn fields(session: &session::Snapshot, hostname: &str) -> Result<Vec<message::He
         let field = Header { name: field::NAME.to_owned(), value: checked.value(result) };
         message::HeaderEdit::Add((message::Position::Top, field))
     };
-    // MAIL FROM comes last among the results, and first among the fields.
+    // MAIL FROM is the last of the results, and its field the first.
     Ok(sender_auth::spf()?.iter().rev().map(add).collect())
 }
 
-/// Does what the result means.
+/// Applies the action for the result.
 fn act(action: Action, result: &SpfResult, session: &session::Snapshot) -> Result<Verdict, HostError> {
     let name = result.outcome.name();
     if action.stops() {
@@ -201,12 +200,12 @@ fn act(action: Action, result: &SpfResult, session: &session::Snapshot) -> Resul
     })
 }
 
-/// RFC 7372 section 3.2.
+/// Enhanced status code for a result (RFC 7372 section 3.2).
 fn code(outcome: Outcome) -> &'static str {
     if outcome == Outcome::Fail { "7.23" } else { "7.24" }
 }
 
-/// The owner's words are shown as his (RFC 7208 section 6.2).
+/// The domain owner's explanation, marked as the owner's words (RFC 7208 section 6.2).
 fn explain(result: &SpfResult) -> String {
     let SpfResult { outcome, domain, explanation, .. } = result;
     let mut text = format!("SPF of {domain}: {}", outcome.name());

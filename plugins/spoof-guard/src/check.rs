@@ -1,11 +1,11 @@
-//! The checks, the default action of each, and the texts of findings.
+//! The spoofing checks: names, default actions, and the texts of findings.
 
 use std::collections::BTreeMap;
 
 use pintle_plugin_sdk::action::{self, Action};
 use serde::Deserialize;
 
-/// One thing that is looked for. The README says what each one is and why its action is what it is.
+/// One check. The README describes each, with the reasons for its default action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Check {
@@ -32,7 +32,7 @@ pub(crate) enum Check {
 }
 
 impl Check {
-    /// In configuration, facts, counters and logs.
+    /// The name in configuration, facts, counters and logs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::NullFrom => "null-from",
@@ -58,7 +58,7 @@ impl Check {
         }
     }
 
-    /// Refused is only what no working mail program writes; what may yet be honest is held, so that nothing is lost.
+    /// Only what no working mail program writes is refused; what may be legitimate is held, so that nothing is lost.
     fn default_action(self) -> Action {
         match self {
             Self::NullFrom | Self::SeveralFrom | Self::TwoAddresses => Action::Reject,
@@ -81,13 +81,13 @@ impl Check {
     }
 }
 
-/// Something that was found.
+/// The result of a check that matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SpoofFinding {
     pub(crate) check: Check,
-    /// Text for the log and for the sender: what is wrong, and how it should be.
+    /// Text for the log and for the sender: what is wrong, and how to correct it.
     pub(crate) text: String,
-    /// DNS could not say whether the message is genuine after all.
+    /// DNS failed, so the message may be authentic after all.
     pub(crate) undecided: bool,
 }
 
@@ -103,13 +103,14 @@ impl SpoofFinding {
     }
 }
 
-/// The operator's actions, over the defaults.
+/// The operator's actions, which override the defaults.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Actions(BTreeMap<Check, Action>);
 
 impl Actions {
-    /// The action for a finding. While DNS cannot decide it, the mail is not held or refused permanently.
+    /// The action for a finding. While DNS cannot decide it, the mail is deferred instead of being held or refused
+    /// permanently, and gets no score.
     pub(crate) fn of(&self, finding: &SpoofFinding) -> Action {
         let action = self.0.get(&finding.check).copied().unwrap_or_else(|| finding.check.default_action());
         match action {
@@ -119,14 +120,14 @@ impl Actions {
         }
     }
 
-    /// The finding whose action stops the mail, and stops it hardest; of several, the first.
+    /// The finding with the strongest action that stops the mail; the first of several.
     pub(crate) fn decisive<'f>(&self, findings: &'f [SpoofFinding]) -> Option<&'f SpoofFinding> {
         let stops = findings.iter().rev().filter(|finding| self.of(finding).stops());
         stops.max_by_key(|finding| strength(self.of(finding)))
     }
 }
 
-/// RFC 7372 section 3.3 has a code for mail that no check vouches for.
+/// RFC 7372 section 3.3 defines a status code for mail that no check authenticates.
 fn is_unauthenticated(check: Check) -> bool {
     matches!(check, Check::OwnDomain | Check::OwnDomainRelayed)
 }
@@ -140,7 +141,7 @@ fn strength(action: Action) -> u8 {
     }
 }
 
-/// A piece of the message for a reply or a log line: short, and without characters that play tricks there, too.
+/// A part of the message for a reply or a log line: truncated, and without misleading characters.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c.is_alphanumeric() || c == ' ' { c } else { '?' };
     let mut quoted: String = text.chars().take(80).map(plain).collect();

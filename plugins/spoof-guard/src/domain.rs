@@ -11,16 +11,17 @@ use unicode_security::{MixedScript, RestrictionLevel, RestrictionLevelDetection}
 pub(crate) struct ComparedDomain(String);
 
 impl ComparedDomain {
-    /// Whatever is written in a message becomes a name; what DNS would never take does so, too.
+    /// Parses any text from a message, even if it is not a valid DNS name.
     pub(crate) fn new(text: &str) -> Self {
         let lower: String = text.nfkc().flat_map(char::to_lowercase).filter(|c| !is_ignored(*c)).collect();
-        // RFC 3490 section 3.1: this full stop separates labels, too. NFKC has taken care of the wide ones.
+        // RFC 3490 section 3.1: this full stop separates labels too. NFKC has converted the fullwidth and halfwidth
+        // forms.
         let dotted = lower.replace('\u{3002}', ".");
         let labels: Vec<String> = dotted.trim().trim_end_matches('.').split('.').map(u_label).collect();
         Self(labels.join("."))
     }
 
-    /// A shape, to be taken apart like a name.
+    /// Parses a shape into labels, as for a name.
     pub(crate) fn of_shape(shape: String) -> Self {
         Self(shape)
     }
@@ -29,13 +30,13 @@ impl ComparedDomain {
         &self.0
     }
 
-    /// In A-labels, as DNS and the results of the checks have it.
+    /// The domain in A-labels, as used in DNS and in the results of checks.
     pub(crate) fn ascii(&self) -> String {
         let labels: Vec<String> = self.labels().map(a_label).collect();
         labels.join(".")
     }
 
-    /// Whether it can be somebody's domain at all: two labels or more, the last not a number.
+    /// Whether it can be a registered domain: at least two labels, the last not a number.
     pub(crate) fn is_qualified(&self) -> bool {
         let last = self.labels().next_back().unwrap_or_default();
         self.0.contains('.')
@@ -44,14 +45,15 @@ impl ComparedDomain {
             && !self.0.starts_with('[')
     }
 
-    /// Whether it is `parent` or lies below it.
+    /// Whether it is `parent` or a subdomain of it.
     pub(crate) fn is_within(&self, parent: &Self) -> bool {
         let above = self.0.strip_suffix(&parent.0);
         above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
     }
 
-    /// Whether both are likely one owner's: one lies within the other, or both within one domain. There is no list of
-    /// public suffixes here; a second label of three letters or less, as in `co.uk`, is taken for one.
+    /// Whether both probably belong to one owner: one is a subdomain of the other, or both are in one registered
+    /// domain. Instead of a public suffix list, a second label of at most three letters, as in `co.uk`, counts as part
+    /// of the suffix.
     pub(crate) fn is_related(&self, other: &Self) -> bool {
         if self.is_within(other) || other.is_within(self) {
             return true;
@@ -66,7 +68,7 @@ impl ComparedDomain {
         shared.len() > 2 || shared.get(1).is_some_and(|label| label.chars().count() > 3)
     }
 
-    /// The name that its last `count` labels make.
+    /// The name formed by its last `count` labels.
     pub(crate) fn last(&self, count: usize) -> Option<Self> {
         let skipped = self.labels().count().checked_sub(count)?;
         Some(Self(self.labels().skip(skipped).collect::<Vec<_>>().join(".")))
@@ -95,7 +97,7 @@ impl fmt::Display for ComparedDomain {
 
 fn u_label(label: &str) -> String {
     let decoded = label.strip_prefix("xn--").and_then(idna::punycode::decode_to_string);
-    // What stands for plain letters, or for nothing, is no A-label (RFC 5890 section 2.3.2.1).
+    // A label that encodes only ASCII, or nothing, is not a valid A-label (RFC 5890 section 2.3.2.1).
     decoded.filter(|decoded| !decoded.is_ascii()).unwrap_or_else(|| label.to_owned())
 }
 
@@ -104,13 +106,13 @@ fn a_label(label: &str) -> String {
     encoded.map_or_else(|| label.to_owned(), |encoded| format!("xn--{encoded}"))
 }
 
-/// UTS 46 drops these from names.
+/// Characters that UTS 46 removes from names.
 fn is_ignored(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
 }
 
-/// The shape of a text: two that look alike have the same. It goes further than the skeleton of UTS 39, in that case,
-/// marks above and below letters, and a double v do not count.
+/// The shape of a text: texts that look alike have the same shape. It is coarser than the skeleton of UTS 39: it
+/// ignores case and diacritics, and equates vv with w.
 pub(crate) fn shape(text: &str) -> String {
     let skeleton: String = unicode_security::skeleton(text).collect();
     let plain = skeleton.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase);

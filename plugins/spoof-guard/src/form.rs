@@ -1,4 +1,4 @@
-//! The form of From: whether it names one sender, and whether its name shows another one.
+//! Checks the form of From: whether it names one sender, and whether a display name shows a different one.
 
 use pintle_plugin_sdk::fields::{self, FieldAddress, FieldEntry};
 use pintle_plugin_sdk::{encoded_words, message::Field};
@@ -8,26 +8,26 @@ use crate::domain::ComparedDomain;
 use crate::known::{Known, People, posed_as};
 use crate::shown::{self, Shown};
 
-/// The most authors whose names are checked. That all are of one domain is checked for all.
+/// Maximum number of authors whose names are checked. Whether all share one domain is checked for all authors.
 const READ: usize = 32;
 
-/// The From fields of a message, read.
+/// The parsed From fields of a message.
 pub(crate) struct From {
     values: Vec<String>,
     authors: Vec<FromEntry>,
-    /// Addresses in Reply-To: a service that writes in a customer's name says so there.
+    /// Addresses in Reply-To: services that send for a customer put the customer's address there.
     answers: Vec<Shown>,
 }
 
 /// One entry of a From field.
 struct FromEntry {
     entry: FieldEntry,
-    /// The name with its encoded words decoded.
+    /// The display name with encoded words decoded.
     name: String,
-    /// The address as it stands in the field, and the domain to compare it by.
+    /// The address as written in the field, and its domain for comparisons.
     typed: String,
     domain: ComparedDomain,
-    /// Behind the domain stands more, such as `%evil.example` or a word.
+    /// Whether further text follows the domain, such as `%evil.example` or a word.
     has_more: bool,
     has_route: bool,
 }
@@ -38,7 +38,7 @@ impl From {
             fields.iter().filter(move |field| field.name.trim_end().eq_ignore_ascii_case(name))
         };
         let mut values: Vec<String> = named("From").map(|field| field.value.clone()).collect();
-        // The same line twice is a careless program's, and names one sender.
+        // An identical second line is a bug of a mail program, and names one sender.
         values.dedup();
         let authors = values.iter().flat_map(|value| authors(value)).collect();
         let answers = named("Reply-To").flat_map(|field| fields::addresses(&field.value)).map(|found| {
@@ -52,7 +52,7 @@ impl From {
         self.authors.iter().map(|author| &author.domain)
     }
 
-    /// What is wrong with the form, whatever SPF and DKIM say.
+    /// The findings about the form, which do not depend on SPF and DKIM.
     pub(crate) fn examine(&self, known: &Known) -> Vec<SpoofFinding> {
         let mut found = Vec::new();
         if self.values.len() > 1 {
@@ -80,7 +80,7 @@ impl From {
         found
     }
 
-    /// Where somebody poses as one of us.
+    /// The findings about senders that impersonate our domains or people.
     pub(crate) fn poses(&self, known: &Known, people: &People) -> Vec<SpoofFinding> {
         let mut found = Vec::new();
         for author in self.authors.iter().take(READ) {
@@ -101,7 +101,7 @@ impl From {
         found
     }
 
-    /// The addresses that a name shows and that are not the sender's.
+    /// The addresses that a display name shows and that are not the sender's.
     fn shows<'a>(
         &'a self,
         author: &'a FromEntry,
@@ -111,7 +111,7 @@ impl From {
             author.entry.addresses.iter().map(|found| ComparedDomain::new(&found.domain)).collect();
         let foreign =
             move |shown: &Shown| !domains.iter().any(|domain| known.are_one_owners(&shown.domain, domain));
-        // With blanks around the sign it is a shop's way to write its name, unless the name is one to pose as.
+        // Shops write blanks around the @ in their names, so that form counts only if it shows a known domain.
         let meant = move |shown: &Shown| !shown.is_apart || known.is_known(&shown.domain);
         shown::addresses(&author.name).into_iter().filter(meant).filter(foreign).map(move |shown| {
             let is_known = known.is_known(&shown.domain);
@@ -154,7 +154,7 @@ fn authors(value: &str) -> Vec<FromEntry> {
     entries.filter_map(|entry| FromEntry::read(value, &brackets, entry)).collect()
 }
 
-/// Whether a value without an address has a word where one should stand.
+/// Whether a value without an address has a word in the place of one.
 fn names_somebody(value: &str) -> bool {
     let value = value.trim();
     if value.ends_with(';') {
@@ -165,7 +165,8 @@ fn names_somebody(value: &str) -> bool {
 }
 
 impl FromEntry {
-    /// Where the value has brackets and quotes is found out once for all of its authors, of whom there may be thousands.
+    /// Parses an entry. The positions of brackets and quotes are computed once per field, which may have thousands of
+    /// authors.
     fn read(value: &str, brackets: &[(usize, &str)], entry: FieldEntry) -> Option<Self> {
         let last = entry.addresses.last()?;
         let typed = value[last.place.clone()].to_owned();
@@ -188,7 +189,7 @@ impl FromEntry {
         self.entry.addresses.last().map(shown_address).unwrap_or_default()
     }
 
-    /// One mailbox has one address (RFC 5322 section 3.4), and that one is no riddle.
+    /// One mailbox has one address (RFC 5322 section 3.4), and it must be unambiguous.
     fn form(&self) -> Vec<SpoofFinding> {
         let addresses = &self.entry.addresses;
         let same =
@@ -219,7 +220,7 @@ impl FromEntry {
     }
 }
 
-/// What a reader takes for the domain: up to the first sign that no name has.
+/// The part that a reader takes for the domain: up to the first character that is not valid in a name.
 fn plain_part(domain: &str) -> &str {
     let is_part = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.".contains(c);
     if domain.starts_with('[') { domain } else { domain.split(|c| !is_part(c)).next().unwrap_or_default() }

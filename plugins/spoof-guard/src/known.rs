@@ -1,4 +1,4 @@
-//! Whom others like to be taken for: our domains, those that the operator protects, and our people.
+//! The targets of impersonation: our domains, the domains that the operator protects, and our people.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,7 +8,7 @@ use pintle_plugin_sdk::settings::Mailbox;
 use crate::check::{Check, SpoofFinding};
 use crate::domain::{ComparedDomain, shape};
 
-/// Names shorter than this are no words of their own in longer ones.
+/// Minimum length for a known name to be found as a word in a longer name.
 const SHORTEST_COUSIN: usize = 4;
 
 /// The domains to compare with.
@@ -18,12 +18,12 @@ pub(crate) struct Known {
     pub(crate) likeness: Likeness,
 }
 
-/// How far a resemblance goes, beyond that of looks.
+/// Which kinds of similarity count, in addition to visual similarity.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Likeness {
-    /// A known name as one word among others.
+    /// Whether a known name as one word among others counts.
     pub(crate) cousins: bool,
-    /// Shortest name, in letters, for which one wrong letter counts as a typo.
+    /// Minimum length of a name, in letters, for which one wrong letter counts as a typo.
     pub(crate) typos_from: Option<usize>,
 }
 
@@ -35,7 +35,7 @@ struct KnownDomain {
 }
 
 impl Known {
-    /// Both lists may have patterns such as ".example.org", which stands for the same name here.
+    /// Both lists may have patterns such as ".example.org", which stand for the name without the dot here.
     pub(crate) fn new<'a>(
         own: impl Iterator<Item = &'a str>,
         protected: impl Iterator<Item = &'a str>,
@@ -49,17 +49,18 @@ impl Known {
         Self { targets: all.map(target).collect(), likeness }
     }
 
-    /// Our own domains, and what lies below them: readers take a subdomain for ours, too.
+    /// Whether it is one of our domains or a subdomain, which readers take for ours too.
     pub(crate) fn is_own(&self, name: &ComparedDomain) -> bool {
         self.targets.iter().any(|target| target.is_own && name.is_within(&target.name))
     }
 
-    /// Our own, and those that the operator protects.
+    /// Whether it is one of our domains or one that the operator protects.
     pub(crate) fn is_known(&self, name: &ComparedDomain) -> bool {
         self.targets.iter().any(|target| name.is_within(&target.name))
     }
 
-    /// Whether one owner has both. Where a known domain is concerned, no guess will do.
+    /// Whether both domains belong to one owner. If a known domain is involved, this is decided exactly and not
+    /// heuristically.
     pub(crate) fn are_one_owners(&self, shown: &ComparedDomain, real: &ComparedDomain) -> bool {
         if self.is_own(shown) && self.is_own(real) {
             true
@@ -70,7 +71,7 @@ impl Known {
         }
     }
 
-    /// What is wrong with a foreign domain; `typed` is how it was written.
+    /// The finding about a foreign domain, if it resembles a known one; `typed` is its form in the message.
     pub(crate) fn examine(&self, name: &ComparedDomain, typed: &str) -> Option<SpoofFinding> {
         if self.is_known(name) {
             return None;
@@ -97,7 +98,8 @@ impl Known {
         cousin.map(|target| like(Check::CousinDomain, "uses the name of", target))
     }
 
-    /// Equal but for one letter of a name that is long enough for this to be no accident, under the same top.
+    /// Whether the names differ by one letter, under the same top-level domain, and are long enough that this is not
+    /// accidental.
     fn is_typo(&self, target: &KnownDomain, name: &ComparedDomain) -> bool {
         let Some(shortest) = self.likeness.typos_from else { return false };
         let last = name.last(target.name.labels().count());
@@ -113,7 +115,7 @@ impl KnownDomain {
     fn looks_like(&self, name: &ComparedDomain, shapes: &[ComparedDomain]) -> bool {
         let count = self.name.labels().count();
         let tail = |shape: &ComparedDomain| shape.last(count).is_some_and(|tail| tail.as_str() == self.shape);
-        // A name of the same letters is the same name, or below it: that is not a matter of looks.
+        // An identical name or a subdomain is not a visual imitation.
         !name.is_within(&self.name) && shapes.iter().any(tail)
     }
 
@@ -127,7 +129,7 @@ impl KnownDomain {
     }
 }
 
-/// One letter more, less, other, or two exchanged.
+/// Whether the texts differ by one inserted, deleted, replaced or transposed letter.
 fn is_one_edit(a: &str, b: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -161,9 +163,10 @@ impl People {
         Self(people.iter().map(person).collect())
     }
 
-    /// Which of our people this name means. Read once for all addresses beside it; there may be thousands.
+    /// Our people whose name this display name contains. Computed once for all addresses beside it, of which there may
+    /// be thousands.
     pub(crate) fn meant_by(&self, shown: &str) -> Vec<&Person> {
-        // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and what else is written beside a name.
+        // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and other additions to a name.
         let parts = shown
             .split(['(', ')', '[', ']', '|', '/', '–', '—', '<', '>'])
             .flat_map(|part| part.split(" - "));
@@ -175,17 +178,17 @@ impl People {
     }
 }
 
-/// Who of those that are meant does not write from this address.
+/// The name of a person among `meant` who does not use this address; `None` if the address belongs to one of them.
 pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &FieldAddress) -> Option<&'p str> {
     let domain = ComparedDomain::new(&address.domain).ascii();
     let is_theirs =
         |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
-    // Two of one name: whose address it is may write.
+    // If two people have the same name, the address of either is permitted.
     if meant.iter().any(is_theirs) { None } else { meant.last().map(|person| person.name.as_str()) }
 }
 
-/// The words of a name by their shapes, sorted, since "Lee, Ann" is Ann Lee. Twice: a capital I looks like an l only as
-/// long as it is one.
+/// The words of a name by their shapes, sorted, so that "Lee, Ann" equals "Ann Lee". Computed twice, with and without
+/// lower-casing first: a capital I looks like an l only before it is lower-cased.
 pub(crate) fn words(name: &str) -> [Vec<String>; 2] {
     let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '.' | '-' | '_');
     let plain = |word: &str| -> String { word.chars().filter(|c| c.is_alphanumeric()).collect() };

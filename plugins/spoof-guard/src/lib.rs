@@ -1,11 +1,11 @@
-//! Catches senders that pose as somebody else: our own domains from outside, names that show one address and hide
-//! another, our people's names over foreign addresses, domains that look like ours or like others worth posing as.
+//! Detects spoofed senders: our own domains from outside, display names that show a different address, our people's
+//! names with foreign addresses, and domains that resemble ours or other protected ones.
 //!
-//! It checks twice. In on-headers, the form of From, which does not depend on who sent the message ([`form`]). When
-//! the body is there, too, at claims to be one of us ([`vouched`]): a newsletter service or a mailing list may
-//! honestly send in our name, and only then do SPF, DKIM and ARC tell. What was found becomes a fact, a counter and a
-//! log line; what it means for the mail is the operator's choice, check by check ([`check`]). Clients in trusted
-//! networks and authenticated ones are the house itself, and not asked about unless the operator wants it.
+//! It checks twice. In on-headers it checks the form of From, which does not depend on the client ([`form`]). After the
+//! body it checks claims to be one of us ([`vouched`]): a newsletter service or a mailing list may legitimately send in
+//! our name, which only SPF, DKIM and ARC can show. Each finding becomes a fact, a counter and a log line; the operator
+//! configures an action for each check ([`check`]). Trusted and authenticated clients are not checked unless the
+//! operator configures it.
 
 mod check;
 mod domain;
@@ -29,35 +29,35 @@ use crate::form::From;
 use crate::known::{Known, Likeness, People};
 use crate::vouched::{Standing, Vouched};
 
-/// The fields that are read.
+/// The header fields that are read.
 const READ: [&str; 7] =
     ["From", "Reply-To", "Sender", "List-Id", "List-Post", "Resent-From", "Resent-Sender"];
 
-/// The transaction's fact that names all findings.
+/// The transaction's fact that lists all findings.
 const FOUND: &str = "found";
 
-/// What the operator may configure.
+/// The operator's configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SpoofGuard {
     clients: CheckedClients,
-    /// Ours, beside those that the gateway takes mail for.
+    /// Our domains in addition to those that the gateway accepts mail for.
     own_domains: Vec<Domain>,
-    /// Not ours, and worth posing as.
+    /// Domains of others that are likely to be imitated.
     protect: Vec<Domain>,
-    /// Our people by name, and the addresses that they write from.
+    /// Our people by name, with the addresses that they send from.
     people: BTreeMap<String, Vec<Mailbox>>,
-    /// Where our domains are no stranger's to use.
+    /// The places in which strangers may not use our domains.
     places: Vec<CheckedPlace>,
-    /// SPF or DKIM of our domain makes its use honest.
+    /// Whether a pass of SPF or DKIM for our domain makes its use legitimate.
     unless_authenticated: bool,
-    /// Who may send in our name, whatever the checks say: by address; by domain, when SPF or DKIM prove it; by seal.
+    /// Services that may send in our name: by client address; by domain, if SPF or DKIM authenticates it; by ARC seal.
     allow_networks: Vec<Network>,
     allow_senders: Vec<Domain>,
     trusted_sealers: Vec<Domain>,
-    /// Whether names with words added count as resembling.
+    /// Whether names with added words count as similar.
     cousins: bool,
-    /// How many letters may be wrong, and in names of how many.
+    /// Number of wrong letters that count as similar, and the minimum length of such names.
     distance: u8,
     distance_from: usize,
     actions: Actions,
@@ -67,7 +67,7 @@ struct SpoofGuard {
     prepared: RefCell<Option<PreparedDomains>>,
 }
 
-/// The most findings of one kind that are logged and counted.
+/// Maximum number of findings of one kind that are logged and counted.
 const MOST_OF_A_KIND: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -87,7 +87,7 @@ enum CheckedPlace {
     Hello,
 }
 
-/// The domains to compare with, and the gateway's list that they were made of: a reload may change it.
+/// The domains to compare with, and the gateway's list that they were computed from, which a reload may change.
 #[derive(Debug)]
 struct PreparedDomains {
     local: Vec<String>,
@@ -196,7 +196,7 @@ impl SpoofGuard {
         PreparedDomains { known: Rc::new(known), local }
     }
 
-    /// Where this message uses a domain of ours.
+    /// The places in which this message uses one of our domains.
     fn uses(
         &self,
         known: &Known,
@@ -219,7 +219,7 @@ impl SpoofGuard {
         Ok(uses)
     }
 
-    /// What it means that a stranger uses a domain of ours.
+    /// The finding for a stranger's use of one of our domains.
     fn forged(
         &self,
         place: CheckedPlace,
@@ -264,7 +264,8 @@ impl SpoofGuard {
     }
 }
 
-/// As many of each kind as say something: a field may name thousands of authors, and a transaction holds a thousand scores.
+/// Limits the number of findings of each kind: a field may name thousands of authors, and a transaction holds a
+/// thousand scores.
 fn some_of_each_kind(mut findings: Vec<SpoofFinding>) -> Vec<SpoofFinding> {
     let mut seen: BTreeMap<(Check, bool), usize> = BTreeMap::new();
     findings.retain(|finding| {
@@ -299,13 +300,14 @@ fn domains_in(header: &[Field], name: &str) -> Vec<ComparedDomain> {
         .collect()
 }
 
-/// Lists and people who pass a message on say so: RFC 2919, RFC 2369 section 3.4, RFC 5322 section 3.6.6.
+/// Whether the header marks the message as passed on by a list or a person: RFC 2919, RFC 2369 section 3.4, RFC 5322
+/// section 3.6.6.
 fn is_relayed(header: &[Field]) -> bool {
     let signs = &READ[3..];
     header.iter().any(|field| signs.iter().any(|sign| field.name.eq_ignore_ascii_case(sign)))
 }
 
-/// Adds to the fact what this look has found.
+/// Adds the findings to the fact.
 fn remember(findings: &[SpoofFinding]) -> Result<(), HostError> {
     let before = transaction::fact(FOUND);
     let mut names: Vec<&str> = before.iter().flat_map(|names| names.split(',')).collect();

@@ -1,13 +1,12 @@
-//! What a name in From makes readers see: addresses that are not the sender's, and characters that are there to
-//! mislead.
+//! What a display name in From shows to readers: addresses other than the sender's, and misleading characters.
 
 use crate::check::{Check, SpoofFinding, quoted};
 use crate::domain::ComparedDomain;
 
-/// Blanks in a row that no program writes, but one that wants the rest out of sight.
+/// Number of consecutive blanks that programs write only to push the rest out of view.
 const PADDING: usize = 24;
 
-/// More addresses than this in one name tell nothing new.
+/// Maximum number of addresses read from one name.
 const MOST: usize = 16;
 
 /// An address in a text.
@@ -15,12 +14,12 @@ const MOST: usize = 16;
 pub(crate) struct Shown {
     pub(crate) local: String,
     pub(crate) domain: ComparedDomain,
-    /// There are blanks beside the @.
+    /// Whether there are blanks beside the @.
     pub(crate) is_apart: bool,
 }
 
-/// The addresses that the text shows, in order. Signs that look like @, < and > count as these, and what cannot be
-/// seen is not there.
+/// The addresses that the text shows, in order. Characters that look like @, < and > count as these; invisible
+/// characters are ignored.
 pub(crate) fn addresses(text: &str) -> Vec<Shown> {
     let seen: Vec<char> = text.chars().filter(|c| !is_invisible(*c) && !is_joiner(*c)).map(sign).collect();
     let ats = seen.iter().enumerate().filter(|(_, c)| **c == '@').map(|(at, _)| at);
@@ -42,7 +41,7 @@ fn address_at(seen: &[char], at: usize) -> Option<Shown> {
     (!local.is_empty() && domain.is_qualified()).then_some(Shown { local, domain, is_apart })
 }
 
-/// The ASCII sign that this one looks like.
+/// The ASCII character that this one looks like.
 fn sign(c: char) -> char {
     match c {
         '\u{ff20}' | '\u{fe6b}' => '@',
@@ -55,7 +54,7 @@ fn sign(c: char) -> char {
     }
 }
 
-/// Whether the name says itself that somebody else sends for the one it names, as lists and services write it.
+/// Whether the name itself says that it is sent on behalf of another, as lists and services write it.
 pub(crate) fn says_via(text: &str) -> bool {
     let words = [
         "via", "behalf", "auftrag", "über", "namens", "tramite", "przez", "nombre", "nome", "nom", "经由",
@@ -65,7 +64,7 @@ pub(crate) fn says_via(text: &str) -> bool {
     lower.split(|c: char| !c.is_alphanumeric()).any(|word| words.contains(&word))
 }
 
-/// Characters in a name that hide, move or push aside what stands there.
+/// Characters in a name that hide, reorder or push away the text around them.
 pub(crate) fn oddities(name: &str) -> Vec<SpoofFinding> {
     let name = name.trim();
     let mut found = Vec::new();
@@ -89,7 +88,7 @@ pub(crate) fn oddities(name: &str) -> Vec<SpoofFinding> {
     found
 }
 
-/// The same in an address, where nothing of the kind belongs.
+/// The same for an address, which must not contain any of them.
 pub(crate) fn address_oddity(address: &str) -> Option<SpoofFinding> {
     let c =
         address.chars().find(|c| c.is_control() || is_invisible(*c) || is_joiner(*c) || is_direction(*c))?;
@@ -101,8 +100,8 @@ pub(crate) fn address_oddity(address: &str) -> Option<SpoofFinding> {
     Some(SpoofFinding::new(check, format!("The sender's address holds the character U+{:04X}", u32::from(c))))
 }
 
-/// Overrides always; embeddings and isolates that do not end, so that they turn the address, too. The marks that Arabic
-/// and Hebrew need are none of this.
+/// Whether the text has direction overrides, or embeddings and isolates that are not closed and so affect the address.
+/// The marks that Arabic and Hebrew need are permitted.
 fn has_stray_direction(name: &str) -> bool {
     let mut depth = 0_i32;
     for c in name.chars() {
@@ -116,8 +115,8 @@ fn has_stray_direction(name: &str) -> bool {
     depth > 0
 }
 
-/// The first character that cannot be seen between two that can. At either end it is carelessness; joiners have a
-/// meaning in many scripts and between emoji, but not between letters of Latin, Greek and Cyrillic.
+/// The first invisible character between two visible ones. At the ends they are usually accidental. Joiners are
+/// meaningful in many scripts and between emoji, but not between letters of Latin, Greek and Cyrillic.
 fn hidden_character(name: &str) -> Option<char> {
     let chars: Vec<char> = name.chars().collect();
     let between = |at: usize, fits: &dyn Fn(char) -> bool| {
@@ -135,12 +134,12 @@ fn longest_blank(name: &str) -> usize {
     name.split(|c| !is_blank(c)).map(|blanks| blanks.chars().count()).max().unwrap_or(0)
 }
 
-/// What takes room and shows nothing.
+/// Characters that take up space and show nothing.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{115f}' | '\u{1160}')
 }
 
-/// What takes no room and shows nothing. Tags are left out, since flags are made of them.
+/// Characters without width. Tag characters are excluded, since flag emoji contain them.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,

@@ -1,4 +1,4 @@
-//! Who vouches for a message: SPF, DKIM and ARC, as far as they speak for domains that matter here.
+//! Which domains authenticate a message: SPF, DKIM and ARC results for the domains of interest.
 
 use pintle_plugin_sdk::HostError;
 use pintle_plugin_sdk::sender_auth::{self, ArcResult, Outcome};
@@ -6,29 +6,29 @@ use pintle_plugin_sdk::settings::Domain;
 
 use crate::domain::ComparedDomain;
 
-/// What the checks found.
+/// The authentication results of a message.
 #[derive(Debug)]
 pub(crate) struct Vouched {
-    /// Domains by SPF of the envelope's sender (or of HELO where that is null) and by DKIM, and whether they pass.
+    /// Domains of SPF (of the envelope sender, or of HELO if that is null) and of DKIM, with their results.
     by: Vec<(ComparedDomain, Outcome)>,
-    /// The ARC sealers of the message, and the results that they reported.
+    /// The message's ARC chain: its sealers, and the results that they reported.
     chain: ArcResult,
 }
 
-/// Whether a domain stands behind a message.
+/// Whether a message is authenticated for a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Vouched,
     Not,
-    /// DNS has not answered.
+    /// DNS did not answer.
     Unknown,
 }
 
 impl Vouched {
-    /// Asks the gateway, which has found it out once for all plugins.
+    /// Requests the results from the gateway, which computes them once for all plugins.
     pub(crate) fn ask() -> Result<Self, HostError> {
         let spf = sender_auth::spf()?;
-        // RFC 9989 section 4.4.2: HELO counts where there is no sender.
+        // RFC 9989 section 4.4.2: HELO counts if there is no sender.
         let has_sender = spf.iter().any(|result| result.mail_from);
         let spf = spf.into_iter().filter(|result| result.mail_from == has_sender);
         let mut by: Vec<_> =
@@ -41,8 +41,8 @@ impl Vouched {
         Ok(Self { by, chain: sender_auth::arc()? })
     }
 
-    /// Whether this domain, or one within it or around it and ours, stands behind the message: DMARC's relaxed
-    /// alignment, with the operator's own domains in place of a walk through DNS.
+    /// Whether the message is authenticated for this domain, a subdomain of it, or a parent domain that is ours:
+    /// DMARC's relaxed alignment, with the operator's own domains instead of a DNS tree walk.
     pub(crate) fn standing(
         &self,
         domain: &ComparedDomain,
@@ -59,8 +59,8 @@ impl Vouched {
         }
     }
 
-    /// Whether one of these services proved to be the sender, or one of these sealers saw that a domain of ours stood behind
-    /// the message, before it was passed on.
+    /// Whether the message is authenticated for one of these services, or one of these sealers reports that it was
+    /// authenticated for a domain of ours when they received it.
     pub(crate) fn is_by(
         &self,
         senders: &[Domain],
@@ -75,7 +75,7 @@ impl Vouched {
             || self.by.iter().any(|(by, found)| *found == Outcome::Pass && is_listed(senders, &by.ascii()))
     }
 
-    /// Whether anybody stands behind the message.
+    /// Whether the message is authenticated for any domain.
     pub(crate) fn is_by_somebody(&self) -> bool {
         self.by.iter().any(|(_, found)| *found == Outcome::Pass)
     }

@@ -1,16 +1,16 @@
-//! What several interfaces check: grants, names, sizes and notes.
+//! Checks shared by several interfaces: grants, names, sizes and notes.
 
 use pintle_policy::Notes;
 
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::{GrantKind, Grants};
 
-/// What all notes of one plugin on one session, or one transaction, may take.
+/// Limit on the total size of one plugin's notes per session or transaction, in octets.
 const MAX_NOTES: usize = 64 << 10;
 const MAX_NOTE_COUNT: usize = 256;
 pub(super) const MAX_NAME: usize = 128;
 
-/// A value between these bounds, or what is wrong with it.
+/// Returns an error if `len`, in octets, exceeds `most`.
 pub(super) fn bounded(what: &str, len: usize, most: usize) -> Result<(), HostError> {
     if len > most {
         return Err(HostError::Limit(format!("{what} has at most {most} octets")));
@@ -41,12 +41,12 @@ pub(super) fn check_note(
     bounded("all notes of a plugin together: it", after, MAX_NOTES)
 }
 
-/// Refuses what the operator did not grant.
+/// Returns an error if the grant is missing.
 pub(super) fn need(grants: &Grants, kind: GrantKind) -> Result<(), HostError> {
     need_any(grants, &[kind])
 }
 
-/// The same where one grant of several will do: named is the first, which allows the least.
+/// Returns an error if all of these grants are missing. The error names the first, which permits the least.
 pub(super) fn need_any(grants: &Grants, kinds: &[GrantKind]) -> Result<(), HostError> {
     if kinds.iter().any(|kind| grants.contains(*kind)) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `delivery`: the attempt of the call, and where it goes.
+//! Host functions of `delivery`: the current delivery attempt, and its routing.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::call::CallState;
 use crate::store_data::{HostParts, StoreData};
 use crate::{Gateway, GrantKind, Grants, convert};
 
-/// The longest wait that a plugin may ask for before the next attempt.
+/// Maximum wait before the next attempt that a plugin may request, in seconds.
 const MAX_RETRY: u32 = 7 * 86_400;
 const MAX_HOP: usize = 255;
-/// What looking at a recipient costs.
+/// Budget charge for reading one recipient, in octets.
 const RECIPIENT_COST: u64 = 64;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     delivery::add_to_linker::<_, DeliveryInterface>(linker, |data| DeliveryView::of(data.parts()))
 }
@@ -34,7 +34,7 @@ impl HasData for DeliveryInterface {
     type Data<'a> = DeliveryView<'a>;
 }
 
-/// What the interface reaches: the call, and which relays are configured.
+/// The data that the interface accesses: the current call, and the configured relays.
 pub(crate) struct DeliveryView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,
@@ -122,8 +122,8 @@ impl Host for DeliveryView<'_> {
 }
 
 impl DeliveryView<'_> {
-    /// What the configuration does not list may be anything that this machine reaches: a metadata service, a database, a
-    /// socket of another program.
+    /// Checks the grant for a next hop. A hop that is not in the configuration could be anything reachable from this
+    /// machine: a metadata service, a database, a socket of another program.
     fn record_hop(&mut self, hop: NextHop) -> Result<(), HostError> {
         let listed = match &hop {
             NextHop::Relay(name) | NextHop::Lmtp(name) => self.gateway.load().relays.contains(name),
@@ -146,7 +146,7 @@ impl DeliveryView<'_> {
         self.call.record(edit, MAX_HOP)
     }
 
-    /// The domain whose exchangers `mx` means: all recipients of a delivery share one.
+    /// The domain whose exchangers `mx` uses: all recipients of a delivery share one.
     fn domain(&mut self) -> Result<String, HostError> {
         let first = self.call.delivery()?.recipients.first();
         first

@@ -1,4 +1,4 @@
-//! `dns`: questions to the resolver, many at once. Needs the grant of this name.
+//! Host functions of `dns`: batches of DNS queries. Requires the grant `dns`.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ use crate::call_dns::CallDns;
 use crate::store_data::{HostParts, StoreData};
 use crate::{GrantKind, Grants};
 
-/// The most questions of one call of a hook, over all of its calls of `dns`.
+/// Maximum number of queries per guest call, over all calls of `dns` functions.
 const MAX_QUESTIONS: usize = 256;
-/// What a question with its answer costs.
+/// Budget charge for a query with its answer, in octets.
 const QUESTION_COST: u64 = 1_024;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     dns::add_to_linker::<_, DnsInterface>(linker, |data| DnsView::of(data.parts()))
 }
@@ -29,7 +29,7 @@ impl HasData for DnsInterface {
     type Data<'a> = DnsView<'a>;
 }
 
-/// What the interface reaches: a resolver, and the call.
+/// The data that the interface accesses: a resolver, and the current call.
 pub(crate) struct DnsView<'a> {
     dns: CallDns<'a>,
     grants: &'a Grants,
@@ -80,7 +80,7 @@ impl DnsView<'_> {
     }
 }
 
-/// The octets decide; the text is for reading.
+/// Uses the octets of the address; the text form is informational.
 fn parsed(address: &IpAddress) -> Result<IpAddr, HostError> {
     let octets = address.octets.as_slice();
     <[u8; 4]>::try_from(octets)
@@ -121,7 +121,7 @@ fn answer(answer: Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>) -> Result
     Ok(Answer {
         records: answer.records.iter().map(ToString::to_string).collect(),
         ttl_s: u32::try_from(answer.ttl.as_secs()).unwrap_or(u32::MAX),
-        // DNSSEC is not validated, so no answer may pass for secure.
+        // DNSSEC is not validated, so no answer is reported as secure.
         secure: false,
     })
 }

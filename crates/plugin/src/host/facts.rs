@@ -1,8 +1,8 @@
-//! Facts: values that plugins publish for each other, each under the name of the plugin that wrote it.
+//! Facts: values that plugins publish for each other, prefixed with the name of the writing plugin.
 //!
-//! A reader of `spf.result` must be able to rely on the plugin that the operator calls `spf` having written it. So a plugin's
-//! facts are put under its name, as its metrics are; only those that the core reads have names of their own, and
-//! to write one takes the grant to speak for the gateway.
+//! A reader of `spf.result` must be able to rely on it being written by the plugin that the operator calls `spf`. So
+//! the host prefixes a plugin's facts with its name, as it does for metrics. Only facts that the core reads have
+//! unprefixed names, and writing one requires the grant `auth-results`.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use super::checks::{self, need};
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::{GrantKind, Grants};
 
-/// Of one plugin, on a session or on a transaction.
+/// Maximum number of facts of one plugin per session or transaction.
 const MAX_FACTS: usize = 256;
 const MAX_FACT: usize = 4 << 10;
 
 type Facts = BTreeMap<String, String>;
 
-/// The name under which this plugin's fact is kept.
+/// The full name of this plugin's fact.
 pub(super) fn name(judge: &str, key: String, grants: &Grants) -> Result<String, HostError> {
     checks::name("a fact's key", &key)?;
     let name = if is_read_by_the_core(&key) { key } else { owned(judge, key) };
@@ -28,13 +28,13 @@ pub(super) fn name(judge: &str, key: String, grants: &Grants) -> Result<String, 
     Ok(name)
 }
 
-/// The fact of this name: the plugin's own, or else anybody's.
+/// Looks up a fact: the plugin's own first, then any with this full name.
 pub(super) fn find(facts: &Facts, judge: &str, key: &str) -> Option<String> {
     let own = facts.get(&owned(judge, key.to_owned()));
     own.or_else(|| facts.get(key)).cloned()
 }
 
-/// Whether the plugin may keep one more fact of this name and value.
+/// Checks the limits for adding a fact of this name and value.
 pub(super) fn check(facts: &Facts, judge: &str, name: &str, value: &str) -> Result<(), HostError> {
     checks::bounded("a fact", value.len(), MAX_FACT)?;
     let from_name = facts.range(judge.to_owned()..).map(|(name, _)| name);

@@ -1,4 +1,4 @@
-//! `gateway`: what the operator has said once, for all plugins.
+//! Host functions of `gateway`: gateway-wide configuration that all plugins can read.
 
 use arc_swap::ArcSwap;
 use pintle_mail::address::domain_to_ascii;
@@ -9,11 +9,12 @@ use crate::bindings::pintle::plugin::gateway::{self, Host, Snapshot};
 use crate::budget::Budget;
 use crate::store_data::{HostParts, StoreData};
 
-/// What normalising an octet costs, and the longest domain for which it is done: U-labels may have four octets a letter.
+/// Budget charge per octet of IDNA normalisation, and the maximum length of a domain that is normalised: U-labels may
+/// need four octets per letter.
 const OCTET_COST: u64 = 8;
 const MAX_DOMAIN: usize = 1_024;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     gateway::add_to_linker::<_, GatewayInterface>(linker, |data| GatewayView::of(data.parts()))
 }
@@ -24,7 +25,7 @@ impl HasData for GatewayInterface {
     type Data<'a> = GatewayView<'a>;
 }
 
-/// What the interface reaches: the gateway, and the budget of the call.
+/// The data that the interface accesses: information about the gateway, and the budget of the call.
 pub(crate) struct GatewayView<'a> {
     gateway: &'a ArcSwap<Gateway>,
     budget: &'a mut Budget,
@@ -51,7 +52,7 @@ impl Host for GatewayView<'_> {
 
     fn to_ascii(&mut self, domain: String) -> String {
         let paid = self.budget.charge(OCTET_COST * domain.len() as u64).is_ok();
-        // What is longer than a domain can be is none (RFC 1035 section 3.1), whatever it would become.
+        // A longer name is not a valid domain (RFC 1035 section 3.1), whatever its normalised form.
         if paid && domain.len() <= MAX_DOMAIN { domain_to_ascii(&domain) } else { domain.to_lowercase() }
     }
 

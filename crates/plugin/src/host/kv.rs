@@ -1,4 +1,4 @@
-//! `kv`: state that outlives the call. Needs the grant of this name.
+//! Host functions of `kv`: stored values that outlive the call. Requires the grant `kv`.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use crate::store_data::{HostParts, StoreData};
 use crate::{GrantKind, Grants};
 
 const MAX_KEYS: usize = 1_000;
-/// What all values of one answer may hold.
+/// Limit on the total size of the values in one reply, in octets.
 const MAX_ANSWER: usize = 4 << 20;
 const KEY_COST: u64 = 512;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     kv::add_to_linker::<_, KvInterface>(linker, |data| KvView::of(data.parts()))
 }
@@ -28,7 +28,7 @@ impl HasData for KvInterface {
     type Data<'a> = KvView<'a>;
 }
 
-/// What the interface reaches: what the generation has stored, and the call.
+/// The data that the interface accesses: the generation's stored values, and the current call.
 pub(crate) struct KvView<'a> {
     stored: &'a KvStore,
     grants: &'a Grants,
@@ -47,7 +47,7 @@ impl Host for KvView<'_> {
             return Err(HostError::Limit(format!("one call reads at most {MAX_KEYS} keys")));
         }
         self.store(scope)?;
-        // No key is longer than this and found.
+        // Keys longer than this limit are never found.
         self.call.budget.charge(keys.len() as u64 * KEY_COST)?;
         let found = self.store(scope)?.get_many(&keys, MAX_ANSWER, Instant::now()).map_err(refused)?;
         let octets: usize = found.iter().flatten().map(|(value, _)| value.len()).sum();
@@ -138,7 +138,7 @@ fn refused(error: KvError) -> HostError {
     }
 }
 
-/// Rounded up, so that a caller that waits this long is served.
+/// Rounded up, so that a retry after this wait succeeds.
 fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }

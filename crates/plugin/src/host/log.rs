@@ -1,4 +1,4 @@
-//! `log`: a plugin's own lines in the gateway's log.
+//! Host functions of `log`: a plugin's lines in the gateway's log.
 
 use tracing::Level as TraceLevel;
 use wasmtime::component::{HasData, Linker};
@@ -9,7 +9,7 @@ use crate::guest_log;
 use crate::guest_log::GuestLog;
 use crate::store_data::{HostParts, StoreData};
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     log::add_to_linker::<_, LogInterface>(linker, |data| LogView::of(data.parts()))
 }
@@ -20,7 +20,7 @@ impl HasData for LogInterface {
     type Data<'a> = LogView<'a>;
 }
 
-/// What the interface reaches: the log of the instance, and the budget of the call.
+/// The data that the interface accesses: the log of the instance, and the budget of the call.
 pub(crate) struct LogView<'a> {
     log: &'a GuestLog,
     budget: &'a mut Budget,

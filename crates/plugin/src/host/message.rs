@@ -1,4 +1,4 @@
-//! `message`: header, body and MIME parts of the message of the call, and their changes.
+//! Host functions of `message`: header, body and MIME parts of the current message, and edits of them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::mime::{self, CHUNK, unreadable};
 use crate::store_data::{HostParts, StoreData};
 use crate::{Gateway, GrantKind, Grants};
 
-/// The most that one read gives.
+/// Maximum number of octets returned by one read.
 const MAX_READ: u32 = 1 << 20;
-/// What a field, a part, and a read of a body cost beside their octets.
+/// Budget charge for a header field, a part, and a read of a body, in addition to their octets.
 const FIELD_COST: usize = 32;
 const PART_COST: usize = 128;
 const READ_COST: u64 = 256;
-/// Facts about the tree.
+/// Names of facts about the MIME tree.
 const MALFORMED: &str = "mime.malformed";
 const TRUNCATED: &str = "mime.truncated";
 const MAX_NEEDLE: usize = 1 << 10;
@@ -39,7 +39,7 @@ const MAX_FOUND: usize = 10_000;
 const MAX_HEADER_EDITS: usize = 10_000;
 const MAX_HEADER_VALUE: usize = 64 << 10;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     message::add_to_linker::<_, MessageInterface>(linker, |data| MessageView::of(data.parts()))
 }
@@ -50,7 +50,7 @@ impl HasData for MessageInterface {
     type Data<'a> = MessageView<'a>;
 }
 
-/// What the interface reaches: the call, and the name of the gateway.
+/// The data that the interface accesses: the current call, and the gateway's name.
 pub(crate) struct MessageView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,
@@ -70,7 +70,7 @@ impl Host for MessageView<'_> {
             header_size: message.header.as_bytes().len() as u64,
             body_size: message.body.as_ref().map_or(0, |body| body.size()),
             header_count: index(message.header.len()),
-            // No body has one: reception refuses it, and so does writing a new body.
+            // The body never contains NUL: both reception and `write_body` refuse it.
             has_nul: memchr::memchr(0, message.header.as_bytes()).is_some(),
             has_8bit: message.has_8bit,
         })
@@ -171,7 +171,7 @@ impl Host for MessageView<'_> {
         let content = self.part_content(index).await?;
         let part = find_part(&tree, index)?;
         let max = max.min(MAX_READ) as usize;
-        // No charset needs more than four octets for a character of one.
+        // No charset needs more than four octets per decoded octet.
         let start = &content[..content.len().min(max.saturating_mul(4))];
         self.call.budget.charge(start.len() as u64)?;
         let mut text = transfer::text(part, start);
@@ -191,8 +191,8 @@ impl Host for MessageView<'_> {
     async fn write_body(&mut self, pieces: Vec<Piece>) -> Result<(), HostError> {
         self.edits_message(GrantKind::EditBody)?;
         let old = self.body()?;
-        // A call that is refused has written nothing, whatever came before the piece that cannot be: a plugin that goes on
-        // without its footer must not leave a message without a body.
+        // A refused call must leave no partial output, whatever pieces came before the invalid one: a plugin that
+        // continues without its footer must not leave the message without a body.
         let mark = self.call.mark_body();
         let written = self.write_pieces(&*old, pieces).await;
         if written.is_err() {
@@ -203,7 +203,7 @@ impl Host for MessageView<'_> {
 }
 
 impl MessageView<'_> {
-    /// A message changes before it is committed, and for a delivery; never after one.
+    /// Checks that the message may be edited: before it is committed, or for a delivery attempt; not after one.
     fn edits_message(&self, grant: GrantKind) -> Result<(), HostError> {
         need(self.grants, grant)?;
         match self.call.hook {
@@ -212,8 +212,8 @@ impl MessageView<'_> {
         }
     }
 
-    /// Refuses authentication results in the gateway's name without the grant `auth-results`, whichever edit would write them:
-    /// `edit-headers` does not include that.
+    /// Refuses authentication results in the gateway's name without the grant `auth-results`, by any kind of edit:
+    /// `edit-headers` does not include that permission.
     fn may_say(&self, edit: &HeaderEdit) -> Result<(), HostError> {
         let (is_result, value) = match edit {
             HeaderEdit::Add { name, value, .. } => (is_of_results(name), value),
@@ -244,7 +244,8 @@ impl MessageView<'_> {
         Ok((tree, body))
     }
 
-    /// What is wrong with a tree is a fact, for plugins that do not look at parts themselves and for the operator.
+    /// Records defects of the MIME tree as facts, for plugins that do not examine parts themselves and for the
+    /// operator.
     fn tell_flaws(&mut self, tree: &Tree) -> Result<(), HostError> {
         let found = [(MALFORMED, tree.malformed.names()), (TRUNCATED, tree.truncated.names())];
         for (key, names) in found.into_iter().filter(|(_, names)| !names.is_empty()) {
@@ -281,7 +282,7 @@ impl MessageView<'_> {
         Ok(digest.finalize().to_vec())
     }
 
-    /// A part's decoded content, kept until the call ends or asks for another part.
+    /// Decoded content of a part, cached until the call ends or requests another part.
     async fn part_content(&mut self, index: u32) -> Result<Bytes, HostError> {
         if let Some((at, content)) = &self.call.decoded
             && *at == index
@@ -295,7 +296,7 @@ impl MessageView<'_> {
     }
 
     async fn write_pieces(&mut self, old: &dyn Body, pieces: Vec<Piece>) -> Result<(), HostError> {
-        // A call without pieces still begins a new body, which is how a plugin empties one.
+        // A call without pieces still starts a new body: this is how a plugin makes a body empty.
         self.call.new_body();
         for piece in pieces {
             match piece {
@@ -329,7 +330,7 @@ async fn octet(body: &dyn Body, at: u64) -> Result<u8, HostError> {
     read.first().copied().ok_or_else(|| HostError::Temporary("the body ends early".into()))
 }
 
-/// Where the needle occurs. The body is searched in chunks that overlap by all but one octet of the needle.
+/// Searches for the needle. The body is searched in chunks that overlap by the needle's length minus one.
 async fn find(
     body: &dyn Body,
     needle: Vec<u8>,
@@ -351,7 +352,7 @@ async fn find(
         let left = max - found.len();
         found.extend(finder.find_iter(&chunk).take(left).map(|offset| at + offset as u64));
         at += chunk.len() as u64 - overlap;
-        // A body in memory never waits by itself, and a search through 25 MB must not hold a thread.
+        // Reading a body in memory never yields by itself, and a search through 25 MB must not block the thread.
         tokio::task::yield_now().await;
     }
     Ok(found)
@@ -382,7 +383,7 @@ fn index(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// A part's header block, without the empty line that ends it.
+/// The header block of a part, without the empty line that ends it.
 fn without_end(raw: &Bytes) -> Bytes {
     let end = if raw.ends_with(b"\r\n\r\n") { raw.len() - 2 } else { raw.len() };
     if raw.as_ref() == b"\r\n" { Bytes::new() } else { raw.slice(..end) }
@@ -406,7 +407,7 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
     }
 }
 
-/// Checks an edit now, while the plugin can still be told, and without rewriting the whole block.
+/// Validates an edit immediately, so that the plugin gets the error, and without rewriting the whole block.
 fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
     if let HeaderEdit::Add { value, .. } | HeaderEdit::Replace { value, .. } = edit {
         checks::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;

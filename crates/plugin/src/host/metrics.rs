@@ -1,4 +1,4 @@
-//! `metrics`: a plugin's own numbers.
+//! Host functions of `metrics`: a plugin's own metrics.
 
 use wasmtime::component::{HasData, Linker};
 
@@ -7,7 +7,7 @@ use crate::budget::Budget;
 use crate::plugin_metrics::PluginMetrics;
 use crate::store_data::{HostParts, StoreData};
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     metrics::add_to_linker::<_, MetricsInterface>(linker, |data| MetricsView::of(data.parts()))
 }
@@ -18,8 +18,9 @@ impl HasData for MetricsInterface {
     type Data<'a> = MetricsView<'a>;
 }
 
-/// What the interface reaches: the metrics of the generation, and the budget of the call. In `describe` and `configure` there
-/// are no metrics: instances are made whenever the host likes, for checks too, and what is prepared may never serve.
+/// The data that the interface accesses: the metrics of the generation, and the budget of the call. In `describe` and
+/// `configure` metrics are discarded: the host creates instances at any time, for checks too, and a prepared generation
+/// may never serve.
 pub(crate) struct MetricsView<'a> {
     metrics: Option<&'a PluginMetrics>,
     budget: &'a mut Budget,

@@ -1,8 +1,8 @@
-//! The functions that a guest can call, one file for each interface of the contract.
+//! Host functions: the functions that a guest can call, one file for each interface of the contract.
 //!
-//! Each interface is a view of the store's data that borrows what its functions need and no more. Each function checks the
-//! grant, the stage and the sizes before it does anything, so that every version of an interface that will ever stand above
-//! them is checked in one place.
+//! Each interface is a view that borrows only the parts of the store's data that its functions need. Each function
+//! checks the grant, the stage and the sizes first. Later versions of an interface will call the same functions, so
+//! that all versions share these checks.
 
 mod checks;
 pub(crate) mod delivery;

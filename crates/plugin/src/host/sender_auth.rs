@@ -1,4 +1,4 @@
-//! `sender-auth`: who sent this mail. Needs the grant of this name.
+//! Host functions of `sender-auth`: SPF, DKIM, DMARC and ARC results and signing. Requires the grant `sender-auth`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,10 +24,10 @@ use crate::sender_auth_checks::{self, SenderAuthChecks};
 use crate::store_data::{HostParts, StoreData};
 use crate::{Gateway, GrantKind, Grants};
 
-/// What handing over one result costs.
+/// Budget charge for returning one result, in octets.
 const RESULT_COST: u64 = 1_024;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     sender_auth::add_to_linker::<_, SenderAuthInterface>(linker, |data| SenderAuthView::of(data.parts()))
 }
@@ -38,7 +38,8 @@ impl HasData for SenderAuthInterface {
     type Data<'a> = SenderAuthView<'a>;
 }
 
-/// What the interface reaches: the call, what was found out before it, the gateway with its keys, and a resolver.
+/// The data that the interface accesses: the current call, its prefetched lookups, the gateway with its keys, and a
+/// resolver.
 pub(crate) struct SenderAuthView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,
@@ -112,14 +113,15 @@ impl Host for SenderAuthView<'_> {
 
     async fn arc_seal(&mut self, key: String) -> Result<(), HostError> {
         self.may_sign(&key, &[Hook::Message])?;
-        // What becomes of the chain is part of the seal, so it must have been found out by the time it is made.
+        // The seal records the chain's validation status, so the ARC result must be computed first.
         self.arc().await?;
         self.call.record(Edit::Seal(key), 0)
     }
 }
 
 impl SenderAuthView<'_> {
-    /// The mail, from this hook to the end of its reception. Deliveries have what was found in notes and facts.
+    /// The checks of the mail, available from this hook until reception ends. Deliveries find the results in notes and
+    /// facts.
     fn received(&mut self, from: Hook) -> Result<SenderAuthChecks, HostError> {
         need(self.grants, GrantKind::SenderAuth)?;
         let hooks: &[Hook] = match from {

@@ -1,4 +1,4 @@
-//! `session`: the SMTP session of the call.
+//! Host functions of `session`: the SMTP session of the current call.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,11 +17,11 @@ use crate::habits::{Habits, Lookup, Prefetched};
 use crate::store_data::{HostParts, StoreData};
 use crate::{GrantKind, Grants, convert};
 
-/// The longest wait before a reply: clients give up after five minutes (RFC 5321 section 4.5.3.2).
+/// Maximum delay before a reply: clients time out after five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// The most extensions that are offered.
+/// Maximum number of SMTP extensions offered.
 const MAX_EXTENSIONS: usize = 64;
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     session::add_to_linker::<_, SessionInterface>(linker, |data| SessionView::of(data.parts()))
 }
@@ -32,7 +32,8 @@ impl HasData for SessionInterface {
     type Data<'a> = SessionView<'a>;
 }
 
-/// What the interface reaches: the call, what was found out before it, and a resolver for the names of the client.
+/// The data that the interface accesses: the current call, its prefetched lookups, and a resolver for the client's
+/// names.
 pub(crate) struct SessionView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,

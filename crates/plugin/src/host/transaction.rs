@@ -1,4 +1,5 @@
-//! `transaction`: the envelope, and what was found out about the mail.
+//! Host functions of `transaction`: the envelope, and results about the mail (authentication results, scores, facts,
+//! notes).
 
 use pintle_mail::{Address, BodyType, Charset, ReversePath};
 use pintle_policy::{AuthResult, Edit, EditError, Hook};
@@ -13,18 +14,19 @@ use crate::call::unavailable;
 use crate::store_data::{HostParts, StoreData};
 use crate::{GrantKind, Grants, convert};
 
-/// The most recipients that a plugin may bring a transaction to.
+/// Maximum number of recipients that a transaction may reach through a plugin's additions.
 const MAX_RECIPIENTS: usize = 10_000;
 const MAX_PROPERTIES: usize = 32;
-/// The most results of a transaction, all plugins together, and what they may hold: they become one header field.
+/// Maximum number of authentication results of a transaction over all plugins, and their total size: they become one
+/// header field.
 const MAX_RESULTS: usize = 256;
 const MAX_RESULT_OCTETS: usize = 64 << 10;
-/// The most entries of points, all plugins together.
+/// Maximum number of score entries over all plugins.
 const MAX_SCORES: usize = 1_000;
-/// What handing over a recipient, or an entry of a list, costs.
+/// Budget charge for returning a recipient or a list entry, in octets.
 const ENTRY_COST: u64 = 256;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     transaction::add_to_linker::<_, TransactionInterface>(linker, |data| TransactionView::of(data.parts()))
 }
@@ -35,7 +37,7 @@ impl HasData for TransactionInterface {
     type Data<'a> = TransactionView<'a>;
 }
 
-/// What the interface reaches: the call.
+/// The data that the interface accesses: the current call.
 pub(crate) struct TransactionView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,
@@ -109,7 +111,7 @@ impl Host for TransactionView<'_> {
         let charset = self.charset()?;
         let path =
             ReversePath::parse(&address, charset).map_err(|error| HostError::Invalid(error.to_string()))?;
-        // The core would refuse the edit, and the verdict with it; here the plugin can still go on without.
+        // The core would refuse the edit together with the verdict; an error here lets the plugin continue without it.
         if !path.is_null() && self.call.transaction()?.envelope.sender.is_null() {
             return Err(HostError::Invalid(EditError::NullSender.to_string()));
         }
@@ -168,7 +170,7 @@ impl Host for TransactionView<'_> {
         let score =
             self.call.transaction().map(|transaction| (transaction.score(), transaction.scores.len()));
         let (score, count) = score.unwrap_or((0.0, 0));
-        // What this call costs is known behind it; the next is refused.
+        // The cost of this call is known only afterwards; if it exceeds the budget, the next call is refused.
         let _ = self.call.budget.charge(8 * count as u64);
         score
     }
@@ -215,7 +217,7 @@ fn auth_result(result: AuthResult) -> transaction::AuthResult {
 }
 
 impl TransactionView<'_> {
-    /// The envelope changes while it is received, and stands afterwards but for the sender.
+    /// Checks that the envelope may be edited: during reception. After that only the sender may change.
     fn edits_envelope(&self, grant: GrantKind) -> Result<(), HostError> {
         need(self.grants, grant)?;
         match self.call.hook {
@@ -229,7 +231,7 @@ impl TransactionView<'_> {
         Address::parse(text, self.charset()?).map_err(|error| HostError::Invalid(error.to_string()))
     }
 
-    /// RFC 6531 section 3.4: without SMTPUTF8 no address of the transaction may be other than ASCII.
+    /// RFC 6531 section 3.4: without SMTPUTF8 all addresses of a transaction must be ASCII.
     fn charset(&mut self) -> Result<Charset, HostError> {
         let smtputf8 = self.call.mail()?.1.envelope.params.smtputf8;
         Ok(if smtputf8 { Charset::Utf8 } else { Charset::Ascii })

@@ -1,11 +1,11 @@
-//! `types`: what the other interfaces speak in. It has no functions.
+//! `types`: the types shared by the other interfaces. It has no functions.
 
 use wasmtime::component::{HasData, Linker};
 
 use crate::bindings::pintle::plugin::types::{self, Host};
 use crate::store_data::StoreData;
 
-/// Lets guests import the interface.
+/// Adds the interface to the linker.
 pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     types::add_to_linker::<_, TypesInterface>(linker, |_| TypesView)
 }

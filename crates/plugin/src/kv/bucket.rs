@@ -1,16 +1,16 @@
-//! A token bucket: what plugins limit rates with, and what limits plugins.
+//! Token bucket: used by plugins for rate limits, and by the host for rate limits of plugins.
 
 use std::time::{Duration, Instant};
 
-/// A bucket's state. Capacity and rate come with every take, since they are configuration and may change.
+/// The state of a bucket. Capacity and rate are parameters of each call, since they are configuration and may change.
 pub(crate) struct TokenBucket {
     tokens: f64,
     seen: Instant,
-    /// When it will be full again.
+    /// When the bucket will be full again.
     full: Instant,
 }
 
-/// A bucket at one moment.
+/// Snapshot of a bucket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BucketSnapshot {
     pub(crate) tokens: f64,
@@ -18,16 +18,16 @@ pub(crate) struct BucketSnapshot {
     pub(crate) full: Instant,
 }
 
-/// Not enough tokens.
+/// Error: the bucket holds too few tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TokensRefused {
-    /// How many there are.
+    /// Number of tokens available.
     pub(crate) left: f64,
-    /// When there will be enough; none when never.
+    /// Time until enough tokens are available; `None` if that never happens.
     pub(crate) wait: Option<Duration>,
 }
 
-/// Longer waits are as good as never.
+/// Waits longer than this, in seconds, are reported as never.
 const NEVER: f64 = 365.0 * 86_400.0;
 
 impl TokenBucket {
@@ -44,7 +44,7 @@ impl TokenBucket {
         BucketSnapshot { tokens: self.tokens, seen: self.seen, full: self.full }
     }
 
-    /// Takes tokens, all or none; returns how many are left.
+    /// Takes all requested tokens or none; returns the number left.
     pub(crate) fn take(
         &mut self,
         tokens: u32,
@@ -72,7 +72,7 @@ impl TokenBucket {
         })
     }
 
-    /// A full bucket says no more than none.
+    /// Whether the bucket is full. A full bucket is equivalent to none and can be dropped.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
         now >= self.full
     }

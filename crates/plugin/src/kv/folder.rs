@@ -1,22 +1,23 @@
-//! The folder in which plugins' stores are kept: private, and one gateway's at a time.
+//! The state folder in which plugins' stored values are saved: private, and locked by one gateway.
 //!
-//! Plugins trust its content as their own, so no other user may write there; and two gateways that save to the same files would
-//! overwrite each other's values.
+//! Plugins trust the saved values as their own, so no other user may write to the folder. Two gateways that save to the
+//! same files would overwrite each other's values.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// The lock on a folder, released when it is dropped.
+/// The lock on a folder; released when dropped.
 #[derive(Debug)]
 pub(crate) struct FolderClaim {
     _lock: File,
 }
 
-/// Makes the folder where there is none, and claims it.
+/// Creates the folder if it does not exist, and locks it.
 ///
 /// # Errors
-/// Why it cannot be used, and what to do about it.
+///
+/// Returns why the folder cannot be used, and the remedy.
 pub(crate) fn claim(folder: &Path) -> Result<FolderClaim, String> {
     make(folder).map_err(|error| error.to_string())?;
     check(&fs::metadata(folder).map_err(|error| error.to_string())?)?;

@@ -1,10 +1,10 @@
-//! The state that a plugin keeps in the host: values with a lifetime, counters and token buckets, shared by all of its
-//! instances and generations.
+//! Key-value store of a plugin: values with a lifetime, counters and token buckets, shared by all instances and
+//! generations of the plugin.
 //!
-//! It lives in memory. Where the operator names a folder it is saved there now and then and at the end, so that a restart
-//! forgets nothing; a crash costs the last minute. What it is for (greylists, rate limits, caches) can be learnt again,
-//! and a lost write can never lose mail. Its size is bounded by plugin: a plugin that fills its share gets an error, and no
-//! other plugin's values are evicted. The clock is a parameter.
+//! The store is in memory. If a folder is configured, it is saved there periodically and at shutdown, so that it
+//! survives a restart; a crash loses the changes of the last minute. Its data (greylists, rate limits, caches) can be
+//! rebuilt, and a lost write never loses mail. The size is limited per plugin: a plugin that reaches its limit gets an
+//! error, and values of other plugins are not evicted. The clock is a parameter.
 
 pub(crate) mod bucket;
 pub(crate) mod folder;
@@ -21,12 +21,12 @@ use saved::Clocks;
 pub(crate) use shelf::KvError;
 use shelf::{OVERHEAD, PARTS, Shelf, StoredValue, check_key, check_value, expiry};
 
-/// One plugin's store.
+/// The store of one plugin.
 pub(crate) struct KvStore {
     limit: usize,
     shelf: Mutex<Shelf>,
     file: Option<PathBuf>,
-    /// Why the file could not be read, until it is put aside.
+    /// Why the file could not be read; `None` once it is renamed, or if it was readable.
     damaged: Mutex<Option<String>>,
 }
 
@@ -34,8 +34,8 @@ pub(crate) struct KvStore {
 type StoredVersion = (Vec<u8>, u64);
 
 impl KvStore {
-    /// A store of at most `limit` octets, with what the file holds if there is one and it can be read. Nothing on disk
-    /// changes.
+    /// Opens a store of at most `limit` octets with the contents of the file, if it exists and can be read. Does not
+    /// change anything on disk.
     pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
         let loaded = file.as_deref().map_or_else(|| Ok(Shelf::default()), |path| saved::load(path, clocks));
         let (shelf, damaged) = match loaded {
@@ -45,8 +45,8 @@ impl KvStore {
         Self { limit, shelf: Mutex::new(shelf), file, damaged: Mutex::new(damaged) }
     }
 
-    /// Renames a file that could not be read, and says so in the log. To be called before the first saving, which would
-    /// overwrite the file.
+    /// Renames a file that could not be read, and logs it. Must be called before the first save, which would overwrite
+    /// the file.
     pub(crate) fn put_damaged_aside(&self) {
         let damaged = self.damaged.lock().take();
         if let Some((path, why)) = self.file.as_deref().zip(damaged) {
@@ -59,7 +59,7 @@ impl KvStore {
         }
     }
 
-    /// A store with what another one's file holds, if it can be read. Nothing is ever written back.
+    /// A store with a copy of another store's file, if it can be read. It is never saved.
     pub(crate) fn copy(limit: usize, file: Option<&Path>, clocks: Clocks) -> Self {
         let shelf = file.and_then(|path| {
             let loaded = saved::load(path, clocks);
@@ -74,12 +74,12 @@ impl KvStore {
         Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file: None, damaged: Mutex::default() }
     }
 
-    /// Writes the file, if there is one and something has changed; returns whether it did. Blocks on the disk.
+    /// Saves the store if it has a file and has changed; returns whether it was saved. Blocks on disk I/O.
     pub(crate) fn save(&self, clocks: Clocks) -> io::Result<bool> {
         let Some(file) = &self.file else {
             return Ok(false);
         };
-        // What changes from here on is for the next time, whether or not it is caught already.
+        // Cleared before the scan: a change during the scan may miss this save, and then belongs to the next one.
         if !std::mem::take(&mut self.shelf.lock().unsaved) {
             return Ok(false);
         }
@@ -90,8 +90,8 @@ impl KvStore {
         replaced.map(|()| true)
     }
 
-    /// The values under these keys, each with its version; at most `most` octets together. A counter shows
-    /// as its decimal digits.
+    /// The values of these keys, each with its version; at most `most` octets together. A counter is returned as
+    /// decimal digits.
     pub(crate) fn get_many(
         &self,
         keys: &[String],
@@ -109,7 +109,7 @@ impl KvStore {
         keys.iter().map(&mut read).collect()
     }
 
-    /// Writes a value.
+    /// Writes a value, whatever its current version.
     pub(crate) fn set(
         &self,
         key: String,
@@ -122,7 +122,7 @@ impl KvStore {
         shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)
     }
 
-    /// Writes a value where the version is `expected`, 0 meaning absent; returns whether it was.
+    /// Compare-and-swap: writes a value if the current version is `expected` (0 means absent); returns whether it was.
     pub(crate) fn swap(
         &self,
         key: String,
@@ -151,7 +151,7 @@ impl KvStore {
         }
     }
 
-    /// Adds to a counter, which begins at 0 and whose lifetime begins with it; returns its value.
+    /// Adds to a counter and returns its value. A new counter starts at 0, and its lifetime starts with it.
     pub(crate) fn increment(
         &self,
         key: String,
@@ -168,7 +168,7 @@ impl KvStore {
         Ok(value)
     }
 
-    /// Takes tokens from a bucket, which begins full; returns how many are left, or how long to wait.
+    /// Takes tokens from a bucket, which is initially full; returns how many are left, or how long to wait.
     pub(crate) fn take(
         &self,
         key: String,
@@ -189,7 +189,7 @@ impl KvStore {
         Ok(bucket.take(tokens, capacity, per_second, now))
     }
 
-    /// Forgets what has expired.
+    /// Removes expired entries.
     pub(crate) fn sweep(&self, now: Instant) {
         for part in 0..PARTS {
             let mut shelf = self.shelf.lock();
@@ -217,7 +217,7 @@ mod tests {
         store.get_many(&[key.to_owned()], MAX_VALUE, now).unwrap().pop().unwrap()
     }
 
-    /// One value, asked for a thousand times at once, would be a quarter of a GiB.
+    /// One value requested a thousand times at once would take a quarter of a GiB.
     #[test]
     fn an_answer_is_bounded_however_often_a_key_is_named() {
         let (store, now) = (KvStore::new(1 << 20), Instant::now());
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(store.set("d".into(), vec![0; MAX_VALUE + 1], None, now), Err(KvError::Value));
     }
 
-    /// Else every call of a plugin whose store is full would look through all of it.
+    /// Otherwise every call of a plugin whose store is full would scan all of it.
     #[test]
     fn a_full_store_is_not_looked_through_at_every_write() {
         let (store, now) = (KvStore::new(400), Instant::now());

@@ -1,10 +1,11 @@
-//! A plugin's store on disk, so that a restart does not make every sender a stranger again.
+//! File format and saving of a plugin's store, so that a restart does not turn known senders into unknown ones.
 //!
-//! A file for each plugin, written as a whole beside the old one and then put in its place: a crash costs what came after
-//! the last saving, and never the file. A file that cannot be read is logged and renamed, and the store begins empty: nothing in
-//! it is worth a gateway that does not start. Of the wall clock one time alone is kept, that of the saving; all others count from it. A clock that was
-//! set back since ages nothing, rather than keep values and empty buckets for as long as it was wrong; one that is ahead ages
-//! them by a day at most, rather than make every sender a stranger.
+//! Each plugin has one file. It is written completely under a temporary name and then renamed over the old one, so a
+//! crash loses only the changes after the last save. A file that cannot be read is logged and renamed, and the store
+//! starts empty, since its contents do not justify refusing to start. The file contains a single wall-clock time, that
+//! of the save; all other times are relative to it. If the clock was set back since, the entries do not age; otherwise
+//! they would be kept for as long as the clock was wrong. If the clock is ahead, they age by at most a day; otherwise
+//! every known sender would be forgotten.
 
 use std::borrow::Cow;
 use std::fs;
@@ -18,16 +19,16 @@ use serde::{Deserialize, Serialize};
 use super::bucket::{BucketSnapshot, TokenBucket};
 use super::shelf::{OVERHEAD, PARTS, Shelf, ShelfPart, StoredEntry, StoredValue, cost};
 
-/// The first octets: what this is, and in which form.
+/// The first octets: format and version.
 const MAGIC: &[u8] = b"pintle-kv 1\n";
 
-/// The longest time between a saving and a start that is taken for one: a start that comes later counts as this late.
+/// Upper limit on the assumed time between a save and a start; a later start counts as this late.
 const LONGEST_GONE: Duration = Duration::from_secs(24 * 3600);
 
-/// Writers take turns: a plugin that a reload took out and another one put back has two stores for a moment.
+/// Serialises writers: a plugin that one reload removed and another restored has two stores for a moment.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Where a plugin's store is kept.
+/// Path of a plugin's saved store.
 #[must_use]
 pub(crate) fn path(folder: &Path, plugin: &str) -> PathBuf {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
@@ -38,7 +39,7 @@ pub(crate) fn path(folder: &Path, plugin: &str) -> PathBuf {
     folder.join(format!("{name}.kv"))
 }
 
-/// The two clocks at one moment.
+/// Monotonic and wall-clock time at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clocks {
     pub(crate) now: Instant,
@@ -50,22 +51,22 @@ impl Clocks {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// How long ago a moment of the wall clock was; nothing, where it is still to come, and at most [`LONGEST_GONE`], since
-    /// the clock may be wrong.
+    /// Time since a wall-clock moment: zero if it is in the future, and at most [`LONGEST_GONE`], since the clock may
+    /// be wrong.
     fn since(self, millis: u64) -> Duration {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis));
         at.and_then(|at| self.wall.duration_since(at).ok()).unwrap_or_default().min(LONGEST_GONE)
     }
 }
 
-/// What a file begins with.
+/// The header of a file.
 #[derive(Serialize, Deserialize)]
 struct SavedHead {
-    /// When it was saved, in milliseconds since 1970.
+    /// Time of the save, in milliseconds since 1970.
     saved: u64,
 }
 
-/// A part of what was stored; a file has any number of them.
+/// A chunk of the stored data; a file has any number of them.
 #[derive(Serialize, Deserialize)]
 struct SavedPiece<'a> {
     entries: Vec<SavedEntry<'a>>,
@@ -77,7 +78,7 @@ struct SavedEntry<'a> {
     key: Cow<'a, str>,
     value: SavedValue<'a>,
     version: u64,
-    /// How long it still lives, in milliseconds.
+    /// Remaining lifetime in milliseconds; `None` if it never expires.
     lives: Option<u64>,
 }
 
@@ -91,14 +92,14 @@ enum SavedValue<'a> {
 struct SavedBucket<'a> {
     key: Cow<'a, str>,
     tokens: f64,
-    /// How long ago it was seen, in milliseconds.
+    /// Age of the last access, in milliseconds.
     seen: u64,
-    /// In how many it is full.
+    /// Time until the bucket is full, in milliseconds.
     full: u64,
 }
 
-/// All that still counts, for [`Shelf::read`]. Plugins are kept waiting by one part at a time, since mail waits for them;
-/// what changes meanwhile may be in it or not.
+/// Serialises all live entries, for [`Shelf::read`]. Locks one partition at a time, because mail processing waits for
+/// plugins; changes during the scan may or may not be included.
 pub(super) fn written(shelf: &Mutex<Shelf>, clocks: Clocks) -> Vec<u8> {
     let saved = clocks.wall.duration_since(UNIX_EPOCH).map_or(0, millis);
     let mut body = postcard::to_allocvec(&SavedHead { saved }).unwrap_or_default();
@@ -120,14 +121,14 @@ impl ShelfPart {
         if piece.entries.is_empty() && piece.buckets.is_empty() {
             return;
         }
-        // Numbers, texts and lists: there is nothing in it that could not be written.
+        // The data consists of numbers, strings and lists, so serialisation cannot fail.
         let whole = postcard::to_extend(&piece, std::mem::take(body));
         *body = whole.unwrap_or_default();
     }
 }
 
 impl Shelf {
-    /// What [`written`] gave; none when it is something else, or damaged.
+    /// Parses the output of [`written`]; `None` if the format is unknown or the file is damaged.
     pub(super) fn read(file: &[u8], clocks: Clocks) -> Option<Self> {
         let (sum, body) = file.strip_prefix(MAGIC)?.split_first_chunk()?;
         if u32::from_be_bytes(*sum) != crc32fast::hash(body) {
@@ -149,7 +150,7 @@ impl Shelf {
     }
 
     fn take_back(&mut self, saved: SavedEntry<'_>, gone: Duration, now: Instant) {
-        // A version must not come twice, whenever it was saved.
+        // A version must not be reused, even if the writes after the save were lost.
         self.writes = self.writes.max(saved.version);
         let left = saved.lives.map(|lives| Duration::from_millis(lives).saturating_sub(gone));
         let expires = match left.map(|left| now.checked_add(left)) {
@@ -169,7 +170,8 @@ impl Shelf {
     fn take_bucket_back(&mut self, saved: SavedBucket<'_>, gone: Duration, now: Instant) {
         let seen = now.checked_sub(gone.saturating_add(Duration::from_millis(saved.seen)));
         let full = now.checked_add(Duration::from_millis(saved.full).saturating_sub(gone));
-        // One that was seen so long ago that the clock cannot say it is full, and a full one says no more than none.
+        // Drops buckets that are full, and those last accessed before the clock's earliest time: a full bucket is
+        // equivalent to none.
         let (Some(seen), Some(full)) = (seen, full.filter(|full| *full > now)) else {
             return;
         };
@@ -205,7 +207,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the file holds; nothing, where there is none. The error says what is wrong with it.
+/// Loads the file; an empty store if it does not exist. The error says why the file cannot be read.
 pub(super) fn load(path: &Path, clocks: Clocks) -> Result<Shelf, String> {
     match fs::read(path) {
         Ok(octets) => Shelf::read(&octets, clocks).ok_or_else(|| "it is damaged".to_owned()),
@@ -214,7 +216,7 @@ pub(super) fn load(path: &Path, clocks: Clocks) -> Result<Shelf, String> {
     }
 }
 
-/// Renames a file that cannot be read, because the next saving would overwrite it; returns the new name.
+/// Renames an unreadable file, because the next save would overwrite it; returns the new name.
 pub(super) fn put_aside(path: &Path) -> PathBuf {
     let aside = path.with_extension("damaged");
     if let Err(error) = fs::rename(path, &aside) {
@@ -223,20 +225,20 @@ pub(super) fn put_aside(path: &Path) -> PathBuf {
     aside
 }
 
-/// Puts the octets in the place of the file.
+/// Replaces the file with these octets.
 pub(super) fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
     let _turn = TURN.lock();
     let new = path.with_extension("new");
     let replaced = write(&new, octets).and_then(|()| fs::rename(&new, path));
     replaced.map_err(|error| {
-        // Half a file would hold the space of a full disk, on which there may be mail.
+        // A partial file would occupy space on a full disk, which may hold mail.
         let _ = fs::remove_file(&new);
         io::Error::new(error.kind(), format!("{}: {error}", path.display()))
     })
 }
 
-/// Writes a file that no other user may read: there may be addresses in it. It must be new, so that a link that another user
-/// put there is not followed.
+/// Creates a file that only this user can read, since it may contain addresses. The file must be new, so that a link
+/// placed there by another user is not followed.
 fn write(new: &Path, octets: &[u8]) -> io::Result<()> {
     match fs::remove_file(new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -251,7 +253,7 @@ fn write(new: &Path, octets: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Octets as one piece; serde alone would write them one by one.
+/// Serialises octets as one piece; serde's default writes them one by one.
 mod octets {
     use std::borrow::Cow;
     use std::fmt;
@@ -307,7 +309,7 @@ mod tests {
         assert!(store.save(start).unwrap(), "there is something to save");
         assert!(!store.save(start).unwrap(), "and then no more");
 
-        // Another process: its clock that only goes forward began anew, the wall clock went on.
+        // Another process: its monotonic clock restarted; the wall clock continued.
         let later = Clocks { now: start.now, wall: start.wall + Duration::from_secs(11) };
         let store = KvStore::open(10_000, Some(file), later);
         let keys = ["short", "long", "count"].map(str::to_owned);

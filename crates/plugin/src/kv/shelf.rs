@@ -1,4 +1,4 @@
-//! What a store holds: entries and buckets, with their cost and the writes that keep it within a limit.
+//! In-memory contents of a store: values and buckets, with size accounting and the writes that enforce the limit.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -6,37 +6,37 @@ use std::time::{Duration, Instant};
 
 use super::bucket::TokenBucket;
 
-/// The longest key, in octets.
+/// Maximum length of a key, in octets.
 pub(crate) const MAX_KEY: usize = 512;
-/// The largest value, in octets.
+/// Maximum length of a value, in octets.
 pub(crate) const MAX_VALUE: usize = 256 << 10;
-/// What an entry costs beyond its key and value.
+/// Size charged per entry in addition to its key and value, in octets.
 pub(super) const OVERHEAD: usize = 96;
-/// Parts of a store that are walked through one at a time, so that a call waits for one part at most.
+/// Number of partitions of a store. A scan locks one at a time, so that a call waits for one partition at most.
 pub(super) const PARTS: usize = 256;
-/// A full store in which nothing had expired is not looked through again at once.
+/// Minimum interval between sweeps of a full store in which nothing had expired.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
-/// Everything of one store.
+/// The contents of one store.
 pub(super) struct Shelf {
     pub(super) parts: Box<[ShelfPart]>,
     hasher: RandomState,
     pub(super) octets: usize,
     pub(super) writes: u64,
-    /// Something has changed since it was saved.
+    /// Whether anything has changed since the last save.
     pub(super) unsaved: bool,
-    /// When it was last swept because it was full.
+    /// Time of the last sweep that a full store caused.
     swept: Option<Instant>,
 }
 
-/// The keys of one hash value.
+/// The entries of one partition.
 #[derive(Default)]
 pub(super) struct ShelfPart {
     pub(super) entries: HashMap<String, StoredEntry>,
     pub(super) buckets: HashMap<String, TokenBucket>,
 }
 
-/// A stored value.
+/// A stored value or counter, with its version and expiry.
 #[derive(Clone)]
 pub(super) struct StoredEntry {
     pub(super) value: StoredValue,
@@ -57,11 +57,11 @@ pub(crate) enum KvError {
     Key,
     /// The value is too long.
     Value,
-    /// The plugin's share is full.
+    /// The plugin's storage limit is reached.
     Full,
-    /// All values asked for at once hold more than this.
+    /// The requested values together exceed this many octets.
     Answer(usize),
-    /// The key holds a value that is no counter.
+    /// The key holds a value that is not a counter.
     NotACounter,
 }
 
@@ -103,7 +103,7 @@ impl Shelf {
     }
 
     fn part_of(&self, key: &str) -> usize {
-        // The upper octet: the maps within take others of the hash as their own.
+        // Uses the most significant octet, because the inner maps use other bits of the hash.
         usize::from(self.hasher.hash_one(key).to_be_bytes()[0])
     }
 
@@ -148,7 +148,7 @@ impl Shelf {
 }
 
 impl ShelfPart {
-    /// Removes what has expired; returns its cost in octets.
+    /// Removes expired entries; returns the cost of the sweep in octets.
     pub(super) fn sweep(&mut self, now: Instant) -> usize {
         let mut freed = 0;
         self.entries.retain(|key, entry| {

@@ -1,9 +1,9 @@
-//! What checking settings by a schema would cost, counted beforehand.
+//! Upper bound on the cost of validating settings by a schema, computed before validation.
 //!
-//! A validator does what a schema says, and a schema of two kilobytes can say "both of these, twice each" forty
-//! times over. Such a check could not be ended from outside, since it computes on a thread of its own. So the pairs of schema
-//! and value that a validator would meet are counted first, each pair once however often it would be met, and a sum that
-//! is too high refuses the schema. Where it is not known whether a validator would go some way, it is counted as if.
+//! A schema of two kilobytes can require "both of these, twice each" forty levels deep, and a validator would do all of
+//! that. Such a validation could not be cancelled, since it computes on a thread of its own. So the pairs of schema and
+//! value that a validator would visit are counted first. Each pair is computed once, however often it would be visited,
+//! and a schema with too high a total is refused. Branches that a validator may or may not take are counted as taken.
 
 use std::collections::HashMap;
 
@@ -12,20 +12,20 @@ use serde_json::{Map, Value};
 
 use super::fault::SchemaFault;
 
-/// The most steps of a check: a second or two.
+/// Maximum number of validation steps: one or two seconds.
 const MAX_STEPS: u64 = 1_000_000;
-/// How deep schema and settings may lead together, before the stack is at risk.
+/// Maximum combined nesting depth of schema and settings; deeper ones could overflow the stack.
 const MAX_DEPTH: usize = 200;
-/// The largest automaton of a pattern, in octets.
+/// Maximum size of a pattern's automaton, in octets.
 const MAX_PATTERN: usize = 256 << 10;
-/// The most patterns in a schema: each is an automaton that is kept.
+/// Maximum number of patterns in a schema, each of which keeps an automaton in memory.
 const MAX_PATTERNS: usize = 256;
 
 /// Keywords with a schema for the same value.
 const SAME: &[&str] = &["not", "if", "then", "else"];
 /// Keywords with a list of schemas for the same value.
 const SAME_LIST: &[&str] = &["allOf", "anyOf", "oneOf"];
-/// Keywords with a schema for what is in the value.
+/// Keywords with a schema for the value's children.
 const INNER: &[&str] = &[
     "items",
     "contains",
@@ -34,10 +34,10 @@ const INNER: &[&str] = &[
     "unevaluatedItems",
     "unevaluatedProperties",
 ];
-/// Keywords with schemas by name for what is in the value; `properties` is met by name alone.
+/// Keywords with a map of schemas for the value's children; `properties` is matched by name only.
 const INNER_NAMED: &[&str] = &["patternProperties"];
 
-/// Refuses a schema by which these settings cannot be checked in bounded time, or which leads out of itself.
+/// Refuses a schema that cannot validate these settings in bounded time, or that refers to another document.
 pub(super) fn bound(schema: &Value, settings: &Value) -> Result<(), SchemaFault> {
     look_over(schema, &mut 0)?;
     let mut toil = CostEstimate { root: schema, known: HashMap::new() };
@@ -45,7 +45,7 @@ pub(super) fn bound(schema: &Value, settings: &Value) -> Result<(), SchemaFault>
     if steps > MAX_STEPS { Err(SchemaFault::Costly) } else { Ok(()) }
 }
 
-/// What a reference within the schema refers to.
+/// Resolves a reference within the schema.
 pub(super) fn referred<'a>(root: &'a Value, reference: &str) -> Result<&'a Value, SchemaFault> {
     let unserved = || SchemaFault::Unserved(format!("the reference {reference:?}"));
     let pointer = reference.strip_prefix('#').ok_or_else(unserved)?;
@@ -55,7 +55,7 @@ pub(super) fn referred<'a>(root: &'a Value, reference: &str) -> Result<&'a Value
     root.pointer(&decoded(pointer)).ok_or_else(|| SchemaFault::Dangling(reference.to_owned()))
 }
 
-/// The percent-encoding of a URL's fragment, taken back.
+/// Decodes the percent-encoding of a URL fragment.
 pub(super) fn decoded(fragment: &str) -> String {
     let mut out = Vec::with_capacity(fragment.len());
     let mut rest = fragment.as_bytes();
@@ -68,8 +68,8 @@ pub(super) fn decoded(fragment: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Looks at all that may be a schema within the schema. Values of `default` and similar keywords are looked at as well: a
-/// reference in them would be harmless, and is refused all the same.
+/// Checks every value in the schema that may be a subschema. Values of `default` and similar keywords are included: a
+/// reference in them would be harmless, but is refused too.
 fn look_over(value: &Value, patterns: &mut usize) -> Result<(), SchemaFault> {
     match value {
         Value::Object(object) => {
@@ -101,8 +101,8 @@ fn look_at(key: &str, value: &Value, patterns: &mut usize) -> Result<(), SchemaF
     }
 }
 
-/// The validator compiles a pattern to whatever size it likes, so it is compiled here before, to a size that is
-/// bounded. Other mistakes in patterns are found by the validator, which knows the dialect of schemas.
+/// Compiles a pattern with a size limit, because the validator compiles patterns without one. Other mistakes in
+/// patterns are left to the validator, which knows the regex dialect of JSON Schema.
 fn fits(pattern: &str) -> Result<(), SchemaFault> {
     match RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build() {
         Err(regex::Error::CompiledTooBig(_)) => Err(SchemaFault::Pattern(pattern.chars().take(60).collect())),
@@ -112,7 +112,7 @@ fn fits(pattern: &str) -> Result<(), SchemaFault> {
 
 struct CostEstimate<'a> {
     root: &'a Value,
-    /// The steps of each pair of schema and value, by their addresses; none while they are being counted.
+    /// Steps of each pair of schema and value, by address; `None` while the pair is being counted.
     known: HashMap<(usize, usize), Option<u64>>,
 }
 
@@ -137,7 +137,7 @@ impl<'a> CostEstimate<'a> {
         Ok(sum)
     }
 
-    /// The schemas that this one leads to, each with the value that it is for.
+    /// The subschemas that this one applies, each with the value that it applies to.
     fn met(
         &self,
         schema: &'a Map<String, Value>,
@@ -172,7 +172,7 @@ fn own(schema: &Map<String, Value>) -> u64 {
     1 + words as u64
 }
 
-/// Schemas for the value itself.
+/// Schemas that apply to the value itself.
 fn same(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let one = SAME.iter().filter_map(|key| schema.get(*key));
     let lists = SAME_LIST.iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
@@ -180,7 +180,7 @@ fn same(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     one.chain(lists).chain(named)
 }
 
-/// Schemas for anything in the value.
+/// Schemas that apply to every child of the value.
 fn for_all(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let one = INNER.iter().filter_map(|key| schema.get(*key));
     let named = INNER_NAMED.iter().filter_map(|key| schema.get(*key)?.as_object()).flat_map(Map::values);

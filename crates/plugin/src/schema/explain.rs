@@ -1,7 +1,7 @@
-//! What a schema refuses, in plain words: where, what was found, what would be right.
+//! Error messages for settings that a schema refuses: the position, the value found, and what is expected.
 //!
-//! Descriptions and patterns come from the schema, values from the settings; all of it goes through [`clean`], since a
-//! log must not be written by either.
+//! Descriptions and patterns come from the schema, values from the settings. All of them pass through [`clean`], so
+//! that neither can inject log lines.
 
 use boon::{ErrorKind, ValidationError};
 use serde_json::{Map, Value};
@@ -11,14 +11,14 @@ use crate::ConfigMistake;
 use crate::guest_log::clean;
 use crate::places::pointer;
 
-/// References that are followed to describe what is expected.
+/// Maximum number of references followed to describe what is expected.
 const MAX_STEPS: usize = 16;
-/// Words in the names of settings that are not quoted.
+/// Substrings of setting names whose values are not quoted.
 const SECRETS: &[&str] = &["password", "secret", "token"];
-/// The longest that a value is quoted, in characters.
+/// Maximum length of a quoted value, in characters.
 const MAX_QUOTE: usize = 40;
 
-/// Everything that the validator found, in the order of the settings.
+/// All mistakes that the validator found, in the order of the settings.
 pub(super) fn mistakes(
     error: &ValidationError<'_, '_>,
     schema: &Value,
@@ -48,7 +48,7 @@ impl MistakeCollector<'_> {
             ErrorKind::Required { want } => want.iter().for_each(|key| self.missing(error, &at, key)),
             ErrorKind::AnyOf | ErrorKind::OneOf(None) => self.tell_none_fits(error, &at),
             ErrorKind::FalseSchema => self.note(at, "this is not allowed here", Some("remove it")),
-            // The key itself, not its value, is what is wrong.
+            // The key itself is wrong, not its value.
             ErrorKind::PropertyName { prop } => {
                 let text = format!("{prop:?} cannot be the name of a key here");
                 self.note(pointer(&at, prop), &text, Some("rename it"));
@@ -91,7 +91,8 @@ impl MistakeCollector<'_> {
         );
     }
 
-    /// Of several forms none fits. One that has the right type and a mistake further in is the one that was meant.
+    /// Reports that none of several forms fits. If exactly one form has the right type and a mistake further in, that
+    /// mistake is reported.
     fn tell_none_fits(&mut self, error: &ValidationError<'_, '_>, at: &str) {
         let meant: Vec<_> = error.causes.iter().filter(|cause| !misses(cause, at)).collect();
         if let [only] = meant.as_slice() {
@@ -108,7 +109,7 @@ impl MistakeCollector<'_> {
     /// What was found, as the end of a sentence.
     fn found(&self, at: &str) -> String {
         let value = self.settings.pointer(at).unwrap_or(&Value::Null);
-        // What is said here ends up in logs and tickets.
+        // Error messages end up in logs and tickets, so secrets are not quoted.
         let is_secret = SECRETS.iter().any(|word| at.to_ascii_lowercase().contains(word));
         if is_secret { String::new() } else { format!(": found {}", quoted(value)) }
     }
@@ -122,7 +123,7 @@ impl MistakeCollector<'_> {
         format!("write {}{meaning}", self.expected(schema))
     }
 
-    /// The schema that refused.
+    /// The schema that refused the value.
     fn schema_of(&self, error: &ValidationError<'_, '_>) -> Option<&Value> {
         let (_, fragment) = error.schema_url.split_once('#')?;
         self.schema.pointer(&decoded(fragment))
@@ -133,12 +134,12 @@ impl MistakeCollector<'_> {
     }
 }
 
-/// Where the settings are wrong.
+/// JSON Pointer to the mistake in the settings.
 fn at(error: &ValidationError<'_, '_>) -> String {
     error.instance_location.to_string()
 }
 
-/// Whether a form does not even begin to fit the value there.
+/// Whether a form fails at the value itself, and not further in.
 fn misses(error: &ValidationError<'_, '_>, there: &str) -> bool {
     let here = matches!(
         error.kind,
@@ -147,7 +148,7 @@ fn misses(error: &ValidationError<'_, '_>, there: &str) -> bool {
     (here && at(error) == there) || error.causes.iter().any(|cause| misses(cause, there))
 }
 
-/// The keys of which one is needed, when each form lacks nothing but a key.
+/// The alternative missing keys, if each form lacks only a key: any one of them suffices.
 fn keys_missed<'e>(error: &'e ValidationError<'_, '_>, there: &str) -> Option<Vec<&'e str>> {
     fn missed<'e>(cause: &'e ValidationError<'_, '_>, there: &str, keys: &mut Vec<&'e str>) -> bool {
         match &cause.kind {
@@ -165,7 +166,8 @@ fn keys_missed<'e>(error: &'e ValidationError<'_, '_>, there: &str) -> Option<Ve
     error.causes.iter().all(|cause| missed(cause, there, &mut keys)).then_some(keys)
 }
 
-/// What is wrong, and the remedy where it is not what the schema expects as a whole; none where the causes say it.
+/// Error text and, if it differs from the schema's expectation as a whole, the remedy; `None` if the causes describe
+/// the mistake.
 fn fault(kind: &ErrorKind<'_, '_>) -> Option<(String, Option<String>)> {
     let plain = |text: &str| Some((text.to_owned(), None));
     match kind {
@@ -206,12 +208,12 @@ fn fault(kind: &ErrorKind<'_, '_>) -> Option<(String, Option<String>)> {
     }
 }
 
-/// What a schema expects, as an operator would write it.
+/// Describes what a schema expects, in the syntax that an operator writes.
 fn expected(schema: &Value, root: &Value, left: usize) -> String {
     one_of(forms(schema, root, left))
 }
 
-/// The same, form by form.
+/// The expectation as a list, one entry per form.
 fn forms(schema: &Value, root: &Value, left: usize) -> Vec<String> {
     let any = || vec!["a value".to_owned()];
     let Some(schema) = schema.as_object().filter(|_| left > 0) else {
@@ -257,7 +259,7 @@ fn of_type(kind: &str, schema: &Map<String, Value>, root: &Value, left: usize) -
     }
 }
 
-/// Examples say more than a pattern does.
+/// Prefers examples, which are clearer than a pattern.
 fn text(schema: &Map<String, Value>) -> String {
     let examples = schema.get("examples").and_then(Value::as_array);
     match (examples, schema.get("pattern").and_then(Value::as_str)) {
@@ -298,7 +300,7 @@ fn quoted(value: &Value) -> String {
     }
 }
 
-/// The key that was probably meant: within a third of its letters, changed, added, left out or swapped.
+/// The known key most similar to a misspelt one: at most a third of its letters changed, added, removed or swapped.
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |other: &&str| strsim::damerau_levenshtein(key, other);
     let best = known.iter().copied().min_by_key(distance)?;

@@ -1,31 +1,31 @@
-//! Why a plugin's JSON Schema cannot be used.
+//! Errors in a plugin's JSON Schema.
 
 use std::fmt;
 
-/// The largest schema, in octets.
+/// Maximum size of a schema, in octets.
 pub(super) const MAX_SCHEMA: usize = 256 << 10;
-/// The identifier of the only dialect that is read.
+/// The identifier of the only supported dialect.
 pub(super) const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// Why a schema cannot be used: a fault of the plugin's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaFault {
-    /// Its size in octets exceeds the limit.
+    /// The schema exceeds the size limit; holds its size in octets.
     TooLarge(usize),
-    /// It is not JSON.
+    /// The schema is not valid JSON.
     NotJson(String),
-    /// It is written in another dialect than 2020-12.
+    /// The schema declares a dialect other than 2020-12.
     Dialect(String),
-    /// It uses something that is not supported: a keyword, or a reference to another document.
+    /// The schema uses an unsupported feature: a keyword, or a reference to another document.
     Unserved(String),
-    /// A reference to nothing.
+    /// A reference that resolves to nothing.
     Dangling(String),
     /// Its references form a cycle that does not descend into the settings.
     Circle,
-    /// Checking these settings by it takes more steps than any check may, or goes too deep.
+    /// Validating these settings would exceed the limit on steps or depth.
     Costly,
-    /// A pattern that needs too large an automaton.
+    /// A pattern whose automaton exceeds the size limit.
     Pattern(String),
-    /// It is JSON, but not a valid schema.
+    /// The schema is JSON, but not a valid JSON Schema.
     Invalid(String),
 }
 

@@ -1,11 +1,11 @@
-//! A plugin's JSON Schema (2020-12), held against its settings before the plugin itself sees them.
+//! Validates a plugin's settings against its JSON Schema (2020-12) before the plugin receives them.
 //!
-//! The schema comes from the plugin and is not trusted: its size is bounded, it can refer to nothing outside of
-//! itself, its patterns are matched in linear time by automata of bounded size, and `cost` counts the work that it
-//! would make before any of it is done. A schema that is invalid or exceeds a bound is a fault of the plugin's author
-//! ([`SchemaFault`]); what a valid schema refuses is a mistake of the operator ([`ConfigMistake`]), and `explain` writes its text.
+//! The schema comes from the plugin and is not trusted. Its size is limited, it cannot refer to other documents, its
+//! patterns are matched in linear time by automata of limited size, and `cost` estimates the validation work in
+//! advance. An invalid schema, or one that exceeds a limit, is a fault of the plugin's author ([`SchemaFault`]).
+//! Settings refused by a valid schema are a mistake of the operator ([`ConfigMistake`]); `explain` writes its text.
 //!
-//! Everything here computes and may take a while: it belongs onto a blocking thread.
+//! These functions compute, possibly for a second or two; call them on a blocking thread.
 
 mod cost;
 mod explain;
@@ -19,12 +19,13 @@ use fault::{DIALECT, MAX_SCHEMA};
 
 use crate::ConfigMistake;
 
-/// The URL of the schema for the validator. It is never fetched.
+/// The schema's URL for the validator. It is never fetched.
 const NAME: &str = "plugin:///schema";
 
 /// All mistakes that the schema finds in these settings, in the order of the settings.
 ///
 /// # Errors
+///
 /// The schema cannot be used.
 pub(crate) fn check(schema: &str, settings: &Value) -> Result<Vec<ConfigMistake>, SchemaFault> {
     let schema = read(schema)?;
@@ -41,16 +42,16 @@ pub(crate) fn check(schema: &str, settings: &Value) -> Result<Vec<ConfigMistake>
     }
 }
 
-/// The schema itself, if it is one that is read here.
+/// Parses a schema and checks its dialect.
 pub(crate) fn read(text: &str) -> Result<Value, SchemaFault> {
     if text.len() > MAX_SCHEMA {
         return Err(SchemaFault::TooLarge(text.len()));
     }
-    // The parser refuses what is nested too deep.
+    // The parser refuses input that is nested too deeply.
     let mut schema: Value =
         serde_json::from_str(text).map_err(|error| SchemaFault::NotJson(error.to_string()))?;
     if let Some(root) = schema.as_object_mut() {
-        // Its own name for itself; references do not go by it here.
+        // The schema's own identifier; references are not resolved by it.
         root.remove("$id");
     }
     match schema.get("$schema") {
@@ -64,7 +65,7 @@ fn invalid(error: &boon::CompileError) -> SchemaFault {
     SchemaFault::Invalid(crate::guest_log::clean(&format!("{error:#}")))
 }
 
-/// Refuses to load any other schema.
+/// A retriever that refuses to load other schemas.
 struct Nowhere;
 
 impl UrlLoader for Nowhere {
@@ -108,7 +109,8 @@ mod tests {
         assert!(matches!(fault(&json!({"$ref": "#/$defs/x"}), &json!({})), SchemaFault::Dangling(_)));
     }
 
-    /// Twice the one before, forty times over: a trillion checks of one value, from two kilobytes.
+    /// Each definition uses the previous one twice, forty levels deep: a trillion validations of one value, from two
+    /// kilobytes.
     #[test]
     fn a_schema_made_to_explode_is_refused_before_it_does() {
         let mut definitions = serde_json::Map::new();
@@ -125,7 +127,7 @@ mod tests {
         assert!(matches!(fault(&automaton, &json!("a")), SchemaFault::Pattern(_)));
     }
 
-    /// Each is small enough; together they would be gigabytes, and minutes.
+    /// Each pattern is small enough; together they would take gigabytes of memory and minutes to compile.
     #[test]
     fn patterns_without_end_are_refused_before_they_are_built() {
         let one = |n: u32| (format!("p{n}"), json!({"pattern": "^[a-z]{20}$"}));

@@ -12,7 +12,7 @@ use pintle_mail::TlsPolicy;
 pub struct Config {
     /// The name sent in EHLO, HELO or LHLO: a domain or an address literal.
     pub hello_name: String,
-    /// SMTP or LMTP.
+    /// The protocol of the session: SMTP or LMTP.
     pub protocol: Protocol,
     /// Whether this session requires TLS. `Verified` has the effect of `Required` here: the host verifies the
     /// certificate.
@@ -88,7 +88,7 @@ pub enum Transfer {
 /// to offer 8BITMIME is 8-bit clean anyway. So the default sends it unchanged, without comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EightBit {
-    /// Send it unchanged.
+    /// Send the content unchanged.
     #[default]
     SendAnyway,
     /// Fail the message with 5.6.3, as the RFC requires.
@@ -98,9 +98,9 @@ pub enum EightBit {
 /// A user name and a password for AUTH (RFC 4954). `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The authentication identity.
+    /// The authentication identity (user name).
     pub user: String,
-    /// The password.
+    /// The password, as plain text.
     pub password: String,
     /// The weakest channel that they may be sent over. PLAIN and LOGIN do not hide them (RFC 4954 section 4), and TLS
     /// without a verified certificate does not protect against an impostor.

@@ -43,7 +43,7 @@ pub struct Transaction {
 /// Which octets a message contains, as found in it and not as its sender declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContentClass {
-    /// US-ASCII throughout.
+    /// US-ASCII in header and body.
     #[default]
     SevenBit,
     /// 8-bit octets, but only in the body.
@@ -82,7 +82,7 @@ impl Delivery {
 /// One recipient's part of a [`Delivery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientOutcome {
-    /// The [`Recipient::id`](pintle_mail::Recipient::id).
+    /// The recipient's id within the message: [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
     /// Delivered, deferred or failed, with the reply.
     pub outcome: ReplyOutcome,
@@ -102,7 +102,7 @@ pub enum ReplyOutcome {
     /// A temporary failure: try again later. The reply may have a 5xx code where an RFC requires it to be taken as
     /// temporary.
     Deferred(Reply),
-    /// A permanent failure.
+    /// A permanent failure (5xx): the recipient is not retried.
     Failed(Reply),
 }
 
@@ -149,21 +149,21 @@ pub enum DialogueStep {
     Hello,
     /// STARTTLS and the handshake.
     StartTls,
-    /// AUTH.
+    /// AUTH (RFC 4954), including its challenges.
     Auth,
-    /// Between transactions.
+    /// Between transactions, when no command is pending.
     Idle,
     /// MAIL, or before it.
     Mail,
-    /// RCPT.
+    /// RCPT for any recipient.
     Rcpt,
-    /// DATA, until 354.
+    /// DATA, until its 354 reply.
     Data,
     /// The body is being sent.
     Body,
     /// After the final dot or the last chunk.
     End,
-    /// QUIT.
+    /// QUIT, until its reply.
     Quit,
 }
 
@@ -205,7 +205,7 @@ pub enum Closed {
     Fault {
         /// The step in which it did.
         step: DialogueStep,
-        /// What was wrong.
+        /// How the next hop broke the protocol.
         fault: ProtocolFault,
     },
     /// The next hop does not offer what our configuration requires.

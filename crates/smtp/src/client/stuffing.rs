@@ -12,9 +12,9 @@ pub(super) enum Tail {
     /// With a bare LF. A dot here is stuffed as well, because a receiver that takes a bare LF for a line end must not
     /// see a dot alone.
     BareLf,
-    /// With a CR.
+    /// With a CR whose LF may follow.
     Cr,
-    /// With anything else.
+    /// With any other octet: within a line.
     Inside,
 }
 

@@ -51,7 +51,7 @@ enum At {
     AfterCrlf,
     /// At the start of a line, after a bare LF that is taken for a line end.
     AfterLf,
-    /// Within a line.
+    /// Within a line, where a dot has no special meaning.
     Within,
 }
 

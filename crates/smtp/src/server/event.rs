@@ -62,7 +62,7 @@ pub struct Hello {
 /// Which of the two greeting commands a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HelloVerb {
-    /// HELO: no extensions.
+    /// HELO: the reply lists no extensions.
     Helo,
     /// EHLO: the reply lists the extensions.
     Ehlo,
@@ -119,7 +119,7 @@ pub enum HostAnswer<R> {
     Discard(Option<Reply>),
     /// The credentials are valid. For Auth.
     Granted {
-        /// The authenticated identity.
+        /// The authenticated identity, as the host names it.
         identity: String,
     },
     /// The credentials are invalid. For Auth. The reply is 535 unless a 4xx or 5xx is given.

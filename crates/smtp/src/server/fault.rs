@@ -161,7 +161,7 @@ pub enum FaultOwner {
 /// The log level of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultLevel {
-    /// Normal operation.
+    /// Normal operation; nothing to act on.
     Debug,
     /// Useful when a complaint is investigated.
     Info,

@@ -26,7 +26,7 @@ pub(crate) struct HeaderReader {
     judged: usize,
 }
 
-/// A complete header.
+/// A header that has been received completely.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CompleteHeader {
     pub(crate) header: Bytes,

@@ -12,7 +12,7 @@ use crate::extension::{Extension, Extensions, Offered, Parameter};
 /// A SASL mechanism (RFC 4422) that the server implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaslMechanism {
-    /// PLAIN (RFC 4616).
+    /// PLAIN (RFC 4616): authorization identity, user name and password in one response.
     Plain,
     /// LOGIN, which has no RFC and which Exchange and Outlook require.
     Login,

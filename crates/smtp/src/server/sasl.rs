@@ -19,7 +19,7 @@ pub struct SaslCredentials {
     pub authorization_id: Option<String>,
     /// The user name (the authentication identity).
     pub username: String,
-    /// The password.
+    /// The password as sent by the client.
     pub password: Password,
 }
 
@@ -28,7 +28,7 @@ pub struct SaslCredentials {
 pub struct Password(String);
 
 impl Password {
-    /// Wraps a password.
+    /// Wraps a password, so that it is not printed by `Debug`.
     #[must_use]
     pub fn new(secret: String) -> Self {
         Self(secret)

@@ -122,7 +122,7 @@ const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
 
 /// The message that the scenario is about.
 const SUBJECT: Sample = Sample { number: 50, size: 10_000, recipients: 1 };
-/// Its bounce.
+/// The bounce of [`SUBJECT`].
 const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
 
 /// Cuts every row in this way. Panics where a promise is broken.

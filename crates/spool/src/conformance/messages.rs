@@ -53,7 +53,7 @@ impl Sample {
         QueueId::new(NOW, u128::from(self.number) << 32)
     }
 
-    /// Its header block.
+    /// Header block of the message, with the empty line that ends it.
     #[must_use]
     pub fn head(&self) -> Bytes {
         format!("Received: by test with number {}\r\nSubject: {self:?}\r\n\r\n", self.number).into()
@@ -70,7 +70,7 @@ impl Sample {
         octets.take(self.size).collect()
     }
 
-    /// Its entry.
+    /// Spool entry of the message, with its recipients.
     #[must_use]
     pub fn entry(&self) -> Entry {
         let recipients = (1..=self.recipients).map(|id| Recipient {

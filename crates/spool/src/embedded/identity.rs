@@ -18,7 +18,7 @@ impl Identity {
         Self(octets)
     }
 
-    /// A new identity.
+    /// Generates an identity from the system's random numbers.
     pub(crate) fn random() -> io::Result<Self> {
         let mut octets = [0; 16];
         getrandom::fill(&mut octets).map_err(io::Error::other)?;

@@ -15,7 +15,7 @@ pub(crate) struct IndexLag {
 impl IndexLag {
     /// The first back-off of retries while the spool is suspended.
     const BACK_OFF: Duration = Duration::from_millis(250);
-    /// The longest one.
+    /// The longest back-off of retries while the spool is suspended.
     pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(rebuild: Option<String>) -> Self {

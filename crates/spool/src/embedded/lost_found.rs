@@ -24,7 +24,7 @@ const UNREFERENCED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A modification time beyond this one is not an age that we wrote.
 const NO_AGE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The two folders.
+/// The folders `damaged/` and `unreferenced/` of a spool.
 #[derive(Debug, Clone)]
 pub(crate) struct LostAndFound {
     pub(crate) damaged: PathBuf,

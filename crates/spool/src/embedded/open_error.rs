@@ -38,7 +38,7 @@ pub enum OpenError {
     },
     /// A file or folder could not be opened, read or made.
     Io {
-        /// Its path.
+        /// Path of the file or folder.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,

@@ -29,7 +29,7 @@ const ENDS: u8 = 1;
 /// The kind of a record. Numbers on disk count from 1, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogRecordKind {
-    /// A new message.
+    /// A new message, with its entry, header block and body.
     Message,
     /// New statuses of recipients.
     Settle,

@@ -34,7 +34,7 @@ pub(crate) struct Recovered {
     pub(crate) broken: Vec<(QueueId, String)>,
 }
 
-/// Recovers a folder.
+/// Recovers the spool in a folder: reads the log, and brings the index up to date.
 pub(crate) fn recover(
     folders: &Folders,
     size: u64,

@@ -9,7 +9,7 @@ use super::meta::MessageMeta;
 use super::segment_file::Extent;
 use crate::{Entry, HoldReason, SpoolError};
 
-/// A message's row.
+/// The index row of a message.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageRow {
     pub(crate) place: Extent,
@@ -96,7 +96,7 @@ impl MessageRow {
         Ok(Entry { hold, released: self.released.map(UnixTime::from_millis), context, ..entry })
     }
 
-    /// Its current hold.
+    /// The message's current hold; `None` if it is not held.
     pub(crate) fn hold(&self, id: QueueId) -> Result<Option<HoldReason>, SpoolError> {
         self.hold.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))
     }

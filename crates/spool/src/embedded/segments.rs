@@ -120,7 +120,7 @@ impl Segments {
         self.skip(number);
     }
 
-    /// Replaces the edges.
+    /// Replaces all edges; drops those whose older segment does not exist.
     pub(crate) fn adopt_edges(&mut self, edges: impl IntoIterator<Item = Edge>) {
         self.edges.clear();
         self.edges.extend(edges);

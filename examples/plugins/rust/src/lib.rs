@@ -1,17 +1,17 @@
-//! The first plugin to read: it follows one message through Pintle, from the connection to the delivery.
+//! An introductory plugin: it follows one message through Pintle, from the connection to the delivery.
 //!
-//! It refuses senders and recipients that the operator lists, adds a header field to each message, and says at every
-//! stage what it sees there. README.md shows its configuration and the grant it needs.
+//! It refuses senders and recipients that the operator lists, adds a header field to each message, and logs what it
+//! sees at every stage. README.md describes its configuration and the grant that it needs.
 
 use pintle_plugin_sdk::prelude::*;
 
-/// What the operator may configure. The plugin is its configuration.
+/// The operator's configuration, which is also the plugin's state.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Example {
-    /// Addresses ("ann@example.com") or whole domains ("example.com"), as senders and as recipients.
+    /// Addresses ("ann@example.com") or whole domains ("example.com") that are refused as senders and as recipients.
     refuse: Vec<String>,
-    /// The header field to add.
+    /// Name of the header field to add.
     header: String,
 }
 
@@ -107,7 +107,7 @@ impl Example {
         Ok(())
     }
 
-    /// Whether the operator listed this address or its domain. Bounces have neither.
+    /// Whether the operator listed this address or its domain. The null sender of bounces has neither.
     fn refuses(&self, address: &Address) -> bool {
         let whole = address.to_string();
         let listed = |entry: &String| entry.eq_ignore_ascii_case(&whole) || *entry == address.domain;
@@ -115,8 +115,8 @@ impl Example {
     }
 }
 
-/// Counts the refusal in a note of the session, for `on_disconnect`: a global would not do, since the host may call
-/// another instance next time.
+/// Counts the refusal in a session note for `on_disconnect`. A global variable would not work, since the host may use
+/// another instance for the next call.
 fn refusal(why: &str) -> Result<Verdict, HostError> {
     let refused = session::note_as::<u32>("refused")?.unwrap_or(0);
     session::set_note_as("refused", &(refused + 1))?;

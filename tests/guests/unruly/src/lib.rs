@@ -1,8 +1,8 @@
-//! A plugin that does what a test tells it to: loops, traps, exhausts memory, sleeps, returns nonsense, edits
+//! A test plugin that misbehaves on demand: loops, traps, exhausts memory, sleeps, returns invalid values, edits
 //! everything.
 //!
-//! Its settings name an action for each hook. The action `by-recipient` is the recipient's local part, so that one
-//! plugin can behave and misbehave at the same time.
+//! Its settings name an action for each hook. The action `by-recipient` uses the recipient's local part as the action,
+//! so that one plugin can behave and misbehave at the same time.
 
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ impl Unruly {
     }
 }
 
-/// An action.
+/// Performs the action of this name.
 fn act(what: &str) -> Result<Verdict, HostError> {
     match what {
         "accept" => return Ok(Verdict::Accept),
@@ -206,7 +206,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
     Ok(Verdict::Next)
 }
 
-/// Removes all recipients, and adds another one or none.
+/// Removes all recipients, and adds one replacement or none.
 fn replace_all(by_another: bool) -> Result<(), HostError> {
     for rcpt in transaction::recipients() {
         transaction::remove_recipient(rcpt.id)?;
@@ -217,7 +217,7 @@ fn replace_all(by_another: bool) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Stores what the gateway says about itself, as a fact.
+/// Stores what the gateway reports about itself as a fact.
 fn tell_gateway() -> Result<(), HostError> {
     let local =
         ["ours.example", "A.OURS.example", "a.below.example", "foreign.example"].map(gateway::is_local);
@@ -226,7 +226,7 @@ fn tell_gateway() -> Result<(), HostError> {
     session::set_fact("gateway", &told)
 }
 
-/// Stores who sent the message.
+/// Stores the results of sender authentication as facts.
 fn sender() -> Result<(), HostError> {
     let (spf, dkim) = (sender_auth::spf()?, sender_auth::dkim()?);
     let (dmarc, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);
@@ -257,7 +257,7 @@ fn eat() {
     }
 }
 
-/// Takes timers from the host, without end, and returns none.
+/// Creates timers in the host without end, and never drops one.
 fn hoard() {
     for n in 1.. {
         std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX));
@@ -290,7 +290,7 @@ fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
     Ok(if tries == 1 { defer("4.7.1", "come again") } else { Verdict::Next })
 }
 
-/// Makes every edit of the message stage, and reads each back where the contract allows that.
+/// Makes every edit of the message stage, and reads each back if the contract permits it.
 fn edit_all() -> Result<Verdict, HostError> {
     edit_header_and_body()?;
     transaction::rewrite_sender("")?;
@@ -316,7 +316,8 @@ fn edit_all() -> Result<Verdict, HostError> {
     Ok(Verdict::Accept)
 }
 
-/// Reports about a mail in a header field: in the gateway's name or another's, in a new field or the first one.
+/// Adds authentication results to a header field: in the gateway's name or another's, as a new field or in the first
+/// one.
 fn say(how: &str) -> Result<(), HostError> {
     let us = gateway::info().hostname.to_uppercase();
     let who = if how == "quote" { "elsewhere.example" } else { &us };
@@ -353,9 +354,8 @@ fn edit_header_and_body() -> Result<(), HostError> {
     message::write_body(&[Piece::Copy((0, size)), Piece::Bytes(b"-- \nfooter".to_vec())])
 }
 
-/// Adds each field of the message again below the others, and reports how many the gateway accepted, and for which of
-/// them it disagreed with the SDK. In the message `_` stands for a blank and `~` for a tab, so that they can end a
-/// value.
+/// Adds a copy of each field of the message at the bottom. Reports how many the gateway accepted, and for which it
+/// disagreed with the SDK. In the message `_` stands for a blank and `~` for a tab, so that values can end in them.
 fn write() -> Result<Verdict, HostError> {
     let (mut taken, mut other) = (0, Vec::new());
     for field in message::headers()? {
@@ -373,7 +373,7 @@ fn write() -> Result<Verdict, HostError> {
     Ok(Verdict::Next)
 }
 
-/// Reports the number of parts, and what is wrong with the tree.
+/// Reports the number of parts, and defects of the MIME tree.
 fn tell_parts() -> Result<Verdict, HostError> {
     transaction::set_fact("parts", &message::parts()?.len().to_string())?;
     let found = message::tree_flaws()?;
@@ -381,7 +381,7 @@ fn tell_parts() -> Result<Verdict, HostError> {
     Ok(Verdict::Next)
 }
 
-/// Makes the host work, again and again, until it is refused; the error is reported and ignored.
+/// Makes the host work repeatedly until it refuses; the error is reported and ignored.
 fn work(what: &str) -> Result<Verdict, HostError> {
     let key = |n: u32| n.to_string();
     let result = |n| transaction::add_auth_result("x", "pass", Some(&key(n)), &[]);

@@ -65,11 +65,11 @@ enum FrameState {
 /// What the octets that were just decoded complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FrameEnd {
-    /// Nothing yet.
+    /// Neither a chunk nor the message is complete.
     Open,
     /// A chunk of this size, not the last.
     Chunk(u64),
-    /// The message.
+    /// The message is complete.
     Message,
 }
 
