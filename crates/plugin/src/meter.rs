@@ -104,7 +104,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A future whose polls are metered. Its first poll uses the slice that [`Meter::begin`] opened.
+/// A future whose polls are metered. Its first poll uses the slice that [`CallMeter::begin`] opened.
 pub(crate) struct Metered<F> {
     meter: Arc<CallMeter>,
     waits: bool,
