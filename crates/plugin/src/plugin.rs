@@ -264,7 +264,7 @@ impl Plugin {
             "plugin" => self.state.plugin.to_string(), "hook" => hook.name(), "kind" => kind
         )
         .increment(1);
-        self.tell(hook, &fault);
+        self.log_fault(hook, &fault);
         if fault.kind != FaultKind::NotLoaded {
             *self.last_error.lock() = Some(format!("on-{hook}: {} ({kind})", fault.text));
         }
@@ -272,7 +272,7 @@ impl Plugin {
     }
 
     /// Logs a fault as a warning if the hook's faults do not appear in an event record.
-    fn tell(&self, hook: Hook, fault: &JudgeFault) {
+    fn log_fault(&self, hook: Hook, fault: &JudgeFault) {
         let (plugin, kind) = (&*self.state.plugin, fault.kind.name());
         let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
         let hook = hook.name();

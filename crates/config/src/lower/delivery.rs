@@ -37,7 +37,7 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
         transfer: section.get("transfer"),
         retry: retry(&queue),
         reports: reports(&root.table("reports")),
-        quarantine: quarantine::keep(&root.table("quarantine")),
+        quarantine: quarantine::retention(&root.table("quarantine")),
         quota: quarantine::quota(&root.table("quarantine")),
         ..Config::new(hostname)
     }

@@ -7,7 +7,7 @@ use pintle_outbound::{Quota, Retention};
 use crate::reader::Section;
 use crate::values::{ByQuarantine, Percent, Positive, Size};
 
-pub(super) fn keep(section: &Section<'_>) -> Retention {
+pub(super) fn retention(section: &Section<'_>) -> Retention {
     let given = section.get::<ByQuarantine<Duration>>("keep");
     Retention { default: given.default.unwrap_or(Retention::default().default), names: given.names }
 }

@@ -28,7 +28,7 @@ pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
 }
 
 /// The names and selectors of the keys by domain, which plugins may see.
-pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
+pub(super) fn signing_key_names(keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
     let mut told: BTreeMap<String, Vec<SigningKeyName>> = BTreeMap::new();
     for key in keys.iter() {
         let known = SigningKeyName { name: key.name().to_owned(), selector: key.selector().to_owned() };

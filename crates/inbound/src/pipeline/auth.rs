@@ -39,7 +39,7 @@ pub(super) async fn answer(
         Err(wait) => return refuse(&view.session, &credentials.username, wait),
     };
     let verdict = ask(services, view, &credentials, &rules).await;
-    tell(&view.session, &credentials.username, &verdict);
+    log_login(&view.session, &credentials.username, &verdict);
     match verdict {
         AuthVerdict::Denied(_) | AuthVerdict::Next => slow_down(guess, &rules).await,
         AuthVerdict::Granted(_) | AuthVerdict::Unavailable(_) => {
@@ -97,7 +97,7 @@ fn refuse(session: &Session, username: &str, wait: Duration) -> StageAnswer {
     StageAnswer::Close(Reply::new(421, EnhancedCode(4, 7, 0), text))
 }
 
-fn tell(session: &Session, username: &str, verdict: &AuthVerdict) {
+fn log_login(session: &Session, username: &str, verdict: &AuthVerdict) {
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
     let username = shown(username);
     metrics::counter!("pintle_authentications_total", "verdict" => verdict.name()).increment(1);

@@ -74,11 +74,11 @@ impl Pipeline {
             return refusal;
         }
         self.fate.take(Hook::Message, decision);
-        self.keep(received, counted).await
+        self.commit(received, counted).await
     }
 
     /// Commits an accepted message, or drops it if no recipients are left.
-    async fn keep(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
+    async fn commit(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
         self.with_recipients(receive::unite);
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {

@@ -5,17 +5,17 @@
 //! is not examined, and input that breaks the rules is read as most programs read it; [`Tree::malformed`] and
 //! [`Tree::truncated`] report both. The content of a part is decoded separately, by [`transfer`].
 
+mod encoded_words;
 mod fields;
 mod params;
 mod scanner;
 pub mod transfer;
-mod words;
 
 use std::fmt;
 use std::ops::Range;
 
+pub(crate) use encoded_words::decode as decode_words;
 pub use scanner::Scanner;
-pub(crate) use words::decode as decode_words;
 
 /// Limits on how much of a message's structure is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

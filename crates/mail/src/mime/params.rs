@@ -3,7 +3,7 @@
 //! Nested comments are tracked by a counter, and only requested parameters are kept, so that even a hundred thousand
 //! parentheses or parameters cost no more than their octets.
 
-use super::words;
+use super::encoded_words;
 
 /// The most pieces of one parameter (RFC 2231 section 3) that are joined.
 const MAX_PIECES: usize = 1_000;
@@ -57,10 +57,10 @@ impl StructuredField {
         let pieces = self.pieces(name)?;
         if pieces.pieces.is_empty() {
             let plain = String::from_utf8_lossy(pieces.plain.as_deref()?);
-            return Some(words::decode(&plain));
+            return Some(encoded_words::decode(&plain));
         }
         let (charset, octets) = pieces.joined();
-        Some(words::text(&octets, charset.as_deref()))
+        Some(encoded_words::text(&octets, charset.as_deref()))
     }
 
     fn pieces(&self, name: &str) -> Option<&ParamPieces> {
@@ -118,7 +118,7 @@ fn without_charset(value: &[u8]) -> (Option<String>, &[u8]) {
 fn percent_decode(octets: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(&octet) = octets.get(at) {
-        let hex = (octet == b'%').then(|| octets.get(at + 1..at + 3)).flatten().and_then(words::hex);
+        let hex = (octet == b'%').then(|| octets.get(at + 1..at + 3)).flatten().and_then(encoded_words::hex);
         out.push(hex.unwrap_or(octet));
         at += if hex.is_some() { 3 } else { 1 };
     }

@@ -4,7 +4,7 @@
 //! section 6.7), as programs that display mail do. Otherwise one stray octet could hide content from a plugin, but not
 //! from the reader.
 
-use super::{Encoding, MimePart, words};
+use super::{Encoding, MimePart, encoded_words};
 
 /// Decodes content piece by piece.
 pub struct TransferDecoder {
@@ -101,8 +101,8 @@ impl TransferDecoder {
             [.., b'\n'] if self.escape[1..].trim_ascii().is_empty() => self.escape.clear(),
             [b' ' | b'\t' | b'\r', ..] if octet.is_ascii_whitespace() && self.escape.len() < 80 => {}
             [digit] if digit.is_ascii_hexdigit() => {}
-            [high, low] if words::hex(&[high, low]).is_some() => {
-                self.out.extend(words::hex(&[high, low]));
+            [high, low] if encoded_words::hex(&[high, low]).is_some() => {
+                self.out.extend(encoded_words::hex(&[high, low]));
                 self.escape.clear();
                 self.blanks = 0;
             }
@@ -122,7 +122,7 @@ impl TransferDecoder {
 /// Converts a part's decoded octets to text, by its charset.
 #[must_use]
 pub fn text(part: &MimePart, octets: &[u8]) -> String {
-    words::text(octets, part.charset.as_deref())
+    encoded_words::text(octets, part.charset.as_deref())
 }
 
 #[cfg(test)]

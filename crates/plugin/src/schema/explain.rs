@@ -25,7 +25,7 @@ pub(super) fn mistakes(
     settings: &Value,
 ) -> Vec<ConfigMistake> {
     let mut teller = MistakeCollector { schema, settings, told: Vec::new() };
-    teller.tell(error);
+    teller.explain(error);
     let mut told = teller.told;
     told.sort_by(|a, b| a.at.cmp(&b.at));
     told.dedup();
@@ -39,7 +39,7 @@ struct MistakeCollector<'a> {
 }
 
 impl MistakeCollector<'_> {
-    fn tell(&mut self, error: &ValidationError<'_, '_>) {
+    fn explain(&mut self, error: &ValidationError<'_, '_>) {
         let at = at(error);
         match &error.kind {
             ErrorKind::AdditionalProperties { got } => {
@@ -59,7 +59,7 @@ impl MistakeCollector<'_> {
                     let found = self.found(&at);
                     self.note(at, &format!("{text}{found}"), Some(&remedy));
                 }
-                None => error.causes.iter().for_each(|cause| self.tell(cause)),
+                None => error.causes.iter().for_each(|cause| self.explain(cause)),
             },
         }
     }
@@ -96,7 +96,7 @@ impl MistakeCollector<'_> {
     fn tell_none_fits(&mut self, error: &ValidationError<'_, '_>, at: &str) {
         let meant: Vec<_> = error.causes.iter().filter(|cause| !misses(cause, at)).collect();
         if let [only] = meant.as_slice() {
-            return self.tell(only);
+            return self.explain(only);
         }
         if let Some(keys) = keys_missed(error, at) {
             let keys = one_of(keys.iter().map(|key| format!("`{key}`")).collect());
