@@ -141,11 +141,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     plugins.gateway = Gateway {
         hostname: hostname.clone(),
         domains: rules.domains.clone(),
-        keys: if keys.iter().next().is_some() {
-            signing::signing_key_names(&keys)
-        } else {
-            signing::named(root)
-        },
+        keys: signing::key_names(root, &keys),
         relays: outbound.relays.keys().cloned().collect(),
     };
     outbound.keys = keys;

@@ -27,21 +27,25 @@ pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
     Arc::default()
 }
 
-/// The names and selectors of the keys by domain, which plugins may see.
-pub(super) fn signing_key_names(keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
-    let mut told: BTreeMap<String, Vec<SigningKeyName>> = BTreeMap::new();
+/// What plugins may see of the keys: names and selectors by domain. Without a valid key, the names in the file.
+pub(super) fn key_names(root: &Section<'_>, keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
+    if keys.iter().next().is_some() { names_by_domain(keys) } else { named(root) }
+}
+
+fn names_by_domain(keys: &Keyring) -> BTreeMap<String, Vec<SigningKeyName>> {
+    let mut names: BTreeMap<String, Vec<SigningKeyName>> = BTreeMap::new();
     for key in keys.iter() {
         let known = SigningKeyName { name: key.name().to_owned(), selector: key.selector().to_owned() };
-        told.entry(key.domain().to_owned()).or_default().push(known);
+        names.entry(key.domain().to_owned()).or_default().push(known);
     }
     // Sorted by name, since the keyring has no order.
-    told.values_mut().for_each(|keys| keys.sort_by(|one, other| one.name.cmp(&other.name)));
-    told
+    names.values_mut().for_each(|keys| keys.sort_by(|one, other| one.name.cmp(&other.name)));
+    names
 }
 
 /// The names of all keys in the file, valid or not, so that a plugin that names an invalid key causes no second
 /// mistake.
-pub(super) fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKeyName>> {
+fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKeyName>> {
     let known = |(name, _): (String, Section<'_>)| SigningKeyName { name, selector: String::new() };
     let names: Vec<SigningKeyName> = root.named("dkim_keys").into_iter().map(known).collect();
     if names.is_empty() { BTreeMap::new() } else { [(String::new(), names)].into() }

@@ -74,11 +74,11 @@ impl Pipeline {
             return refusal;
         }
         self.fate.take(Hook::Message, decision);
-        self.commit(received, counted).await
+        self.finish(received, counted).await
     }
 
     /// Commits an accepted message, or drops it if no recipients are left.
-    async fn commit(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
+    async fn finish(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
         self.with_recipients(receive::unite);
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {
