@@ -235,6 +235,8 @@ impl GatewayLog {
 
     fn try_wait<T: AsRef<str> + std::fmt::Debug>(&self, texts: &[T]) -> Result<String, String> {
         let mut lines = self.lines.lock().expect("the log");
+        // For all waits together: a gateway that logs without a pause must not keep the test waiting for ever.
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(line) =
                 lines.all.iter().find(|line| texts.iter().any(|text| line.contains(text.as_ref())))
@@ -244,9 +246,9 @@ impl GatewayLog {
             if lines.closed {
                 return Err(format!("the gateway ended before {texts:?}:\n{}", lines.text()));
             }
-            let (next, timeout) = self.changed.wait_timeout(lines, PATIENCE).expect("the log");
-            lines = next;
-            if timeout.timed_out() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            lines = self.changed.wait_timeout(lines, left).expect("the log").0;
+            if left.is_zero() {
                 return Err(format!("no {texts:?} in the log:\n{}", lines.text()));
             }
         }
