@@ -194,13 +194,14 @@ impl Offered {
     }
 
     fn add_line(&mut self, line: &str) {
-        let (keyword, text) =
-            line.split_once(' ').map_or((line, None), |(keyword, text)| (keyword, Some(text)));
+        let line = line.trim_ascii();
+        let split = line.split_once(|c: char| c.is_ascii_whitespace());
+        let (keyword, text) = split.map_or((line, None), |(keyword, text)| (keyword, Some(text)));
         // Servers from before RFC 2554 wrote `AUTH=LOGIN`, and some still do.
         if keyword.len() > 5 && keyword.is_char_boundary(5) && keyword[..5].eq_ignore_ascii_case("AUTH=") {
             return self.add_mechanisms(&format!("{} {}", &keyword[5..], text.unwrap_or_default()));
         }
-        match Extension::named(keyword.trim_end()) {
+        match Extension::named(keyword) {
             Some(Extension::Auth) => self.add_mechanisms(text.unwrap_or_default()),
             // RFC 1870 section 4: a missing or malformed number means that no limit is known.
             Some(Extension::Size) => {
@@ -214,7 +215,12 @@ impl Offered {
     }
 
     fn add_mechanisms(&mut self, text: &str) {
-        let mut all = self.words(Extension::Auth).to_vec();
+        // In place: a next hop may write a thousand AUTH lines, and copying the list for each would take quadratic time.
+        let at = self.parameters.iter().position(|(extension, _)| *extension == Extension::Auth);
+        let mut all = match at.map(|at| self.parameters.swap_remove(at).1) {
+            Some(Parameter::Words(words)) => words,
+            _ => Vec::new(),
+        };
         for word in text.split_ascii_whitespace().map(str::to_ascii_uppercase) {
             if !all.contains(&word) {
                 all.push(word);
@@ -294,6 +300,13 @@ mod tests {
         assert!(offered.has(Extension::Pipelining) && !offered.has(Extension::StartTls));
         assert_eq!(offered.size(), Some(1000));
         assert_eq!(offered.mechanisms(), ["PLAIN", "LOGIN", "XOAUTH2"]);
+    }
+
+    #[test]
+    fn any_white_space_separates_keyword_and_parameter() {
+        let offered = Offered::parse("x\nSIZE\t1000\n  DSN \nAUTH\tPLAIN \t LOGIN\nSTARTTLS\r");
+        assert_eq!((offered.size(), offered.mechanisms().len()), (Some(1000), 2));
+        assert!(offered.has(Extension::Dsn) && offered.has(Extension::StartTls));
     }
 
     #[test]
