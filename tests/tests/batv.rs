@@ -9,7 +9,13 @@ use pintle_testkit::{Act, Client, Script, Sink, SinkStep, SinkTransaction, SmtpR
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <ann@ours.example>\r\n\r\nhello\r\n";
 
-const KEYS: &str = r#"keys = [{ number = 4, secret = "the key of the moment" }, { number = 0, secret = "the key of last year" }]"#;
+/// The inline keys cause a warning, no mistake.
+const SECRETS: &str = r#"[secrets.now]
+key = "the key of the moment"
+[secrets.before]
+key = "the key of last year"
+"#;
+const KEYS: &str = r#"keys = [{ number = 4, secret = "now" }, { number = 0, secret = "before" }]"#;
 
 /// 239 octets: with a tag the path would exceed the length that every server must accept.
 const NO_ROOM: &str = concat!(
@@ -32,8 +38,8 @@ impl Stage {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(script).await;
         let plugin = format!(
-            "[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"batv\"\ncomponent = \"stock:batv\"\n\
-             grants = [\"edit-envelope\"]\n[plugin.config]\n{KEYS}\n{more}\n",
+            "{SECRETS}[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"batv\"\ncomponent = \"stock:batv\"\n\
+             grants = [\"edit-envelope\", \"secrets:now\", \"secrets:before\"]\n[plugin.config]\n{KEYS}\n{more}\n",
             binary().with_file_name("plugin-cache").display()
         );
         let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &plugin));
@@ -185,14 +191,13 @@ async fn with_refusal_at_data_a_callout_hears_that_the_address_exists() {
     let mut client = stage.stranger().await;
     client.ask("MAIL FROM:<>", 250).await;
     client.ask("RCPT TO:<ann@ours.example>", 250).await;
-    // One recipient is not refused because of another.
-    client.ask(&format!("RCPT TO:<{good}>"), 452).await;
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     refused(&client.expect(550).await, "<ann@ours.example> has no BATV tag");
+    // One recipient is not refused because of another.
     client.ask("MAIL FROM:<>", 250).await;
+    client.ask("RCPT TO:<ann@ours.example>", 250).await;
     client.ask(&format!("RCPT TO:<{good}>"), 250).await;
-    refused(&client.ask("RCPT TO:<ann@ours.example>", 550).await, "has no BATV tag");
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;

@@ -222,3 +222,26 @@ fn a_limit_of_address_space_costs_no_start() {
     gateway.wait_for("each instance takes its own, with bounds checks");
     gateway.stop();
 }
+
+/// The example plugin logs what it sees at every stage, in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_follows_a_message_to_its_queue_id() {
+    let folder = TempDir::new().unwrap();
+    let sink = Sink::start(Script::new()).await;
+    let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &example_plugin()));
+    let mut client = Client::connect(gateway.address("inside")).await;
+    client.hello("client.example").await;
+    let reply = client.deliver("a@x.example", &["b@ours.example", "c@ours.example"], MESSAGE).await.text();
+    let queued = gateway.line("it is queued as");
+    let id = queued.split_once("it is queued as ").unwrap().1.split(' ').next().unwrap();
+    assert!(reply.contains(id), "{reply}: {queued}");
+    let log = gateway.log();
+    let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text:?} in {log}"));
+    let stages = [
+        "it is for c@ours.example",
+        "it sends the message to 2 recipient(s)",
+        "its subject is",
+        "it is queued as",
+    ];
+    assert!(stages.windows(2).all(|two| place(two[0]) < place(two[1])), "{log}");
+}

@@ -322,6 +322,25 @@ async fn a_key_that_is_not_there_is_a_mistake_of_the_plugins_settings() {
     gateway.stop();
 }
 
+#[test]
+fn a_secret_that_is_not_there_or_not_granted_is_a_mistake_of_the_plugins_settings() {
+    let cache = binary().with_file_name("plugin-cache");
+    let plugin = format!(
+        "[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"batv\"\ncomponent = \"stock:batv\"\n\
+         grants = [\"edit-envelope\", \"secrets:one\"]\nconfig = {{ keys = [{{ number = 0, secret = \"two\" }}] }}\n",
+        cache.display()
+    );
+    let desk = Desk::new(NOBODY, &plugin);
+    let (code, said) = desk.pintle(&["check"]);
+    let missing = "/keys/0/secret: there is no secret \"two\" in the configuration ([secrets.NAME])";
+    assert!(code == 1 && said.contains(missing), "{said}");
+    desk.exchange("[plugins]", "[secrets.two]\nkey = \"nothing that anybody guesses\"\n[plugins]");
+    let (code, said) = desk.pintle(&["check"]);
+    assert!(code == 1 && said.contains("add \"secrets:two\" to its `grants`"), "{said}");
+    desk.exchange("secrets:one", "secrets:two");
+    assert_eq!(desk.pintle(&["check"]).0, 0);
+}
+
 /// Changes one octet of the first message's body in the log.
 fn flip_a_body(folder: &Path) {
     let segment = folder.join("segments/0000000000000001.log");
@@ -416,7 +435,7 @@ fn keys_can_be_compared_before_the_rest_is_there() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/edge/README.md");
     let readme = fs::read_to_string(readme).unwrap();
     let place = |step: &str| readme.find(step).unwrap();
-    assert!(place("> batv.json") < place("pintle dkim check"));
+    assert!(place("> keys/batv.key") < place("pintle dkim check"));
     let mode = fs::metadata(&desk.config).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "it is a file like any other");
 }

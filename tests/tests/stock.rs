@@ -73,7 +73,7 @@ fn says(reply: &SmtpReply, text: &str) {
 
 fn grants(name: &str) -> &'static str {
     match name {
-        "batv" => "grants = [\"edit-envelope\"]",
+        "batv" => "grants = [\"edit-envelope\", \"secrets:batv\"]",
         "dnsbl" => "grants = [\"dns\"]",
         "greylist" | "rate-limit" => "grants = [\"kv\"]",
         "header-rewrite" => "grants = [\"edit-headers\", \"edit-envelope\"]",
@@ -541,7 +541,8 @@ fn default_of(schema: &Value, property: &Value) -> Option<Value> {
 fn check(name: &str, config: &Map<String, Value>) -> (i32, String) {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("plugin.json"), Value::from(config.clone()).to_string()).unwrap();
-    let more = section(name, &format!("{}\nconfig_file = \"plugin.json\"", grants(name)));
+    let secret = "[secrets.batv]\nkey = \"an example that everybody knows\"";
+    let more = section(name, &format!("{}\nconfig_file = \"plugin.json\"\n{secret}", grants(name)));
     let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &more);
     let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
     (code, out + &err)

@@ -9,6 +9,7 @@ mod apt;
 mod bench;
 mod ci;
 mod clients;
+mod contract;
 mod deny;
 mod faults;
 mod fuzz;
@@ -57,8 +58,10 @@ enum Chore {
     Simulate(simulate::SimulateOptions),
     /// Run the fuzz targets, ten minutes each by default
     Fuzz(fuzz::FuzzOptions),
-    /// Check what the compiler cannot: dependencies between crates, sizes, first lines, copies
+    /// Check what the compiler cannot: dependencies between crates, sizes, first lines, copies, the contract
     Tidy,
+    /// Freeze wit/plugin.wit as a version of the contract, to which it is held from then on
+    WitFreeze(contract::freeze::WitFreezeOptions),
     /// Check licences, duplicate and forbidden crates, sources and advisories
     Deny,
     /// Run all checks that must pass before a change is merged
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Chore::Simulate(options) => simulate::simulate(&options),
         Chore::Fuzz(options) => fuzz::fuzz(&options),
         Chore::Tidy => tidy::tidy(),
+        Chore::WitFreeze(options) => contract::freeze::wit_freeze(&options),
         Chore::Deny => deny::deny(),
         Chore::Ci => ci::ci(),
     };

@@ -22,6 +22,8 @@ pub(crate) enum ChoreError {
     Untidy(Vec<String>),
     /// A measurement is not valid; the text says why.
     BadRun(String),
+    /// A version of the plugin contract cannot be frozen; the text says why.
+    NotFrozen(String),
     /// A file could not be read.
     Unreadable { path: String, cause: io::Error },
     /// A program printed something else than its documentation says.
@@ -117,7 +119,7 @@ impl fmt::Display for ChoreError {
             Self::TooSlow { command, limit } => {
                 write!(f, "`{command}` did not end within {} s", limit.as_secs())
             }
-            Self::NoToolchain(text) | Self::BadRun(text) => f.write_str(text),
+            Self::NoToolchain(text) | Self::BadRun(text) | Self::NotFrozen(text) => f.write_str(text),
             Self::Guest(fault) => fault.fmt(f),
             Self::Untidy(lines) => {
                 write!(f, "{} violation(s) of the house rules:\n{}", lines.len(), lines.join("\n"))

@@ -2,6 +2,7 @@
 //!
 //! Fields are only ever added. Times are milliseconds since 1970-01-01 UTC, and their names end in `_ms`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -192,6 +193,9 @@ pub struct QueueRecipient {
     pub under_way: bool,
     /// The reply to the last attempt, as one text.
     pub last_reply: Option<String>,
+    /// The groups that plugins have put it into, by the name of the plugin. Only the details of one message have them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, String>,
 }
 
 /// The result of a command on messages.
@@ -401,8 +405,21 @@ mod tests {
                 next_attempt_ms: None,
                 under_way: false,
                 last_reply: None,
+                groups: BTreeMap::new(),
             }],
         }
+    }
+
+    /// Gateway and command line may be of different versions.
+    #[test]
+    fn groups_are_shown_where_there_are_some() {
+        let (plain, mut grouped) = (entry(), entry());
+        let json = serde_json::to_string(&plain).unwrap();
+        assert!(!json.contains("groups") && serde_json::from_str::<QueueEntry>(&json).unwrap() == plain);
+        grouped.recipients[0].groups.insert("tenants".into(), "a".into());
+        let json = serde_json::to_string(&grouped).unwrap();
+        assert!(json.contains(r#""groups":{"tenants":"a"}"#), "{json}");
+        assert_eq!(serde_json::from_str::<QueueEntry>(&json).unwrap(), grouped);
     }
 
     fn filter(json: &str) -> QueueFilter {

@@ -22,7 +22,7 @@ fn example(name: &str, host: &str) -> ConfigReport {
     write(folder.path(), "tls/privkey.pem", &pair.signing_key.serialize_pem());
     write(folder.path(), "secrets/smarthost", "sesame\n");
     write(folder.path(), "secrets/scanner", "sesame\n");
-    write(folder.path(), "batv.json", "{}");
+    write(folder.path(), "keys/batv.key", "0123456789abcdef0123\n");
     for key in ["r2026", "e2026", "relay2026"] {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         write(folder.path(), &format!("keys/{key}.pem"), &pair.serialize_pem());
@@ -161,4 +161,39 @@ fn what_is_wrong_with_keys_is_told_where_it_stands() {
     let same = |key: &&str| ["dkim_keys.two.selector", "dkim_keys.three.selector"].contains(key);
     assert_eq!(keys.iter().filter(|key| same(key)).count(), 1, "{report}");
     assert!(!report.to_string().contains("sesame"), "{report}");
+}
+
+#[test]
+fn secrets_are_read_by_name_and_short_ones_are_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "one.key", "0123456789abcdef\n");
+    write(folder.path(), "short.key", "0123456789abcde\n");
+    let of = |secrets: &str| {
+        let text = format!(
+            "hostname = \"gw.example.org\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"\n{secrets}"
+        );
+        read(text, &folder.path().join("pintle.toml"), &[])
+    };
+    let settings = of("[secrets.one]\nkey = { file = \"one.key\" }").into_settings().unwrap();
+    let key = pintle_plugin::SecretKey::new(b"0123456789abcdef");
+    assert_eq!(settings.plugins.gateway.secrets, [("one".to_owned(), key)].into());
+    let wrong = "[secrets.short]\nkey = { file = \"short.key\" }\n[secrets.gone]\nkey = { file = \"gone.key\" }\n\
+                 [secrets.none]\n";
+    let report = of(wrong);
+    let keys: Vec<_> = report.mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+    assert_eq!(keys, ["secrets.short.key", "secrets.gone.key", "secrets.none.key"], "{report}");
+    assert!(!report.to_string().contains("0123456789"), "{report}");
+}
+
+/// A reload that changes nothing but a key replaces it.
+#[test]
+fn a_changed_secret_takes_effect_without_a_restart() {
+    let of = |key: &str| {
+        let text = format!("hostname = \"gw.example.org\"\n[secrets.one]\nkey = \"{key}\"\n");
+        read(text, Path::new("pintle.toml"), &[]).into_settings().unwrap()
+    };
+    let (old, new) = (of("the key of last year"), of("the key of the moment"));
+    assert!(old.needs_restart(&new).is_empty());
+    let secrets = new.plugins.gateway.secrets.clone();
+    assert_eq!(new.as_far_as_running(&old).plugins.gateway.secrets, secrets);
 }

@@ -22,6 +22,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record as WireRecord, RecordType}
 use hickory_resolver::{TokioResolver, system_conf};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::rdata::record;
 use crate::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver, second_look};
 
 /// Queries name servers over UDP, and over TCP when an answer does not fit, and caches the answers.
@@ -273,17 +274,7 @@ fn from_octets(name: &str) -> Result<Name, ProtoError> {
 }
 
 fn record_type(kind: DnsRecordKind) -> RecordType {
-    match kind {
-        DnsRecordKind::A => RecordType::A,
-        DnsRecordKind::Aaaa => RecordType::AAAA,
-        DnsRecordKind::Mx => RecordType::MX,
-        DnsRecordKind::Txt => RecordType::TXT,
-        DnsRecordKind::Ptr => RecordType::PTR,
-        DnsRecordKind::Ns => RecordType::NS,
-        DnsRecordKind::Cname => RecordType::CNAME,
-        DnsRecordKind::Srv => RecordType::SRV,
-        DnsRecordKind::Tlsa => RecordType::TLSA,
-    }
+    RecordType::from(kind.number())
 }
 
 /// The longest chain of aliases that is followed, as in common resolvers.
@@ -295,7 +286,7 @@ fn answer(name: &Name, kind: DnsRecordKind, lookup: &Lookup) -> Result<DnsAnswer
     let owner = if kind == DnsRecordKind::Cname { name } else { end_of_aliases(name, lookup.answers()) };
     let matching = lookup.answers().iter().filter(|record| &record.name == owner);
     let records: Vec<DnsRecord> =
-        matching.filter_map(|record| convert(&record.data)).filter(|record| record.kind() == kind).collect();
+        matching.filter_map(|found| record(&found.data)).filter(|record| record.kind() == kind).collect();
     if records.is_empty() {
         // No server has said that there is nothing: there are just more aliases than are followed.
         return Err(DnsError::ServFail);
@@ -317,47 +308,6 @@ fn end_of_aliases<'a>(name: &'a Name, answers: &'a [WireRecord]) -> &'a Name {
         }
     }
     owner
-}
-
-fn convert(data: &RData) -> Option<DnsRecord> {
-    Some(match data {
-        RData::A(address) => DnsRecord::A(address.0),
-        RData::AAAA(address) => DnsRecord::Aaaa(address.0),
-        RData::MX(mx) => DnsRecord::Mx { preference: mx.preference, exchange: text(&mx.exchange) },
-        RData::TXT(txt) => DnsRecord::Txt(txt.txt_data.concat()),
-        RData::PTR(name) => DnsRecord::Ptr(text(&name.0)),
-        RData::NS(name) => DnsRecord::Ns(text(&name.0)),
-        RData::CNAME(name) => DnsRecord::Cname(text(&name.0)),
-        RData::SRV(srv) => DnsRecord::Srv {
-            priority: srv.priority,
-            weight: srv.weight,
-            port: srv.port,
-            target: text(&srv.target),
-        },
-        RData::TLSA(tlsa) => DnsRecord::Tlsa {
-            usage: tlsa.cert_usage.into(),
-            selector: tlsa.selector.into(),
-            matching: tlsa.matching.into(),
-            data: tlsa.cert_data.clone(),
-        },
-        _ => return None,
-    })
-}
-
-/// The name without its final dot, as mail writes names; the root keeps its dot, since it would be empty otherwise. It
-/// is the reverse of [`from_octets`], except for labels that would not convert back: those are escaped, and so name
-/// nothing that exists.
-fn text(name: &Name) -> String {
-    let plain = |label: &[u8]| label.iter().all(|b| b.is_ascii_graphic() && !b".\\".contains(b));
-    if !name.is_root() && name.iter().all(plain) {
-        let labels: Vec<_> = name.iter().map(String::from_utf8_lossy).collect();
-        return labels.join(".");
-    }
-    let mut text = name.to_ascii();
-    if text.len() > 1 && text.ends_with('.') {
-        text.pop();
-    }
-    text
 }
 
 /// Whether this may be a denial, or an answer with records that were not asked for.
@@ -387,6 +337,7 @@ fn classify(error: &NetError) -> DnsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rdata::text;
 
     #[test]
     fn names_are_complete_with_or_without_their_dot() {

@@ -45,6 +45,23 @@ pub struct Rules {
     pub reject_score: Option<f64>,
     /// The score from which a message is held in the quarantine `score`.
     pub quarantine_score: Option<f64>,
+    /// What becomes of recipients that plugins refuse at the end of the data, if the client cannot be told.
+    pub refused_recipients: RefusedRecipients,
+    /// Whether a transaction may only have recipients with the same groups.
+    pub one_group_per_transaction: bool,
+}
+
+/// What becomes of recipients that plugins refuse although others receive the message, if the client does not take a
+/// reply for each recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RefusedRecipients {
+    /// Their copy is held in the quarantine `refused`.
+    #[default]
+    Quarantine,
+    /// The sender gets a report that the delivery failed, if it is a client of ours; mail of strangers is held.
+    Report,
+    /// Their copy is dropped.
+    Discard,
 }
 
 impl Default for Rules {
@@ -59,6 +76,8 @@ impl Default for Rules {
             keys: Arc::default(),
             reject_score: None,
             quarantine_score: None,
+            refused_recipients: RefusedRecipients::default(),
+            one_group_per_transaction: false,
         }
     }
 }

@@ -108,6 +108,7 @@ impl Connection {
                 tracing::debug!(session = %self.pipeline.id(), ?closed, "session ends");
                 return self.close().await;
             }
+            self.pipeline.tell_queued().await;
             match self.wait().await? {
                 Woken::Read(0) => self.session.peer_closed(Instant::now()),
                 Woken::Read(_) => {}
@@ -127,15 +128,26 @@ impl Connection {
                     let decision = self.pipeline.answer(question);
                     let answer = answer(&mut self.session, &mut self.stream, decision).await?;
                     self.session.answer(answer, Instant::now());
+                    self.close_if_requested();
                 }
                 Event::Body(chunk) => self.pipeline.body(chunk).await,
                 Event::StartTls => self.start_tls().await?,
-                Event::Reset => self.pipeline.reset(),
+                Event::Reset => {
+                    self.pipeline.reset();
+                    self.close_if_requested();
+                }
                 Event::Fault(fault) => client_log::fault(&self.pipeline.session(), &fault),
                 Event::Closed(closed) => return Ok(Some(closed)),
             }
         }
         Ok(None)
+    }
+
+    /// Ends the session if a plugin has requested that.
+    fn close_if_requested(&mut self) {
+        if let Some(reply) = self.pipeline.closing() {
+            self.session.dismiss(reply, Instant::now());
+        }
     }
 
     /// Handles a deadline that has passed: of the protocol, or of an untrusted client's session.

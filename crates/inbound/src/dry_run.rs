@@ -55,7 +55,8 @@ pub struct DryRunExchange {
     pub stage: Hook,
     /// The recipient of RCPT.
     pub recipient: Option<Address>,
-    /// The questions to the chain about this command, in order; for DATA, about the header and then about the message.
+    /// The questions to the chain about this command, in order; for DATA, about the command, the header and then the
+    /// message.
     pub asked: Vec<AskedQuestion>,
     /// The reply as the client receives it.
     pub reply: HeardReply,
@@ -211,15 +212,25 @@ impl DryRun {
                 Event::Ask(question) => {
                     let answer = self.pipeline.answer(question).await;
                     self.machine.answer(answer, Instant::now());
+                    self.close_if_requested();
                 }
                 Event::Body(chunk) => self.pipeline.body(chunk).await,
-                Event::Reset => self.pipeline.reset(),
+                Event::Reset => {
+                    self.pipeline.reset();
+                    self.close_if_requested();
+                }
                 // This client never sends STARTTLS, and sees a fault in its reply.
                 Event::StartTls | Event::Fault(_) => {}
                 Event::Closed(_) => self.over = true,
             }
         }
         std::iter::from_fn(|| self.machine.poll_transmit()).flatten().collect()
+    }
+
+    fn close_if_requested(&mut self) {
+        if let Some(reply) = self.pipeline.closing() {
+            self.machine.dismiss(reply, Instant::now());
+        }
     }
 }
 

@@ -4,6 +4,11 @@ use std::time::SystemTime;
 
 use pintle_mail::{QueueId, SessionId, UnixTime};
 
+/// Whether a recipient with this id is from a RCPT command of the client, which the client can be told about.
+pub(crate) fn is_of_client(recipient: u32) -> bool {
+    recipient < pintle_policy::FIRST_ADDED
+}
+
 /// Returns the current time.
 pub(crate) fn now() -> UnixTime {
     SystemTime::now().into()

@@ -31,7 +31,7 @@ mod stream;
 mod submission;
 mod users;
 
-pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
+pub use config::{AuthOffer, Config, ListenerConfig, RefusedRecipients, Rules, TlsMode};
 pub use guesses::LoginLimits;
 pub use listener::{Inbound, InboundParts, RulesHandle};
 pub use permits::SessionLimits;

@@ -60,47 +60,73 @@ impl CompleteMessage {
     /// Makes the message durable, as plugins have left it.
     pub(crate) async fn commit(
         self,
-        accepted: Accepted<'_>,
+        accepted: &Accepted<'_>,
         spool: &dyn Spool,
     ) -> Result<Receipt, SpoolError> {
-        let Accepted { session, transaction, message, header, hold, .. } = &accepted;
-        let content =
-            if message.body_edited { copy(message.body.as_deref(), spool).await? } else { self.content };
-        let body_empty = content.size() == 0;
-        let entry = pintle_spool::Entry {
-            envelope: transaction.envelope.clone(),
-            received: ids::now(),
-            parent: None,
-            hold: hold.clone(),
-            released: None,
-            has_8bit: message.has_8bit || !header.as_bytes().is_ascii(),
-            needs_smtputf8: transaction.envelope.params.smtputf8 && needs_smtputf8(transaction, header),
-            context: Frozen::of(session, transaction).to_bytes(),
+        let content = match accepted.edited_body() {
+            Some(body) => copy(body, spool).await?,
+            None => self.content,
         };
-        let head = accepted.head(self.separated || !body_empty);
-        spool.commit(NewMessage { id: transaction.id, head, content, entry }).await
+        store(accepted, content, self.separated, spool).await
     }
+
+    /// Makes a copy of the message durable.
+    pub(crate) async fn commit_copy(
+        &self,
+        accepted: &Accepted<'_>,
+        spool: &dyn Spool,
+    ) -> Result<Receipt, SpoolError> {
+        let content = copy(accepted.edited_body().unwrap_or(&self.content), spool).await?;
+        store(accepted, content, self.separated, spool).await
+    }
+}
+
+async fn store(
+    accepted: &Accepted<'_>,
+    content: Content,
+    separated: bool,
+    spool: &dyn Spool,
+) -> Result<Receipt, SpoolError> {
+    let Accepted { session, transaction, message, header, hold, .. } = accepted;
+    let entry = pintle_spool::Entry {
+        envelope: transaction.envelope.clone(),
+        received: ids::now(),
+        parent: None,
+        hold: hold.clone(),
+        released: None,
+        has_8bit: message.has_8bit || !header.as_bytes().is_ascii(),
+        needs_smtputf8: transaction.envelope.params.smtputf8 && needs_smtputf8(transaction, header),
+        context: Frozen::of(session, transaction).to_bytes(),
+    };
+    let head = accepted.head(separated || content.size() > 0);
+    spool.commit(NewMessage { id: transaction.id, head, content, entry }).await
 }
 
 /// A message that has passed every stage.
 pub(crate) struct Accepted<'a> {
     pub(crate) session: &'a Session,
-    pub(crate) transaction: &'a Transaction,
+    /// The transaction, with the recipients of this copy.
+    pub(crate) transaction: Transaction,
     pub(crate) message: &'a Message,
     /// The header block to store, below the fields that the gateway adds.
     pub(crate) header: &'a HeaderBlock,
     pub(crate) hostname: &'a str,
     pub(crate) hold: Option<HoldReason>,
     /// Signatures and seal, to be placed above the header.
-    pub(crate) signatures: Vec<u8>,
+    pub(crate) signatures: &'a [u8],
 }
 
 impl Accepted<'_> {
+    /// The body that plugins have written; none if it is as received.
+    fn edited_body(&self) -> Option<&dyn Body> {
+        self.message.body.as_deref().filter(|_| self.message.body_edited)
+    }
+
     /// Returns the fields that the gateway adds, the header block as edited, and the empty line.
     fn head(&self, separator: bool) -> Bytes {
         let mut head = self.authentication_results();
         head.extend_from_slice(&self.received());
-        head.extend_from_slice(&self.signatures);
+        head.extend_from_slice(self.signatures);
         head.reserve(self.header.as_bytes().len() + 4);
         head.extend_from_slice(self.header.as_bytes());
         if !head.ends_with(b"\n") {
@@ -142,8 +168,8 @@ impl Accepted<'_> {
     }
 }
 
-/// Merges recipients with the same mailbox, named twice by the client or created by plugins, so that no one gets two
-/// copies. What was requested for any of them is kept.
+/// Merges recipients with the same mailbox and the same groups, named twice by the client or created by plugins, so that
+/// no one gets two copies. What was requested for any of them is kept.
 pub(crate) fn unite(recipients: &mut Vec<Recipient>) {
     if recipients.len() < 2 {
         return;
@@ -151,7 +177,8 @@ pub(crate) fn unite(recipients: &mut Vec<Recipient>) {
     let mut places = HashMap::new();
     let mut united: Vec<Recipient> = Vec::with_capacity(recipients.len());
     for recipient in recipients.drain(..) {
-        match places.entry(recipient.address.key()) {
+        let treatment = (recipient.groups.clone(), recipient.refused.is_some());
+        match places.entry((recipient.address.key(), treatment)) {
             Entry::Vacant(place) => {
                 place.insert(united.len());
                 united.push(recipient);
@@ -215,18 +242,16 @@ pub(crate) fn loops(header: &HeaderBlock, max_hops: usize) -> bool {
     trace::hops(header) >= max_hops
 }
 
-async fn copy(body: Option<&dyn Body>, spool: &dyn Spool) -> Result<Content, SpoolError> {
+async fn copy(body: &dyn Body, spool: &dyn Spool) -> Result<Content, SpoolError> {
     let mut draft = spool.begin()?;
-    if let Some(body) = body {
-        let mut offset = 0;
-        loop {
-            let piece = body.read(offset, COPY).await.map_err(|BodyError(why)| SpoolError::Store(why))?;
-            if piece.is_empty() {
-                break;
-            }
-            offset += piece.len() as u64;
-            draft.append(piece).await?;
+    let mut offset = 0;
+    loop {
+        let piece = body.read(offset, COPY).await.map_err(|BodyError(why)| SpoolError::Store(why))?;
+        if piece.is_empty() {
+            break;
         }
+        offset += piece.len() as u64;
+        draft.append(piece).await?;
     }
     draft.finish().await
 }

@@ -1,7 +1,7 @@
 //! Writes the receiving side's records to the event log, from a session's view.
 
 use pintle_mail::{Recipient, Reply};
-use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
+use pintle_policy::{Decision, Hook, Session, Transaction, View};
 use pintle_record::{
     ClientMembers, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep,
     Reception, Record, RecordSink, Rejection, SpfCheck, Tls,
@@ -42,7 +42,7 @@ pub(crate) fn reception(
     }));
     if let Some(held) = held {
         let (quarantine, by) = (Some(held.name.clone()), held.by.clone());
-        sink.record(&Record::Hold(Hold { time, id, quarantine, reason: None, by }));
+        sink.record(&Record::Hold(Hold { time, id, quarantine, reason: held.reason.clone(), by }));
     }
 }
 
@@ -107,6 +107,7 @@ pub(crate) fn verdicts(sink: &dyn RecordSink, view: &View, hook: Hook, decision:
             plugin: &step.judge,
             hook: hook.name(),
             verdict: step.verdict,
+            overruled: step.overruled,
             fault: step.fault.as_ref().map(|fault| (fault.kind.name(), fault.text.as_str())),
             session: Some(view.session.id),
             id: view.transaction.as_ref().map(|transaction| transaction.id),
@@ -115,8 +116,8 @@ pub(crate) fn verdicts(sink: &dyn RecordSink, view: &View, hook: Hook, decision:
     }
 }
 
-/// Records the DMARC result of a message from an untrusted client. What was done about it is taken from facts that only
-/// authorized plugins may write; without them, nothing was done.
+/// Records the DMARC result of a message from an untrusted client. What was done about it is what a plugin
+/// with the grant for it has reported; without a report, nothing was done.
 pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
     let Some(transaction) = view.transaction.as_deref().filter(|_| sink.wanted()) else {
         return;
@@ -127,7 +128,7 @@ pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
     else {
         return;
     };
-    let told = |fact| transaction.facts.get(fact).cloned();
+    let done = transaction.dmarc.as_ref();
     let sender = transaction.received_sender().address();
     let mut envelope_to: Vec<_> =
         transaction.envelope.recipients.iter().map(|recipient| recipient.address.domain_ascii()).collect();
@@ -144,8 +145,8 @@ pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
         result: result.outcome.to_string(),
         spf_aligned: result.spf_aligned,
         dkim_aligned: result.dkim_aligned,
-        disposition: told(facts::DMARC_DISPOSITION).unwrap_or_else(|| "none".to_owned()),
-        overridden: told(facts::DMARC_OVERRIDE),
+        disposition: done.map_or_else(|| "none".to_owned(), |done| done.disposition.clone()),
+        overridden: done.and_then(|done| done.override_reason.clone()),
         spf: findings.spf.get().into_iter().flat_map(|results| results.iter()).map(spf_check).collect(),
         dkim: findings.signatures.get().into_iter().flat_map(|all| &all.dkim).map(dkim_check).collect(),
     }));

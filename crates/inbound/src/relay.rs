@@ -73,7 +73,7 @@ fn holds_capsule(local: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pintle_mail::{Address, Charset, RcptParams, SessionId, UnixTime};
+    use pintle_mail::{Address, Charset, SessionId, UnixTime};
 
     fn session(identity: Option<&str>, trusted: bool) -> Session {
         Session {
@@ -92,7 +92,7 @@ mod tests {
 
     fn passes(address: &str, session: &Session, relay: bool) -> bool {
         let address = Address::parse(address, Charset::Utf8).unwrap();
-        let recipient = Recipient { id: 0, address, params: RcptParams::default(), original: None, relay };
+        let recipient = Recipient { relay, ..Recipient::new(0, address) };
         check(session, &recipient, &Domains::new(["example.org", ".sub.example.org"])).is_ok()
     }
 
@@ -142,8 +142,7 @@ mod tests {
     /// Returns the enhanced code of the refusal, and whether its text mentions normalisation.
     fn refused(address: &str) -> Option<(EnhancedCode, bool)> {
         let address = Address::parse(address, Charset::Utf8).unwrap();
-        let recipient =
-            Recipient { id: 0, address, params: RcptParams::default(), original: None, relay: false };
+        let recipient = Recipient::new(0, address);
         let domains = Domains::new(["example.org", ".sub.example.org"]);
         let reply = check(&session(None, false), &recipient, &domains).err()?;
         Some((reply.enhanced.unwrap(), reply.text.contains("normalised")))

@@ -3,9 +3,11 @@
 //! DSN parameters (RFC 3461) are parsed and kept, to be passed on or obeyed. Parameters that we do not know are refused
 //! by the server machine and never get here; those that a plugin offered are in `other`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ReversePath};
+use crate::{Address, Reply, ReversePath};
 
 /// The sender and the recipients of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,30 @@ pub struct Recipient {
     /// A plugin or the operator's rules allow this recipient's mail to be relayed to a domain that is not ours.
     #[serde(default)]
     pub relay: bool,
+    /// The groups that plugins have put the recipient into, by plugin. Recipients whose groups differ never share a
+    /// delivery.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, String>,
+    /// The reply with which plugins have refused this recipient after the client could no longer be told. Its delivery
+    /// fails with this reply, which is reported to the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Reply>,
+}
+
+impl Recipient {
+    /// A recipient without parameters, which no plugin has changed.
+    #[must_use]
+    pub fn new(id: u32, address: Address) -> Self {
+        Self {
+            id,
+            address,
+            params: RcptParams::default(),
+            original: None,
+            relay: false,
+            groups: BTreeMap::new(),
+            refused: None,
+        }
+    }
 }
 
 /// The parameters of MAIL FROM.
@@ -47,6 +73,9 @@ pub struct MailParams {
     pub smtputf8: bool,
     /// `REQUIRETLS` (RFC 8689): every further hop must use verified TLS.
     pub require_tls: bool,
+    /// `PRDR` (draft-hall-prdr-00): the client reads a reply for each recipient at the end of data. It concerns the
+    /// session with this client alone and is not passed on to next hops.
+    pub prdr: bool,
     /// `RET=` (RFC 3461 section 4.3).
     pub ret: Option<Return>,
     /// `ENVID=`, still in xtext (RFC 3461 section 4.4).

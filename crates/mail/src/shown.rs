@@ -1,7 +1,7 @@
 //! Untrusted text for display in one line: decoded, bounded, and without characters that a terminal or a log would act
 //! on.
 
-use crate::mime;
+use crate::encoded_words;
 
 /// The octets of a field that are read for each character shown; an encoded word takes up to 12 for one.
 const OCTETS_EACH: usize = 32;
@@ -11,7 +11,7 @@ const OCTETS_EACH: usize = 32;
 #[must_use]
 pub fn shown(value: &str, most: usize) -> String {
     let end = value.floor_char_boundary(most.saturating_mul(OCTETS_EACH));
-    let decoded = mime::decode_words(value[..end].trim());
+    let decoded = encoded_words::decoded(value[..end].trim());
     let mut letters =
         decoded.trim().chars().map(|c| if acts_on_terminal(c) { char::REPLACEMENT_CHARACTER } else { c });
     let mut text: String = letters.by_ref().take(most).collect();

@@ -147,6 +147,50 @@ fn parts_headers_and_names_are_bounded() {
     assert!((900_000..=1 << 20).contains(&kept), "{kept}");
 }
 
+/// Disposition, Content-ID and transfer encoding of a part with these fields.
+fn declared(fields: &str) -> (Option<String>, Option<String>, String) {
+    let part = tree(format!("{MIXED}--b\r\n{fields}\r\nx\r\n--b--\r\n").as_bytes()).parts.remove(1);
+    (part.disposition, part.content_id, part.transfer_encoding)
+}
+
+#[test]
+fn a_part_says_what_its_header_declares() {
+    let some = |text: &str| Some(text.to_owned());
+    for (fields, disposition, id, encoding) in [
+        ("", None, None, "7bit"),
+        ("Content-Disposition: (a) ATTACHMENT ; filename=x\r\n", some("attachment"), None, "7bit"),
+        ("Content-Disposition: Inline\r\nContent-ID: <A.b@C>\r\n", some("inline"), some("A.b@C"), "7bit"),
+        ("Content-Disposition: ; filename=x\r\nContent-Id:\r\n <a\r\n b>\r\n", None, some("a b"), "7bit"),
+        ("Content-ID: bare@id \r\nContent-Transfer-Encoding: 8BIT\r\n", None, some("bare@id"), "8bit"),
+        ("Content-ID: <>\r\nContent-Transfer-Encoding:\r\n", None, None, "7bit"),
+        ("Content-ID: x <open\r\nContent-Transfer-Encoding: X-UU\r\n", None, some("open"), "x-uu"),
+        ("Content-Transfer-Encoding: Quoted-Printable (a)\r\n", None, None, "quoted-printable"),
+    ] {
+        assert_eq!(declared(fields), (disposition, id, encoding.to_owned()), "{fields:?}");
+    }
+    let twice = format!("{MIXED}--b\r\nContent-ID: <a>\r\nContent-ID: <b>\r\n\r\nx\r\n--b--\r\n");
+    let found = tree(twice.as_bytes());
+    assert_eq!(found.malformed.names(), ["repeated"]);
+    assert_eq!(found.parts[1].content_id.as_deref(), Some("a"));
+}
+
+#[test]
+fn what_a_part_declares_is_bounded() {
+    let long = "é".repeat(900);
+    let (disposition, id, encoding) = declared(&format!(
+        "Content-Disposition: {long}\r\nContent-ID: <{long}>\r\nContent-Transfer-Encoding: a{long}\r\n"
+    ));
+    assert_eq!((disposition.unwrap().len(), id, encoding.len()), (64, None, 63));
+    let id = "i".repeat(998);
+    let part = format!("--b\r\nContent-ID: <{id}>\r\nContent-Transfer-Encoding: base64\r\n\r\neA==\r\n");
+    let found = tree(format!("{MIXED}{}--b--\r\n", part.repeat(2_000)).as_bytes());
+    assert_eq!(found.truncated.names(), ["names"]);
+    let kept: usize = found.parts.iter().filter_map(|part| part.content_id.as_ref().map(String::len)).sum();
+    assert!((900_000..=1 << 20).contains(&kept), "{kept}");
+    let last = found.parts.last().unwrap();
+    assert_eq!((&last.content_id, last.transfer_encoding.as_str()), (&None, "base64"));
+}
+
 /// Steps are counted, not seconds: twice the octets must cost at most twice the work.
 #[test]
 fn work_is_linear_in_the_octets() {
@@ -197,9 +241,12 @@ fn no_field_is_read_twice() {
         many("'"),
         many(" \r\n\t"),
     ] {
-        for field in
-            ["Content-Type: text/plain", "Content-Disposition: attachment", "Content-Transfer-Encoding: 7bit"]
-        {
+        for field in [
+            "Content-Type: text/plain",
+            "Content-Disposition: attachment",
+            "Content-Transfer-Encoding: 7bit",
+            "Content-ID: <a",
+        ] {
             let message = format!("{field}{hostile}\r\n\r\n");
             assert_eq!(tree(message.as_bytes()).parts.len(), 1);
             assert!(tree(message.as_bytes()).truncated.has(MimeLimit::Header));
@@ -247,7 +294,7 @@ fn described(octets: &[u8]) -> Vec<Seen> {
             part.content_type.clone(),
             part.charset.clone(),
             part.filename.clone(),
-            part.attachment,
+            part.disposition.as_deref() == Some("attachment"),
             content,
         )
     };

@@ -2,14 +2,18 @@
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{NextHop, UnixTime};
+use pintle_policy::DeliveryOutcome;
 use pintle_queue::{Again, Attempt, AttemptReport, HoldState, HopSign};
+use pintle_record::PeerMembers;
 use pintle_smtp::client::ReplyOutcome;
-use pintle_spool::{HoldReason, Quarantine, SpoolError, Stored};
+use pintle_spool::{HoldReason, SpoolError, Stored};
 
+use crate::Config;
 use crate::clock::monotonic;
 use crate::connect_failure::ConnectFailure;
 use crate::connection::ClientConnection;
@@ -17,11 +21,11 @@ use crate::exchange::{self, ExchangeResult};
 use crate::finished::{Finished, interrupted};
 use crate::parts::OutboundShared;
 use crate::plan::DeliveryPlan;
-use crate::recipient_result::{self, DiscardStage, RecipientResult, ReportPolicy, Resolution};
+use crate::recipient_result::{DiscardStage, RecipientResult, ReportPolicy, Resolution};
+use crate::refusal;
 use crate::replies::{ExchangeReplies, RecipientReply};
 use crate::settle::{self, SettleCause};
 use crate::stages::{self, DeliverDecision, StopAction, StoppedDelivery};
-use crate::{Config, QuarantineFull, QuotaReservation, quarantine, quarantine_admission};
 
 /// Makes the attempt. The job always comes back in the result, even after an error.
 pub(crate) async fn run(shared: Arc<OutboundShared>, attempt: Attempt) -> Option<Finished> {
@@ -72,7 +76,7 @@ struct AttemptReplies {
     /// The next hop takes fewer recipients at once than there are.
     overflow: bool,
     /// The plugin that decided; none if the next hop replied.
-    by: Option<String>,
+    by: Option<Arc<str>>,
     retired: Vec<Box<ClientConnection>>,
 }
 
@@ -120,12 +124,15 @@ impl RunningAttempt<'_> {
             // It was held after the queue had begun the attempt.
             return self.held(self.stored.entry.hold.as_ref());
         }
+        if let Some(finished) = refusal::fail_refused(self.shared, self.stored, self.attempt).await {
+            return finished;
+        }
         let plan = match stages::deliver(self.shared, self.config, self.stored, self.attempt).await {
             DeliverDecision::Send(plan) => plan,
             DeliverDecision::Stop(stopped) => return self.carry_out(stopped).await,
         };
         if plan.target.next_hop == NextHop::Discard || plan.envelope.recipients.is_empty() {
-            return self.discard(&plan, DiscardStage::Route, None).await;
+            return self.discard(&plan).await;
         }
         self.send(plan).await
     }
@@ -134,12 +141,6 @@ impl RunningAttempt<'_> {
     async fn carry_out(&self, stopped: StoppedDelivery) -> Finished {
         let StoppedDelivery { action, by, plan } = stopped;
         let outcome = match action {
-            StopAction::Quarantine(name) => match self.reserve_room(&name).await {
-                Ok(_reservation) => return self.quarantine(name, by).await,
-                // It stays in the queue, whose maximum age applies.
-                Err(full) => ReplyOutcome::Deferred(full.reply()),
-            },
-            StopAction::Discard => return self.discard(&plan, DiscardStage::Deliver, by).await,
             StopAction::Fail(reply) => ReplyOutcome::Failed(reply),
             StopAction::Defer(reply) => ReplyOutcome::Deferred(reply),
         };
@@ -148,17 +149,39 @@ impl RunningAttempt<'_> {
     }
 
     async fn send(&self, mut plan: Box<DeliveryPlan>) -> Finished {
-        let replies = match exchange::deliver(self.shared, self.config, &plan).await {
+        let mut replies = match exchange::deliver(self.shared, self.config, &plan).await {
             ExchangeResult::Answered(replies) => AttemptReplies::exchanged(replies),
             ExchangeResult::ConnectFailure(failure) => AttemptReplies::no_session(&plan, &failure),
             ExchangeResult::Interrupted => {
                 return self.finished(interrupted(self.attempt.recipients.clone()));
             }
         };
+        if replies.hop == HopSign::Trouble && plan.target.next_hop != self.attempt.next_hop {
+            // A plugin has chosen another next hop: the trouble is not that of the job's, which others wait for.
+            replies.hop = HopSign::Silent;
+        }
         if plan.view.is_some() {
-            stages::result(self.shared, self.stored, &mut plan, delivery_outcomes(&replies)).await;
+            self.tell_plugins(&mut plan, &replies.replies).await;
         }
         self.settle(&plan, replies).await
+    }
+
+    /// Tells the plugins how the attempt ended. What they change in the transaction is stored before the outcome is, so
+    /// that no later attempt begins without it; if no recipient is left, there is none.
+    async fn tell_plugins(&self, plan: &mut DeliveryPlan, replies: &[RecipientReply]) {
+        let outcomes = self.delivery_outcomes(replies);
+        let changes = stages::result(self.shared, self.stored, plan, outcomes).await;
+        let deferred = replies.iter().any(RecipientReply::is_deferred);
+        if let Some(changes) = changes.filter(|_| deferred || self.others_wait()) {
+            changes.store(self.shared, self.stored.id).await;
+        }
+    }
+
+    /// Whether recipients outside this attempt were pending when the message was read.
+    fn others_wait(&self) -> bool {
+        let mine: HashSet<u32> = self.attempt.recipients.iter().copied().collect();
+        let mut states = self.stored.recipients.iter();
+        states.any(|state| state.status.pending().is_some() && !mine.contains(&state.id))
     }
 
     /// Settles each recipient by its reply. A deferred one waits for the back-off of the retry policy, or as long as a
@@ -169,8 +192,7 @@ impl RunningAttempt<'_> {
             self.config.retry.wait(count, self.shared.random())
         });
         let now = self.shared.clock.now();
-        let mut results: Vec<RecipientResult> =
-            self.removed(plan).map(|id| discarded(id, DiscardStage::Deliver)).collect();
+        let mut results: Vec<RecipientResult> = plan.discarded.iter().map(dropped).collect();
         let mut remaining = Vec::new();
         for reply in &replies.replies {
             let deferred = reply.is_deferred();
@@ -193,38 +215,15 @@ impl RunningAttempt<'_> {
         finished
     }
 
-    /// Drops the copies of this attempt's recipients.
-    async fn discard(&self, plan: &DeliveryPlan, stage: DiscardStage, by: Option<String>) -> Finished {
-        let kept = plan.envelope.recipients.iter().map(|recipient| recipient.id);
-        let ids = self.removed(plan).chain(kept);
-        let results: Vec<RecipientResult> = ids.map(|id| discarded(id, stage)).collect();
+    /// Drops the copies of this attempt's recipients: those that plugins have discarded, and all others of a route that
+    /// leads nowhere.
+    async fn discard(&self, plan: &DeliveryPlan) -> Finished {
+        let route = Resolution::Discarded(DiscardStage::Route);
+        let rest = plan.envelope.recipients.iter();
+        let rest = rest.map(|recipient| RecipientResult::without_reply(recipient.id, route));
+        let results: Vec<RecipientResult> = plan.discarded.iter().map(dropped).chain(rest).collect();
         let report = AttemptReport { hop: HopSign::Silent, ..AttemptReport::settled() };
-        self.durably(&self.cause(plan, by), &results, report).await
-    }
-
-    async fn reserve_room(&self, name: &str) -> Result<QuotaReservation, QuarantineFull> {
-        let size = self.stored.head.len() as u64 + self.stored.body.size();
-        quarantine_admission::admit(self.shared, name, size).await
-    }
-
-    /// Holds the whole message: a verdict is about its content, which all recipients share.
-    async fn quarantine(&self, name: String, by: Option<String>) -> Finished {
-        let stage = Some("deliver".to_owned());
-        let since = self.shared.clock.now();
-        let hold = HoldReason::Quarantine(Quarantine { name, since, by: by.clone(), stage });
-        match self.shared.spool.hold(self.stored.id, hold.clone()).await {
-            Ok(_) => {
-                quarantine::count("quarantined");
-                self.shared.record_hold(self.stored.id, &hold, by.as_deref());
-                self.held(Some(&hold))
-            }
-            Err(SpoolError::Unknown(_)) => self.finished(AttemptReport::settled()),
-            Err(error) => {
-                tracing::error!(queue_id = %self.stored.id, %error, "a message cannot be put into its quarantine now; it will be tried again");
-                let again = Again::BackOff;
-                self.finished(AttemptReport { again, ..interrupted(self.attempt.recipients.clone()) })
-            }
-        }
+        self.durably(&self.cause(plan, None), &results, report).await
     }
 
     /// The result for a message that is held. An operator may have released it since: the queue knows which came later.
@@ -250,7 +249,7 @@ impl RunningAttempt<'_> {
         self.finished(report)
     }
 
-    fn cause(&self, plan: &DeliveryPlan, by: Option<String>) -> SettleCause {
+    fn cause(&self, plan: &DeliveryPlan, by: Option<Arc<str>>) -> SettleCause {
         SettleCause::Attempt {
             next_hop: plan.target.next_hop.clone(),
             number: self.attempt.attempts.saturating_add(1),
@@ -259,12 +258,21 @@ impl RunningAttempt<'_> {
         }
     }
 
-    /// Pending recipients of this attempt that a plugin has removed from it. Their copies are dropped, since no later
-    /// attempt would be made for them.
-    fn removed(&self, plan: &DeliveryPlan) -> impl Iterator<Item = u32> {
-        let kept = |id: u32| plan.envelope.recipients.iter().any(|recipient| recipient.id == id);
-        let pending = |id: u32| recipient_result::pending(self.stored, id).is_some();
-        self.attempt.recipients.iter().copied().filter(move |id| pending(*id) && !kept(*id))
+    /// The outcomes in the form in which plugins get them.
+    fn delivery_outcomes(&self, replies: &[RecipientReply]) -> Vec<DeliveryOutcome> {
+        let took = monotonic().saturating_duration_since(self.started);
+        let outcome = |reply: &RecipientReply| DeliveryOutcome {
+            recipient: reply.outcome.id,
+            next_hop: reply.peer.host.clone(),
+            reply: Some(reply.outcome.outcome.reply().clone()),
+            status: match reply.outcome.outcome {
+                ReplyOutcome::Delivered(_) => pintle_policy::AttemptStatus::Delivered,
+                ReplyOutcome::Deferred(_) => pintle_policy::AttemptStatus::Deferred,
+                ReplyOutcome::Failed(_) => pintle_policy::AttemptStatus::Failed,
+            },
+            details: details(&reply.peer, took),
+        };
+        replies.iter().map(outcome).collect()
     }
 
     fn finished(&self, report: AttemptReport) -> Finished {
@@ -272,8 +280,9 @@ impl RunningAttempt<'_> {
     }
 }
 
-fn discarded(recipient: u32, stage: DiscardStage) -> RecipientResult {
-    RecipientResult::without_reply(recipient, Resolution::Discarded(stage))
+fn dropped((recipient, by): &(u32, Arc<str>)) -> RecipientResult {
+    let end = Resolution::Discarded(DiscardStage::Deliver);
+    RecipientResult { dropped_by: Some(Arc::clone(by)), ..RecipientResult::without_reply(*recipient, end) }
 }
 
 fn result_of(reply: &RecipientReply, plan: &DeliveryPlan, now: UnixTime, wait: Duration) -> RecipientResult {
@@ -291,17 +300,18 @@ fn result_of(reply: &RecipientReply, plan: &DeliveryPlan, now: UnixTime, wait: D
         speaker: outcome.speaker,
         peer: Arc::clone(&reply.peer),
         last_attempt: Some(now),
+        dropped_by: None,
     }
 }
 
-/// The outcomes in the form in which plugins get them.
-fn delivery_outcomes(replies: &AttemptReplies) -> Vec<pintle_policy::DeliveryOutcome> {
-    let outcome = |reply: &RecipientReply| pintle_policy::DeliveryOutcome {
-        recipient: reply.outcome.id,
-        next_hop: reply.peer.host.clone(),
-        reply: Some(reply.outcome.outcome.reply().clone()),
-        delivered: matches!(reply.outcome.outcome, ReplyOutcome::Delivered(_)),
-        retry: reply.is_deferred(),
-    };
-    replies.replies.iter().map(outcome).collect()
+/// What is known of the session, in the words of the contract (`on-delivery-result`).
+fn details(peer: &PeerMembers, took: Duration) -> Vec<(String, String)> {
+    let tls = peer.tls.as_ref();
+    let details = [
+        ("tls.version", tls.map(|tls| tls.version.clone())),
+        ("tls.cipher", tls.map(|tls| tls.cipher.clone())),
+        ("address", peer.address.map(|address| address.ip().to_canonical().to_string())),
+        ("duration-ms", Some(took.as_millis().to_string())),
+    ];
+    details.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }

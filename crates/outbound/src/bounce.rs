@@ -255,7 +255,7 @@ fn entry_of(
         notify: Some(Notify::NEVER),
         ..RcptParams::default()
     };
-    let recipient = Recipient { id: 0, address: to.clone(), params, original: None, relay: true };
+    let recipient = Recipient { params, relay: true, ..Recipient::new(0, to.clone()) };
     let body = if written.has_8bit { BodyType::EightBitMime } else { BodyType::SevenBit };
     Entry {
         envelope: Envelope {

@@ -19,6 +19,7 @@ use crate::finished::Finished;
 use crate::parts::OutboundShared;
 use crate::quarantine;
 use crate::recipient_result::{self, RecipientResult, ReportPolicy, Resolution};
+use crate::refusal;
 use crate::settle::{self, SettleCause};
 
 /// The jobs of one message that have reached an age together.
@@ -111,7 +112,11 @@ async fn end_of_quarantine(
     Finished::all(group.message, jobs)
 }
 
+/// A refused recipient that was held all the time fails as it would have failed at once.
 fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
+    if let Some(refused) = refusal::refused(stored, recipient) {
+        return Some(refused);
+    }
     let pending = recipient_result::pending(stored, recipient)?;
     Some(RecipientResult {
         reply: pending.last.clone(),

@@ -153,7 +153,7 @@ impl Handle {
             outcome: match before {
                 Ok(Some(HoldReason::Quarantine(quarantine))) => CommandOutcome::Quarantined(quarantine.name),
                 Ok(Some(HoldReason::Operator(_) | HoldReason::Other(_)) | None) => {
-                    self.shared.record_hold(*id, &hold, None);
+                    self.shared.record_hold(*id, &hold);
                     CommandOutcome::Done
                 }
                 Err(error) => CommandOutcome::of(error),

@@ -1,6 +1,8 @@
-//! Makes jobs of the queue from a message in the spool: one for each next hop of its pending recipients. The limits of
-//! the queue (throttle, retry policy) are taken from the configuration here as well.
+//! Makes jobs of the queue from a message in the spool: one for each next hop of its pending recipients, and for each
+//! combination of groups that plugins have put them into. The limits of the queue (throttle, retry policy) are taken from
+//! the configuration here as well.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use pintle_mail::NextHop;
@@ -14,6 +16,7 @@ use crate::Config;
 const ATTEMPTS_PER_SESSION: usize = 4;
 /// The most concurrent attempts for a next hop that has not accepted mail yet.
 const INITIAL_ATTEMPTS: usize = 5;
+static NO_GROUPS: BTreeMap<String, String> = BTreeMap::new();
 
 /// The queue's part of the configuration.
 pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
@@ -31,50 +34,55 @@ pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
     }
 }
 
-/// One job for each next hop of a message's pending recipients.
-pub(crate) fn jobs_of(waiting: &Waiting, hold: HoldState, config: &Config, timeline: &Timeline) -> Vec<Job> {
-    let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
-        hold,
-        ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
-    };
-    by_next_hop(waiting, config).into_iter().map(job).collect()
+/// Pending recipients of one message that are delivered together.
+pub(crate) struct DeliveryGroup<'w> {
+    pub(crate) next_hop: NextHop,
+    /// The groups that these recipients have in common, by the name of the plugin; empty for refused ones.
+    pub(crate) groups: &'w BTreeMap<String, String>,
+    pub(crate) recipients: Vec<&'w WaitingRecipient>,
 }
 
-/// A message's pending recipients by the next hop that they go to, in the order in which they came.
-pub(crate) fn by_next_hop<'w>(
-    waiting: &'w Waiting,
-    config: &Config,
-) -> Vec<(NextHop, Vec<&'w WaitingRecipient>)> {
-    let mut hops: Vec<(NextHop, Vec<_>)> = Vec::with_capacity(1);
+/// One job for each delivery of a message's pending recipients.
+pub(crate) fn jobs_of(waiting: &Waiting, hold: HoldState, config: &Config, timeline: &Timeline) -> Vec<Job> {
+    let longest = config.retry.longest_wait();
+    let job = |group: DeliveryGroup<'_>| Job { hold, ..job_of(waiting, group, longest, timeline) };
+    delivery_groups(waiting, config).into_iter().map(job).collect()
+}
+
+/// A message's pending recipients by next hop and groups, in the order in which they came. Refused recipients are together
+/// whatever their groups, so that the sender gets one report: no plugin is asked about them.
+pub(crate) fn delivery_groups<'w>(waiting: &'w Waiting, config: &Config) -> Vec<DeliveryGroup<'w>> {
+    let mut deliveries: Vec<DeliveryGroup<'w>> = Vec::with_capacity(1);
+    let mut places: HashMap<(NextHop, &BTreeMap<String, String>), usize> = HashMap::with_capacity(1);
     for recipient in &waiting.recipients {
         let next_hop = next_hop_of(recipient, config);
-        match hops.iter_mut().find(|(other, _)| *other == next_hop) {
-            Some((_, recipients)) => recipients.push(recipient),
-            None => hops.push((next_hop, vec![recipient])),
+        let groups = if recipient.refused { &NO_GROUPS } else { &recipient.groups };
+        let place = *places.entry((next_hop.clone(), groups)).or_insert(deliveries.len());
+        match deliveries.get_mut(place) {
+            Some(delivery) => delivery.recipients.push(recipient),
+            None => deliveries.push(DeliveryGroup { next_hop, groups, recipients: vec![recipient] }),
         }
     }
-    hops
+    deliveries
 }
 
-/// The next hop of a recipient: the operator's choice, or that of the routes.
+/// The next hop of a recipient: the operator's choice, or that of the routes. One that plugins have refused goes to no
+/// host, so that its report does not wait for one.
 pub(crate) fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
-    if let Some(route) = &recipient.route {
-        return route.clone();
+    match &recipient.route {
+        _ if recipient.refused => NextHop::Discard,
+        Some(route) => route.clone(),
+        None => config.next_hop(&recipient.domain),
     }
-    config.next_hop(&recipient.domain)
 }
 
 /// Stored times were written by a clock that may have been wrong: a job that was never tried is due now, and none is
 /// due later than the longest back-off.
-fn job_of(
-    waiting: &Waiting,
-    next_hop: NextHop,
-    recipients: &[&WaitingRecipient],
-    longest: Duration,
-    timeline: &Timeline,
-) -> Job {
+fn job_of(waiting: &Waiting, delivery: DeliveryGroup<'_>, longest: Duration, timeline: &Timeline) -> Job {
+    let DeliveryGroup { next_hop, groups, recipients } = delivery;
     let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
     let mut job = Job::new(waiting.id, next_hop, ids, timeline.place(waiting.age_from()));
+    job.groups.clone_from(groups);
     job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
     let tried = recipients.iter().filter(|_| job.attempts > 0);
     job.due = tried

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! runner      queue.insert · queue.poll_due → Attempt
-//! attempt     stages (Deliver hook) → exchange → a reply for each recipient
+//! attempt     refusal, or stages (Deliver hook) → exchange → a reply for each recipient
 //! exchange    session_pool, or failover → connect → resolve
 //! settle      marks and reports (bounce) to the spool, durable first; then the runner records the attempt in the queue
 //! ```
@@ -27,6 +27,7 @@ mod config;
 mod connect;
 mod connect_failure;
 mod connection;
+mod context_changes;
 pub mod dry_run;
 mod endpoint;
 mod exchange;
@@ -45,6 +46,7 @@ mod quarantine;
 mod quarantine_admission;
 mod quota;
 mod recipient_result;
+mod refusal;
 mod replies;
 mod resolve;
 mod retention;

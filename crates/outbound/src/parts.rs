@@ -14,6 +14,7 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::clock::{self, Ages};
 use crate::commands::RunnerCommand;
+use crate::context_changes::ContextCommits;
 use crate::host_defects::HostDefects;
 use crate::quota::QuotaReservations;
 use crate::session_pool::SessionPool;
@@ -78,6 +79,7 @@ pub(crate) struct OutboundShared {
     pub(crate) pool: SessionPool,
     pub(crate) host_defects: HostDefects,
     pub(crate) reservations: QuotaReservations,
+    pub(crate) context_commits: ContextCommits,
     /// The channel for commands to the runner.
     pub(crate) commands: WeakUnboundedSender<RunnerCommand>,
     /// Locked while an operator holds or releases messages, until the runner has carried out the command, so that it
@@ -108,6 +110,7 @@ impl OutboundShared {
             pool: SessionPool::default(),
             host_defects: HostDefects::default(),
             reservations: QuotaReservations::default(),
+            context_commits: ContextCommits::default(),
             commands,
             acting: tokio::sync::Mutex::default(),
         }
@@ -123,8 +126,8 @@ impl OutboundShared {
         u64::try_from(low).unwrap_or_default()
     }
 
-    /// Writes the event record of a hold. `by` is the plugin that asked for it.
-    pub(crate) fn record_hold(&self, id: QueueId, hold: &HoldReason, by: Option<&str>) {
+    /// Writes the event record of a hold by the operator.
+    pub(crate) fn record_hold(&self, id: QueueId, hold: &HoldReason) {
         let (quarantine, reason) = match hold.clone() {
             HoldReason::Quarantine(quarantine) => (Some(quarantine.name), None),
             HoldReason::Operator(reason) => (None, Some(reason)),
@@ -135,7 +138,7 @@ impl OutboundShared {
             id,
             quarantine,
             reason,
-            by: by.map(str::to_owned),
+            by: None,
         }));
     }
 }

@@ -1,6 +1,7 @@
 //! The plan of one attempt: what it delivers, to which recipients, and to which target, as the Deliver stage has
 //! decided.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,12 @@ pub(crate) struct DeliveryPlan {
     pub(crate) body: Arc<dyn Body>,
     pub(crate) has_8bit: bool,
     pub(crate) target: HopTarget,
+    /// Recipients of the attempt whose copies a plugin drops, each with the plugin's name. They are not in the envelope.
+    pub(crate) discarded: Vec<(u32, Arc<str>)>,
     /// The delay after a deferral, in place of the retry policy's back-off; none for the back-off.
     pub(crate) retry_after: Option<Duration>,
     /// The ids of recipients whose failure is not reported to the sender.
-    pub(crate) no_bounce: Vec<u32>,
+    pub(crate) no_bounce: HashSet<u32>,
     /// The state that the plugins saw last, which they get again with the outcomes; none if no plugin was asked.
     pub(crate) view: Option<View>,
 }

@@ -21,6 +21,8 @@ pub(crate) struct RecipientResult {
     pub(crate) peer: Arc<PeerMembers>,
     /// When the last attempt was made; none if there was none.
     pub(crate) last_attempt: Option<UnixTime>,
+    /// The plugin that dropped this copy; otherwise none.
+    pub(crate) dropped_by: Option<Arc<str>>,
 }
 
 /// How an attempt, an expiry or an operator's act ended for one recipient.
@@ -41,7 +43,7 @@ pub(crate) enum Resolution {
 /// Why a copy was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DiscardStage {
-    /// A route leads nowhere, or no recipient of the attempt is left.
+    /// A route leads nowhere.
     Route,
     /// A plugin at the Deliver stage.
     Deliver,
@@ -83,7 +85,15 @@ pub(crate) enum ReportPolicy {
 impl RecipientResult {
     /// A result without a next hop.
     pub(crate) fn without_reply(recipient: u32, end: Resolution) -> Self {
-        Self { recipient, end, reply: None, speaker: Speaker::Us, peer: Arc::default(), last_attempt: None }
+        Self {
+            recipient,
+            end,
+            reply: None,
+            speaker: Speaker::Us,
+            peer: Arc::default(),
+            last_attempt: None,
+            dropped_by: None,
+        }
     }
 
     /// The host whose reply this is, if it has a name that is valid outside this machine, unlike the path of a local

@@ -5,6 +5,7 @@
 //! attempt only when its marks are durable. A crash before that repeats the attempt; it never loses it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, Recipient, Reply};
@@ -33,8 +34,10 @@ pub(crate) enum SettleCause {
         number: u32,
         took: Duration,
         /// The plugin that decided in place of the next hop; none if the next hop decided.
-        by: Option<String>,
+        by: Option<Arc<str>>,
     },
+    /// Plugins refused the recipient at the end of the data.
+    Refusal,
     /// The maximum age of the message. Without a next hop, jobs for several expire together.
     Expiry { next_hop: Option<NextHop> },
     /// The end of a quarantine's retention.
@@ -57,7 +60,7 @@ impl SettleCause {
         match self {
             Self::Attempt { .. } => Guard::Any,
             // A report about mail that was classified as harmful would go to the forged sender.
-            Self::Expiry { .. } | Self::OperatorBounce => Guard::Free,
+            Self::Refusal | Self::Expiry { .. } | Self::OperatorBounce => Guard::Free,
             Self::QuarantineExpiry { .. } | Self::QuarantineDeletion { .. } => Guard::Quarantined,
         }
     }
@@ -67,7 +70,7 @@ impl SettleCause {
         let of_job = match self {
             Self::Attempt { next_hop, .. } | Self::QuarantineExpiry { next_hop, .. } => Some(next_hop),
             Self::Expiry { next_hop } => next_hop.as_ref(),
-            Self::QuarantineDeletion { .. } | Self::OperatorBounce => None,
+            Self::Refusal | Self::QuarantineDeletion { .. } | Self::OperatorBounce => None,
         };
         let chosen = || stored.recipients.iter().find(|state| state.id == recipient.id)?.route.as_ref();
         let known = of_job.or_else(chosen).cloned();
@@ -88,6 +91,7 @@ impl SettleCause {
             Self::Attempt { by, .. } => by.as_deref(),
             Self::QuarantineDeletion { by, .. } => Some(by),
             Self::OperatorBounce => Some("operator"),
+            Self::Refusal => Some("plugins"),
             Self::Expiry { .. } | Self::QuarantineExpiry { .. } => None,
         }
     }
@@ -97,7 +101,7 @@ impl SettleCause {
             Self::QuarantineExpiry { quarantine, .. } | Self::QuarantineDeletion { quarantine, .. } => {
                 Some(quarantine)
             }
-            Self::Attempt { .. } | Self::Expiry { .. } | Self::OperatorBounce => None,
+            Self::Attempt { .. } | Self::Refusal | Self::Expiry { .. } | Self::OperatorBounce => None,
         }
     }
 
@@ -328,7 +332,7 @@ impl Recorder<'_> {
                 stage: stage.name().to_owned(),
                 sender: job.sender,
                 recipients: vec![job.recipient],
-                by: cause.by().map(str::to_owned),
+                by: result.dropped_by.as_deref().or(cause.by()).map(str::to_owned),
                 quarantine: cause.quarantine().map(str::to_owned),
                 user: cause.user().map(str::to_owned),
             }),

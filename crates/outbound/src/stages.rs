@@ -2,9 +2,11 @@
 //! and the effect of their edits on the attempt.
 //!
 //! A plugin sees session and transaction as they were frozen at the commit, the message as it is in the spool, and the
-//! attempt. Its edits apply to this attempt only: the spool's copy never changes, and the next attempt begins with it.
+//! attempt. Edits in on-deliver apply to this attempt only. The message in the spool never changes, and the next attempt
+//! begins with it. Notes, facts, scores and authentication results that plugins set in on-delivery-result are stored
+//! (`context_changes.rs`), so the next attempt sees them in the transaction.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use pintle_mail::{
     TlsPolicy, UnixTime,
 };
 use pintle_policy::{
-    Call, Chain, Decision, Delivery, DeliveryOutcome, Frozen, Hook, JudgeStep, Message, Notes, Session,
-    Verdict, View,
+    Call, Chain, Decision, Delivery, DeliveryOutcome, Fate, Frozen, Hook, JudgeStep, Leases, Message,
+    RequestedFate, Session, Verdict, View,
 };
 use pintle_queue::Attempt;
 use pintle_record::{PluginStep, RecordSink};
@@ -22,6 +24,7 @@ use pintle_sender_auth::sign::SigningRequest;
 use pintle_spool::Stored;
 
 use crate::Config;
+use crate::context_changes::ContextChanges;
 use crate::parts::OutboundShared;
 use crate::plan::{DeliveryPlan, HopTarget};
 
@@ -37,7 +40,7 @@ pub(crate) enum DeliverDecision {
 pub(crate) struct StoppedDelivery {
     pub(crate) action: StopAction,
     /// The plugin that decided; none after an error of ours.
-    pub(crate) by: Option<String>,
+    pub(crate) by: Option<Arc<str>>,
     /// How the message would have been delivered.
     pub(crate) plan: Box<DeliveryPlan>,
 }
@@ -55,10 +58,6 @@ pub(crate) enum StopAction {
     Fail(Reply),
     /// The recipients are deferred with this reply.
     Defer(Reply),
-    /// The copies of these recipients are dropped.
-    Discard,
-    /// The message goes into the quarantine of this name.
-    Quarantine(String),
 }
 
 /// The input of the Deliver stage, in an attempt and in a dry run.
@@ -126,6 +125,7 @@ impl DeliverStage<'_> {
             DeliverDecision::Send(ready) => ready,
             stopped @ DeliverDecision::Stop(_) => return (decision, stopped),
         };
+        drop_discarded(&mut plan);
         let signed = match sign(&mut plan, self.config, self.now).await {
             Ok(()) => DeliverDecision::Send(plan),
             Err(reply) => DeliverDecision::Stop(StoppedDelivery::deferred(reply, plan)),
@@ -140,6 +140,10 @@ impl DeliverStage<'_> {
         plan: &DeliveryPlan,
     ) -> Result<View, Reply> {
         let mut view = frozen_view(stored)?;
+        if let Some(transaction) = &mut view.transaction {
+            // What the next hop will be told, by which the host encodes new fields, and not what the client said.
+            Arc::make_mut(transaction).envelope.params.smtputf8 = plan.envelope.params.smtputf8;
+        }
         let mut message =
             Message::new(HeaderBlock::parse(without_empty_line(&plan.head)), Some(Arc::clone(&plan.body)));
         message.has_8bit = stored.entry.has_8bit;
@@ -156,6 +160,7 @@ impl DeliverStage<'_> {
             credentials: None,
             retry_after: None,
             no_bounce: Vec::new(),
+            leases: Leases::default(),
         }));
         Ok(view)
     }
@@ -183,24 +188,26 @@ async fn sign(plan: &mut DeliveryPlan, config: &Config, now: UnixTime) -> Result
 }
 
 /// Tells the plugins how the attempt ended. Afterwards the plan contains their choices about retries and reports.
+/// Returns what they want stored with the message, if anything.
 pub(crate) async fn result(
     shared: &OutboundShared,
     stored: &Stored,
     plan: &mut DeliveryPlan,
     outcomes: Vec<DeliveryOutcome>,
-) {
+) -> Option<ContextChanges> {
     let chain = shared.chain.load_full();
     if !chain.wants(Hook::DeliveryResult) {
-        return;
+        return None;
     }
-    let Some(mut view) = plan.view.take() else { return };
+    let mut view = plan.view.take()?;
     let outcomes: Arc<[DeliveryOutcome]> = outcomes.into();
-    let steps = chain.delivery_result(&outcomes, &mut view).await;
+    let (steps, lasting) = chain.delivery_result(&outcomes, &mut view).await;
     record_steps(&*shared.records, shared.clock.now(), stored, Hook::DeliveryResult, &steps);
     if let Some(delivery) = view.delivery {
         plan.retry_after = delivery.retry_after;
-        plan.no_bounce.clone_from(&delivery.no_bounce);
+        plan.no_bounce = delivery.no_bounce.iter().copied().collect();
     }
+    ContextChanges::of(lasting)
 }
 
 fn first_plan(config: &Config, stored: &Stored, proposed: &ProposedAttempt<'_>) -> DeliveryPlan {
@@ -217,8 +224,9 @@ fn first_plan(config: &Config, stored: &Stored, proposed: &ProposedAttempt<'_>) 
         body: Arc::clone(&stored.body),
         has_8bit: entry.has_8bit,
         target,
+        discarded: Vec::new(),
         retry_after: None,
-        no_bounce: Vec::new(),
+        no_bounce: HashSet::new(),
         view: None,
     }
 }
@@ -244,17 +252,9 @@ fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
     }
 }
 
-/// Session and transaction as they were at the commit. A message from a client must never be treated as one of ours,
-/// which is trusted and signed in our name: if its stored context cannot be read, the message waits and the context is
-/// kept.
+/// Session and transaction as they were at the commit, and as the results of later attempts have left them.
 fn frozen_view(stored: &Stored) -> Result<View, Reply> {
-    let (entry, envelope) = (&stored.entry, stored.entry.envelope.clone());
-    if entry.context.is_empty() && entry.parent.is_some() {
-        let mut view = View::of(own_session(stored));
-        view.transaction = Some(Arc::new(pintle_policy::Transaction::new(stored.id, envelope)));
-        return Ok(view);
-    }
-    let frozen = Frozen::from_bytes(&entry.context).map_err(|error| {
+    let frozen = frozen_of(stored).map_err(|error| {
         metrics::counter!("pintle_unreadable_contexts_total").increment(1);
         tracing::error!(
             queue_id = %stored.id, %error,
@@ -265,27 +265,29 @@ fn frozen_view(stored: &Stored) -> Result<View, Reply> {
         let text = "the stored context of this message cannot be read; it waits for the operator";
         Reply::new(451, EnhancedCode(4, 3, 0), text)
     })?;
-    Ok(frozen.thaw(stored.id, envelope))
+    Ok(frozen.thaw(stored.id, stored.entry.envelope.clone()))
+}
+
+/// The stored context. A message from a client must never be treated as one of ours, which is trusted and signed in our
+/// name: if its context cannot be read, the message waits and the context is kept.
+///
+/// # Errors
+/// The context cannot be read.
+pub(crate) fn frozen_of(stored: &Stored) -> Result<Frozen, String> {
+    let entry = &stored.entry;
+    if entry.context.is_empty() && entry.parent.is_some() {
+        let transaction = pintle_policy::Transaction::new(stored.id, entry.envelope.clone());
+        return Ok(Frozen::of(&own_session(stored), &transaction));
+    }
+    Frozen::from_bytes(&entry.context).map_err(|error| error.to_string())
 }
 
 /// The session that plugins see for a message that we wrote ourselves, which came in none: one with ourselves.
 fn own_session(stored: &Stored) -> Session {
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-    Session {
-        id: SessionId::from_bytes(stored.id.to_bytes()),
-        listener: "local".to_owned(),
-        client: nowhere,
-        local: nowhere,
-        started: stored.entry.received,
-        hello: None,
-        esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: true,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
-    }
+    let id = SessionId::from_bytes(stored.id.to_bytes());
+    let session = Session::new(id, "local".to_owned(), nowhere, nowhere, stored.entry.received);
+    Session { esmtp: true, trusted: true, ..session }
 }
 
 fn without_empty_line(head: &Bytes) -> Bytes {
@@ -301,9 +303,6 @@ fn without_empty_line(head: &Bytes) -> Bytes {
 fn apply_edits(mut plan: DeliveryPlan, view: View, config: &Config) -> DeliveryPlan {
     if let Some(transaction) = &view.transaction {
         plan.envelope.sender = transaction.envelope.sender.clone();
-        let now = |recipient: Recipient| transaction.recipient(recipient.id).cloned();
-        plan.envelope.recipients =
-            std::mem::take(&mut plan.envelope.recipients).into_iter().filter_map(now).collect();
     }
     if let Some(message) = &view.message {
         if message.header_edited() {
@@ -326,7 +325,7 @@ fn apply_edits(mut plan: DeliveryPlan, view: View, config: &Config) -> DeliveryP
             credentials: delivery.credentials.clone(),
         };
         plan.retry_after = delivery.retry_after;
-        plan.no_bounce.clone_from(&delivery.no_bounce);
+        plan.no_bounce = delivery.no_bounce.iter().copied().collect();
     }
     if plan.envelope.params.require_tls {
         // No plugin can take back what the sender demanded.
@@ -354,14 +353,23 @@ fn decide(decision: Decision, plan: Box<DeliveryPlan>) -> DeliverDecision {
     let action = match decision.verdict {
         Verdict::Next | Verdict::Accept => return DeliverDecision::Send(plan),
         Verdict::Reject(reply) => StopAction::Fail(reply.unwrap_or_else(|| refused(554, 5))),
-        // There is no client session to close here, so a verdict to close defers the message.
-        Verdict::Defer(reply) | Verdict::Close(reply) => {
-            StopAction::Defer(reply.unwrap_or_else(|| refused(451, 4)))
-        }
-        Verdict::Discard => StopAction::Discard,
-        Verdict::Quarantine(name) => StopAction::Quarantine(name),
+        Verdict::Defer(reply) => StopAction::Defer(reply.unwrap_or_else(|| refused(451, 4))),
     };
-    DeliverDecision::Stop(StoppedDelivery { action, by: decision.by.map(|by| by.to_string()), plan })
+    DeliverDecision::Stop(StoppedDelivery { action, by: decision.by, plan })
+}
+
+/// Takes the recipients out of the plan whose copies plugins drop. Requests about recipients of other deliveries have no
+/// effect, and no other fate can be requested at this stage.
+fn drop_discarded(plan: &mut DeliveryPlan) {
+    let Some(transaction) = plan.view.as_ref().and_then(|view| view.transaction.as_ref()) else { return };
+    let fates = &transaction.fates;
+    plan.envelope.recipients.retain(|recipient| match fates.of(recipient.id) {
+        Some(RequestedFate { fate: Fate::Discard, by, .. }) => {
+            plan.discarded.push((recipient.id, Arc::clone(by)));
+            false
+        }
+        Some(_) | None => true,
+    });
 }
 
 fn record_steps(records: &dyn RecordSink, now: UnixTime, stored: &Stored, hook: Hook, steps: &[JudgeStep]) {
@@ -370,6 +378,7 @@ fn record_steps(records: &dyn RecordSink, now: UnixTime, stored: &Stored, hook: 
             plugin: &step.judge,
             hook: hook.name(),
             verdict: step.verdict,
+            overruled: step.overruled,
             fault: step.fault.as_ref().map(|fault| (fault.kind.name(), fault.text.as_str())),
             session: None,
             id: Some(stored.id),

@@ -10,7 +10,6 @@ use common::{World, config, message_to};
 use pintle_dns::{DnsError, DnsRecordKind};
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_outbound::{Config, QuarantineFull, Route, RouteTable, Select, WhenFull};
-use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::{
     Amount, Draft, Filter, Guard, Health, HoldReason, Listing, Memory, NewMessage, Page, Quarantine, Receipt,
@@ -56,6 +55,9 @@ impl Spool for MiscountingSpool {
     }
     fn reroute(&self, id: QueueId, ids: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         self.engine.reroute(id, ids, next_hop)
+    }
+    fn set_context(&self, id: QueueId, context: bytes::Bytes) -> SpoolFuture<'_, ()> {
+        self.engine.set_context(id, context)
     }
     fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing> {
         match self.stale.lock().unwrap().take() {
@@ -271,42 +273,4 @@ async fn there_are_not_more_quarantines_than_somebody_could_look_at() {
     let refused = full(world.handle.quarantine_room("one more", 1).await);
     assert_eq!(refused, QuarantineFull::Names("one more".into()));
     assert!(world.handle.quarantine_room("q7", 1).await.is_ok());
-}
-
-/// Has everything put aside before its delivery.
-struct Suspicious(Arc<str>);
-
-impl Judge for Suspicious {
-    fn name(&self) -> &Arc<str> {
-        &self.0
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::NONE.with(Hook::Deliver)
-    }
-
-    fn judge(&self, _: Call, _: View) -> futures_util::future::BoxFuture<'_, Ruling> {
-        Box::pin(std::future::ready(Verdict::Quarantine("spam".into()).into()))
-    }
-}
-
-#[tokio::test]
-async fn a_delivery_whose_message_cannot_be_held_waits() {
-    let mut config = holding(2, WhenFull::Refuse);
-    config.routes = RouteTable::default();
-    let world = World::start_with(config, StaticResolver::new(), |parts| {
-        let judges = vec![Arc::new(Suspicious("plugin".into())) as Arc<dyn Judge>];
-        parts.chain = Arc::new(arc_swap::ArcSwap::from_pointee(Chain::new(judges)));
-    });
-    for _ in 0..3 {
-        world.mail(&["bob@example.net"]).await;
-    }
-    let Record::Deferral(deferral) = world.log.wait_for("deferral", 1).await.remove(0) else {
-        unreachable!()
-    };
-    assert!(deferral.reply.to_string().starts_with("452 4.3.1"), "{deferral:?}");
-    world.log.wait_for("hold", 2).await;
-    world.calm().await;
-    assert_eq!(held(&world, "spam").await.len(), 2);
-    assert_eq!(world.engine.totals().await.unwrap().messages, 3);
 }

@@ -1,7 +1,7 @@
 //! Queue commands of the admin socket: lists and shows messages, and retries, holds, releases, reroutes or bounces
 //! them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use pintle_admin::{
     Affected, OperatorRefusal, PageQuery, Query, QueueAction, QueueEntry, QueueFilter, QueuePage,
@@ -41,6 +41,9 @@ pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry
     let summary = Summary::new(id, &stored.entry, size, &stored.recipients);
     let mut entry = entry(parts, &summary, legs.remove(&id).unwrap_or_default().as_slice());
     entry.parent = stored.entry.parent;
+    for (shown, recipient) in entry.recipients.iter_mut().zip(&stored.entry.envelope.recipients) {
+        shown.groups.clone_from(&recipient.groups);
+    }
     Ok(entry)
 }
 
@@ -233,6 +236,7 @@ fn recipient(
         }),
         under_way: pending.is_some() && leg.is_some_and(|leg| leg.next_attempt == NextAttempt::Now),
         last_reply: pending.and_then(|pending| pending.last.as_ref()).map(ToString::to_string),
+        groups: BTreeMap::new(),
     }
 }
 

@@ -8,10 +8,8 @@
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "pintle:plugin/all-hooks",
+    world: "pintle:plugin/host-side",
     imports: {
-        // There is no way but a trap to say that a call without a session has asked for it.
-        "pintle:plugin/session.info": trappable,
         "pintle:plugin/session.reverse-names": async,
         "pintle:plugin/message.read-body": async,
         "pintle:plugin/message.find-in-body": async,
@@ -19,17 +17,18 @@ wasmtime::component::bindgen!({
         "pintle:plugin/message.tree-flaws": async,
         "pintle:plugin/message.part-headers": async,
         "pintle:plugin/message.read-part": async,
+        "pintle:plugin/message.find-in-part": async,
         "pintle:plugin/message.part-text": async,
         "pintle:plugin/message.part-digest": async,
         "pintle:plugin/message.write-body": async,
         "pintle:plugin/dns.query-many": async,
         "pintle:plugin/dns.query-lists": async,
-        "pintle:plugin/http.fetch-many": async,
         "pintle:plugin/sender-auth.spf": async,
         "pintle:plugin/sender-auth.dkim": async,
         "pintle:plugin/sender-auth.dmarc": async,
         "pintle:plugin/sender-auth.arc": async,
-        "pintle:plugin/sender-auth.arc-seal": async,
+        "pintle:plugin/sender-auth.results": async,
+        "pintle:plugin/signing.arc-seal": async,
     },
     exports: { default: async },
 });

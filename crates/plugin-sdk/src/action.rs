@@ -10,7 +10,7 @@ use crate::{HostError, Verdict, defer, reject, transaction};
 pub enum Action {
     /// No effect on the mail: the finding is only counted and reported.
     PassOn,
-    /// Adds to the message's score for the operator's thresholds; negative values count in favour of the message.
+    /// Counts in the message's score for the operator's thresholds; negative values count in favour of the message.
     Score(f64),
     /// Refuse temporarily (451).
     Defer,
@@ -24,7 +24,7 @@ pub enum Action {
 pub struct ActionReason<'a> {
     /// Rule name under which the score is recorded.
     pub rule: &'a str,
-    /// Name of the quarantine.
+    /// Name of the quarantine: 1 to 32 lower-case letters, digits and hyphens.
     pub quarantine: &'a str,
     /// Enhanced status code without its class, such as `7.26`.
     pub code: &'a str,
@@ -47,23 +47,35 @@ impl Action {
         matches!(self, Self::Defer | Self::Quarantine | Self::Reject)
     }
 
-    /// Performs the action: records the score, or returns the verdict.
+    /// Performs the action: sets the score of the rule, which replaces an earlier one of the same rule; requests the
+    /// quarantine for all recipients; or returns the verdict.
     ///
     /// # Errors
     ///
-    /// There is no transaction to record the score in.
+    /// There is no transaction to record the score or the quarantine in.
     pub fn take(self, finding: &ActionReason<'_>) -> Result<Verdict, HostError> {
         Ok(match self {
             Self::PassOn => Verdict::Next,
             Self::Score(points) => {
-                transaction::add_score(finding.rule, points)?;
+                transaction::set_score(finding.rule, points)?;
                 Verdict::Next
             }
             Self::Defer => defer(&format!("4.{}", finding.code), finding.text),
-            Self::Quarantine => Verdict::Quarantine(finding.quarantine.to_owned()),
+            Self::Quarantine => {
+                transaction::quarantine(&[], finding.quarantine, cut(finding.text))?;
+                Verdict::Next
+            }
             Self::Reject => reject(&format!("5.{}", finding.code), finding.text),
         })
     }
+}
+
+/// The host refuses a longer reason for a quarantine, in octets. Texts may contain words of senders and domain owners, who
+/// must not be able to make the plugin fail.
+const MAX_REASON: usize = 512;
+
+fn cut(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(MAX_REASON)]
 }
 
 /// The configured form: a word or a number.
@@ -100,6 +112,12 @@ mod tests {
 
     fn read(json: &str) -> Result<Action, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&format!("{}\u{e9}\u{e9}", "a".repeat(511))).len(), 511);
     }
 
     #[test]

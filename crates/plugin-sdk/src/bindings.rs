@@ -31,6 +31,7 @@ macro_rules! hook {
                 path: "wit",
                 world: $world,
                 with: { $($types: crate::bindings::services::pintle::plugin::types)? },
+                generate_all,
                 additional_derives: [PartialEq],
                 pub_export_macro: true,
             });
@@ -40,11 +41,14 @@ macro_rules! hook {
 
 hook!(on_connect, "pintle:sdk/on-connect", "pintle:plugin/types@0.1.0");
 hook!(on_hello, "pintle:sdk/on-hello", "pintle:plugin/types@0.1.0");
-hook!(on_auth, "pintle:sdk/on-auth", "pintle:plugin/types@0.1.0");
+hook!(on_auth_password, "pintle:sdk/on-auth-password", "pintle:plugin/types@0.1.0");
+hook!(on_auth_result, "pintle:sdk/on-auth-result");
 hook!(on_mail, "pintle:sdk/on-mail", "pintle:plugin/types@0.1.0");
 hook!(on_rcpt, "pintle:sdk/on-rcpt", "pintle:plugin/types@0.1.0");
+hook!(on_data, "pintle:sdk/on-data", "pintle:plugin/types@0.1.0");
 hook!(on_headers, "pintle:sdk/on-headers", "pintle:plugin/types@0.1.0");
 hook!(on_message, "pintle:sdk/on-message", "pintle:plugin/types@0.1.0");
+hook!(on_queued, "pintle:sdk/on-queued");
 hook!(on_deliver, "pintle:sdk/on-deliver", "pintle:plugin/types@0.1.0");
 hook!(on_delivery_result, "pintle:sdk/on-delivery-result", "pintle:plugin/types@0.1.0");
 hook!(on_disconnect, "pintle:sdk/on-disconnect");

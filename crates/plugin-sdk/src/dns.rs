@@ -1,18 +1,82 @@
 //! DNS through the host's resolver and cache. Grant: dns.
 
+use std::fmt;
+
 pub use crate::bindings::services::pintle::plugin::dns::{
-    Answer, DnsError, Query, RecordType, query_lists, query_many,
+    Answer as DnsAnswer, DnsError, Query, query_lists, query_many,
 };
 use crate::{HostError, IpAddress};
+
+/// The type of a DNS record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// Mail exchangers, as "10 mail.example".
+    Mx,
+    /// Texts; the strings of a record are joined.
+    Txt,
+    /// Names of an address.
+    Ptr,
+    /// Name servers.
+    Ns,
+    /// The name that this name is an alias of.
+    Cname,
+    /// Start of authority.
+    Soa,
+    /// Services (RFC 2782).
+    Srv,
+    /// Certificates of a service (RFC 6698).
+    Tlsa,
+    /// Certification authorities that may issue for the name (RFC 8659).
+    Caa,
+    /// Service bindings (RFC 9460).
+    Svcb,
+    /// Service bindings for HTTP (RFC 9460).
+    Https,
+    /// Any type by its number; its records are in the form of RFC 3597.
+    Number(u16),
+}
+
+/// The word of the contract.
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Mx => "MX",
+            Self::Txt => "TXT",
+            Self::Ptr => "PTR",
+            Self::Ns => "NS",
+            Self::Cname => "CNAME",
+            Self::Soa => "SOA",
+            Self::Srv => "SRV",
+            Self::Tlsa => "TLSA",
+            Self::Caa => "CAA",
+            Self::Svcb => "SVCB",
+            Self::Https => "HTTPS",
+            Self::Number(number) => return write!(f, "TYPE{number}"),
+        })
+    }
+}
+
+impl Query {
+    /// A query for the records of this kind at a name.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: RecordKind) -> Self {
+        Self { name: name.into(), kind: kind.to_string() }
+    }
+}
 
 /// Looks up one name. For several names use [`query_many`], which runs the queries concurrently.
 ///
 /// # Errors
 ///
 /// The name or the record does not exist, or no server answered.
-pub fn query(name: &str, kind: RecordType) -> Result<Answer, DnsError> {
-    let query = Query { name: name.to_owned(), kind };
-    query_many(&[query]).pop().unwrap_or_else(|| Err(no_result()))
+pub fn query(name: &str, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
+    query_many(&[Query::new(name, kind)]).pop().unwrap_or_else(|| Err(no_result()))
 }
 
 /// Returns those of the given zones that list the address (RFC 5782). A zone that does not answer counts as not listing
@@ -55,5 +119,11 @@ mod tests {
         let name = list_name(&v6, "list.example");
         assert!(name.ends_with(".0.8.b.d.0.1.0.0.2.list.example"), "{name}");
         assert_eq!(name.split('.').count(), 34);
+    }
+
+    #[test]
+    fn a_kind_is_written_as_the_contract_lists_it() {
+        assert_eq!(Query::new("x.example", RecordKind::Aaaa).kind, "AAAA");
+        assert_eq!(RecordKind::Number(65_280).to_string(), "TYPE65280");
     }
 }

@@ -19,6 +19,34 @@
 /// pintle_plugin_sdk::export!(Noop: on_rcpt, on_message);
 /// ```
 ///
+/// The hook for passwords has the most arguments:
+///
+/// ```
+/// # use pintle_plugin_sdk::prelude::*;
+/// # #[derive(serde::Deserialize)]
+/// # struct Noop {}
+/// # impl Plugin for Noop {
+/// #     const ID: &'static str = "acme.noop";
+/// # }
+/// impl Noop {
+///     fn on_auth_password(
+///         &self,
+///         _mechanism: &str,
+///         authorization_id: Option<&str>,
+///         username: &str,
+///         password: &str,
+///     ) -> AuthVerdict {
+///         let may_act_as = authorization_id.is_none_or(|other| other == username);
+///         match password {
+///             "secret" if may_act_as => AuthVerdict::Granted(username.to_owned()),
+///             _ => AuthVerdict::Denied(None),
+///         }
+///     }
+/// }
+///
+/// pintle_plugin_sdk::export!(Noop: on_auth_password);
+/// ```
+///
 /// A name that is not a hook does not compile:
 ///
 /// ```compile_fail
@@ -29,12 +57,13 @@
 /// #     const ID: &'static str = "acme.noop";
 /// # }
 /// # impl Noop {
-/// #     fn on_data(&self) -> Verdict { Verdict::Next }
+/// #     fn on_body(&self) -> Verdict { Verdict::Next }
 /// # }
-/// pintle_plugin_sdk::export!(Noop: on_data);
+/// pintle_plugin_sdk::export!(Noop: on_body);
 /// ```
 ///
-/// Call it once per crate. The manifest's version and summary come from the crate's Cargo.toml.
+/// Call it once per crate. The manifest's version, summary, license and homepage come from the crate's
+/// Cargo.toml.
 #[macro_export]
 macro_rules! export {
     ($plugin:ident : $($hook:ident),+ $(,)?) => {
@@ -50,6 +79,10 @@ macro_rules! export {
                     $crate::plugin::PluginSlot::<$plugin>::manifest(
                         env!("CARGO_PKG_VERSION"),
                         env!("CARGO_PKG_DESCRIPTION"),
+                        &[
+                            ("license", env!("CARGO_PKG_LICENSE")),
+                            ("homepage", env!("CARGO_PKG_HOMEPAGE")),
+                        ],
                     )
                 }
 
@@ -87,14 +120,34 @@ macro_rules! __export_hook {
         }
         $crate::bindings::on_hello::export!(Exports with_types_in $crate::bindings::on_hello);
     };
-    ($plugin:ident on_auth $hook:ident) => {
-        impl $crate::bindings::on_auth::exports::pintle::plugin::on_auth::Guest for Exports {
-            fn handle(mechanism: ::std::string::String, credentials: $crate::Credentials) -> $crate::AuthVerdict {
+    ($plugin:ident on_auth_password $hook:ident) => {
+        impl $crate::bindings::on_auth_password::exports::pintle::plugin::on_auth_password::Guest for Exports {
+            fn handle(
+                mechanism: ::std::string::String,
+                authorization_id: ::std::option::Option<::std::string::String>,
+                username: ::std::string::String,
+                password: ::std::string::String,
+            ) -> $crate::AuthVerdict {
                 let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
-                $crate::Settle::settle(<$plugin>::$hook(&plugin, &mechanism, &credentials), "on_auth")
+                let verdict =
+                    <$plugin>::$hook(&plugin, &mechanism, authorization_id.as_deref(), &username, &password);
+                $crate::Settle::settle(verdict, "on_auth_password")
             }
         }
-        $crate::bindings::on_auth::export!(Exports with_types_in $crate::bindings::on_auth);
+        $crate::bindings::on_auth_password::export!(Exports with_types_in $crate::bindings::on_auth_password);
+    };
+    ($plugin:ident on_auth_result $hook:ident) => {
+        impl $crate::bindings::on_auth_result::exports::pintle::plugin::on_auth_result::Guest for Exports {
+            fn handle(
+                mechanism: ::std::string::String,
+                username: ::std::string::String,
+                outcome: ::std::string::String,
+            ) {
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
+                $crate::Settle::settle(<$plugin>::$hook(&plugin, &mechanism, &username, &outcome), "on_auth_result")
+            }
+        }
+        $crate::bindings::on_auth_result::export!(Exports with_types_in $crate::bindings::on_auth_result);
     };
     ($plugin:ident on_mail $hook:ident) => {
         impl $crate::bindings::on_mail::exports::pintle::plugin::on_mail::Guest for Exports {
@@ -114,6 +167,15 @@ macro_rules! __export_hook {
         }
         $crate::bindings::on_rcpt::export!(Exports with_types_in $crate::bindings::on_rcpt);
     };
+    ($plugin:ident on_data $hook:ident) => {
+        impl $crate::bindings::on_data::exports::pintle::plugin::on_data::Guest for Exports {
+            fn handle() -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_data")
+            }
+        }
+        $crate::bindings::on_data::export!(Exports with_types_in $crate::bindings::on_data);
+    };
     ($plugin:ident on_headers $hook:ident) => {
         impl $crate::bindings::on_headers::exports::pintle::plugin::on_headers::Guest for Exports {
             fn handle() -> $crate::Verdict {
@@ -132,6 +194,15 @@ macro_rules! __export_hook {
         }
         $crate::bindings::on_message::export!(Exports with_types_in $crate::bindings::on_message);
     };
+    ($plugin:ident on_queued $hook:ident) => {
+        impl $crate::bindings::on_queued::exports::pintle::plugin::on_queued::Guest for Exports {
+            fn handle() {
+                let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_queued")
+            }
+        }
+        $crate::bindings::on_queued::export!(Exports with_types_in $crate::bindings::on_queued);
+    };
     ($plugin:ident on_deliver $hook:ident) => {
         impl $crate::bindings::on_deliver::exports::pintle::plugin::on_deliver::Guest for Exports {
             fn handle() -> $crate::Verdict {
@@ -143,7 +214,7 @@ macro_rules! __export_hook {
     };
     ($plugin:ident on_delivery_result $hook:ident) => {
         impl $crate::bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Guest for Exports {
-            fn handle(outcomes: ::std::vec::Vec<$crate::Outcome>) {
+            fn handle(outcomes: ::std::vec::Vec<$crate::DeliveryOutcome>) {
                 let plugin = SLOT.with($crate::plugin::PluginSlot::plugin);
                 $crate::Settle::settle(<$plugin>::$hook(&plugin, &outcomes), "on_delivery_result")
             }
@@ -172,8 +243,8 @@ macro_rules! __export_hook {
         compile_error!(concat!(
             "`",
             stringify!($hook),
-            "` is no hook; there are on_connect, on_hello, on_auth, on_mail, on_rcpt, on_headers, on_message, ",
-            "on_deliver, on_delivery_result, on_disconnect and on_timer"
+            "` is no hook; there are on_connect, on_hello, on_auth_password, on_auth_result, on_mail, on_rcpt, on_data, ",
+            "on_headers, on_message, on_queued, on_deliver, on_delivery_result, on_disconnect and on_timer"
         ));
     };
 }

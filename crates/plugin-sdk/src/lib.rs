@@ -39,13 +39,16 @@
 //! |---|---|---|
 //! | `on_connect(&self)` | a new connection, before the greeting | [`Verdict`] |
 //! | `on_hello(&self, name: &str)` | EHLO, HELO or LHLO, before its reply | [`Verdict`] |
-//! | `on_auth(&self, mechanism: &str, credentials: &Credentials)` | AUTH, after the client has sent its credentials | [`AuthVerdict`] |
+//! | `on_auth_password(&self, mechanism: &str, authorization_id: Option<&str>, username: &str, password: &str)` | AUTH with a password, after the client has sent it | [`AuthVerdict`] |
+//! | `on_auth_result(&self, mechanism: &str, username: &str, outcome: &str)` | after AUTH, whoever judged the credentials | nothing |
 //! | `on_mail(&self)` | MAIL FROM | [`Verdict`] |
 //! | `on_rcpt(&self, rcpt: &Recipient)` | RCPT TO, once per recipient | [`Verdict`] |
+//! | `on_data(&self)` | DATA or the first BDAT, before its reply | [`Verdict`] |
 //! | `on_headers(&self)` | after the header, before the body | [`Verdict`] |
 //! | `on_message(&self)` | after the whole message, before it is accepted | [`Verdict`] |
+//! | `on_queued(&self)` | a copy of a message has been committed, after the reply | nothing |
 //! | `on_deliver(&self)` | before each delivery attempt | [`Verdict`] |
-//! | `on_delivery_result(&self, outcomes: &[Outcome])` | after each attempt | nothing |
+//! | `on_delivery_result(&self, outcomes: &[DeliveryOutcome])` | after each attempt | nothing |
 //! | `on_disconnect(&self)` | the end of a session | nothing |
 //! | `on_timer(&self)` | background work at the operator's interval | nothing |
 //!
@@ -53,11 +56,12 @@
 //! the effect of an error.
 //!
 //! The modules [`session`], [`transaction`], [`message`] and [`delivery`] give access to the objects of the current
-//! call, and [`gateway`] to the gateway-wide configuration. The host's services are in [`log`], [`metrics`], [`dns`],
-//! [`kv`], [`http`], [`tables`] and [`sender_auth`]. Only functions that a plugin calls become imports of its
-//! component, and only imports need the operator's grants. [`settings`] parses values of the configuration (durations,
-//! networks, domains, addresses), and [`fields`] finds the addresses in a header field; with the feature
-//! `encoded-words`, the module of that name decodes encoded words in it.
+//! call, and [`gateway`] to the gateway-wide configuration. The host's services are in [`log`], [`metrics`], [`calls`],
+//! [`mailboxes`], [`names`], [`dns`], [`kv`], [`leases`], [`secrets`], [`sender_auth`] and [`signing`]. Only functions
+//! that a plugin calls become imports of its component, and only imports need the operator's grants. A verdict is the
+//! reply of one hook; what becomes of accepted mail is requested by [`transaction::quarantine`],
+//! [`transaction::discard`] and [`transaction::refuse`]. [`settings`] parses values of the configuration (durations,
+//! networks, domains, addresses).
 //!
 //! # Building
 //!
@@ -68,6 +72,8 @@
 //! The host keeps state between calls ([`session::set_note`], [`kv`]): it may drop an instance at any time, and each
 //! call may use a different one.
 
+mod address;
+mod batches;
 #[doc(hidden)]
 pub mod bindings;
 mod config;
@@ -78,8 +84,8 @@ mod notes;
 pub mod plugin;
 mod replies;
 
-pub use bindings::on_auth::exports::pintle::plugin::on_auth::{AuthVerdict, Bearer, Credentials, Password};
-pub use bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Outcome;
+pub use bindings::on_auth_password::pintle::plugin::auth_types::AuthVerdict;
+pub use bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Outcome as DeliveryOutcome;
 pub use bindings::services::exports::pintle::plugin::plugin::ConfigError;
 pub use bindings::services::pintle::plugin::types::{
     Address, Header, HostError, IpAddress, Param, Recipient, Reply, Verdict,
@@ -90,26 +96,27 @@ pub use replies::{defer, reject};
 /// The items that most plugins use, for a glob import.
 pub mod prelude {
     pub use crate::{
-        Address, AuthVerdict, ConfigError, Credentials, HostError, Outcome, Plugin, Recipient, Reply,
-        Verdict, debug, defer, delivery, error, gateway, info, message, mistake, reject, session,
-        transaction, warn,
+        Address, AuthVerdict, ConfigError, DeliveryOutcome, HostError, Plugin, Recipient, Reply, Verdict,
+        calls, debug, defer, delivery, error, gateway, info, message, mistake, reject, session, transaction,
+        warn,
     };
 }
 
 pub mod action;
+pub mod calls;
 pub mod delivery;
 pub mod dns;
-#[cfg(feature = "encoded-words")]
-pub mod encoded_words;
-pub mod fields;
 pub mod gateway;
-pub mod http;
 pub mod kv;
+pub mod leases;
 pub mod log;
+pub mod mailboxes;
 pub mod message;
 pub mod metrics;
+pub mod names;
+pub mod secrets;
 pub mod sender_auth;
 pub mod session;
 pub mod settings;
-pub mod tables;
+pub mod signing;
 pub mod transaction;

@@ -2,9 +2,9 @@
 
 use crate::bindings::services::pintle::plugin::message as host;
 pub use crate::bindings::services::pintle::plugin::message::{
-    DigestAlgorithm, Field, Flaws, HeaderEdit, Part, Piece, Position, Snapshot, find_in_body, headers,
-    headers_named, info, part_digest, part_headers, part_text, parts, raw_header, read_body, read_part,
-    tree_flaws, write_body,
+    Field, Flaws, HeaderEdit, Part, Piece, Position, Snapshot, drop_body, find_in_body, find_in_part,
+    headers, headers_named, headers_shown, info, part_digest, part_headers, part_text, parts, raw_header,
+    read_body, read_part, tree_flaws, write_body,
 };
 use crate::{Header, HostError};
 
@@ -24,18 +24,23 @@ const MAX_LINE: usize = 998;
 /// Whether the gateway would write a field of this name and value. A field of a received message may fail this check:
 /// lines from remote senders can be longer, or folded where folding is not permitted.
 ///
+/// A value with characters outside ASCII is written as encoded words unless the transaction has SMTPUTF8. This function
+/// does not foresee that: the gateway refuses such characters where encoded words are not permitted, as in an address,
+/// and can split words that this function takes for too long. [`edit_headers_each`] copes with a refusal.
+///
 /// The gateway folds before white space that is followed by a word. So a line must have room for each word with all
 /// white space before it, for the first word beside the name, and for the last one with the white space after it.
 #[must_use]
 pub fn can_be_written(name: &str, value: &str) -> bool {
     let is_name = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':');
     let mut beside = name.len() + 2;
-    let fits = pieces(value).all(|piece| std::mem::take(&mut beside) + piece.len() <= MAX_LINE);
+    let fits = unfoldable_pieces(value).all(|piece| std::mem::take(&mut beside) + piece.len() <= MAX_LINE);
     is_name && fits && beside <= MAX_LINE && value.len() <= MAX_VALUE && !value.contains(['\r', '\n', '\0'])
 }
 
-/// The parts of a value that cannot be folded.
-fn pieces(value: &str) -> impl Iterator<Item = &str> {
+/// The pieces of a value that cannot be folded, in order: each word with the blanks before it, and the last one with
+/// those after it too. A field may be folded before each piece but the first (RFC 5322 section 2.2.3).
+pub fn unfoldable_pieces(value: &str) -> impl Iterator<Item = &str> {
     let is_blank = |c: char| matches!(c, ' ' | '\t');
     let mut rest = value;
     std::iter::from_fn(move || {
@@ -79,6 +84,8 @@ fn size(edit: &HeaderEdit) -> usize {
         HeaderEdit::Replace((_, text)) | HeaderEdit::Rename((_, text)) | HeaderEdit::RemoveAll(text) => {
             text.len()
         }
+        HeaderEdit::AddRaw((_, octets)) => octets.len(),
+        HeaderEdit::ReplaceRaw((_, octets)) => octets.len(),
         HeaderEdit::Remove(_) => 0,
     }
 }
@@ -112,6 +119,14 @@ fn was_made(result: Result<(), HostError>) -> Result<bool, HostError> {
         Err(HostError::Invalid(_) | HostError::Limit(_)) => Ok(false),
         Err(HostError::Denied(grant)) if grant != "edit-headers" => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+impl Part {
+    /// Whether the part is marked as an attachment, which mail programs do not show as part of the text.
+    #[must_use]
+    pub fn is_attachment(&self) -> bool {
+        self.disposition == "attachment"
     }
 }
 
@@ -163,7 +178,9 @@ pub fn body(max: usize) -> Result<Vec<u8>, HostError> {
     let mut body = Vec::new();
     while body.len() < max {
         let want = u32::try_from(max - body.len()).unwrap_or(CHUNK).min(CHUNK);
-        let chunk = read_body(body.len() as u64, want)?;
+        // A body has at most 2^32-1 octets.
+        let Ok(offset) = u32::try_from(body.len()) else { break };
+        let chunk = read_body(offset, want)?;
         if chunk.is_empty() {
             break;
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::services::exports::pintle::plugin::plugin::{ConfigError, Manifest};
-use crate::{AuthVerdict, Verdict, config};
+use crate::{AuthVerdict, HostError, Verdict, config};
 
 /// A plugin: a type that is deserialised from the operator's configuration.
 ///
@@ -15,7 +15,7 @@ use crate::{AuthVerdict, Verdict, config};
 /// `#[serde(deny_unknown_fields)]` is recommended, since it detects misspelt keys. A plugin without configuration is a
 /// struct with braces and no fields.
 ///
-/// The version and summary that the operator sees come from the crate's Cargo.toml.
+/// The version, summary, license and homepage that the operator sees come from the crate's Cargo.toml.
 pub trait Plugin: DeserializeOwned + 'static {
     /// Identifier in the form `vendor.name`, the same in all versions of the plugin.
     const ID: &'static str;
@@ -27,12 +27,23 @@ pub trait Plugin: DeserializeOwned + 'static {
     const WANTS: &'static [&'static str] = &[];
 
     /// Validates what types cannot express, and computes data that hooks need; fields with `#[serde(skip)]` can hold
-    /// it. Runs on each new instance before any hook. Do not call services that may wait (dns, http, kv) here.
+    /// it. Runs on each new instance before any hook. The services dns and kv are not
+    /// available.
     ///
     /// # Errors
     ///
     /// All mistakes found, each with the JSON Pointer of its position: see [`mistake`].
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        Ok(())
+    }
+
+    /// Declares conditions under which hooks need not be called, by functions of [`calls`](crate::calls). Runs after a
+    /// successful [`check`](Self::check), which thus needs no host and can be unit-tested.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses a condition. The configuration is then invalid.
+    fn conditions(&self) -> Result<(), HostError> {
         Ok(())
     }
 }
@@ -88,15 +99,18 @@ impl<P: Plugin> PluginSlot<P> {
         Self(RefCell::new(None))
     }
 
-    /// The manifest that `describe` returns for a crate of this version and summary.
+    /// The manifest that `describe` returns for a crate of this version and summary; `more` has its other entries, of
+    /// which empty ones are left out.
     #[must_use]
-    pub fn manifest(version: &str, summary: &str) -> Manifest {
+    pub fn manifest(version: &str, summary: &str, more: &[(&str, &str)]) -> Manifest {
+        let given = more.iter().filter(|(_, value)| !value.is_empty());
         Manifest {
             id: P::ID.to_owned(),
             version: version.to_owned(),
             summary: summary.to_owned(),
             config_schema: P::CONFIG_SCHEMA.map(str::to_owned),
             wants: P::WANTS.iter().map(ToString::to_string).collect(),
+            more: given.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }
     }
 
@@ -106,6 +120,7 @@ impl<P: Plugin> PluginSlot<P> {
     pub fn configure(&self, json: &str) -> Result<(), Vec<ConfigError>> {
         let mut plugin: P = config::read(json).map_err(|mistake| vec![mistake])?;
         plugin.check()?;
+        plugin.conditions().map_err(|refused| vec![mistake("", refused.to_string())])?;
         self.0.replace(Some(Rc::new(plugin)));
         Ok(())
     }
@@ -147,6 +162,10 @@ mod tests {
             let mistakes: Vec<_> = empty.map(|(at, _)| mistake(format!("/zones/{at}"), "empty")).collect();
             if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
         }
+
+        fn conditions(&self) -> Result<(), HostError> {
+            if self.count > 2 { Err(HostError::Limit("too many".to_owned())) } else { Ok(()) }
+        }
     }
 
     #[test]
@@ -167,8 +186,22 @@ mod tests {
 
     #[test]
     fn the_manifest_tells_what_the_plugin_declares() {
-        let manifest = PluginSlot::<SamplePlugin>::manifest("1.2.3", "A sample");
+        let manifest = PluginSlot::<SamplePlugin>::manifest(
+            "1.2.3",
+            "A sample",
+            &[("license", "MIT"), ("homepage", "")],
+        );
         assert_eq!((manifest.id.as_str(), manifest.version.as_str()), ("test.sample", "1.2.3"));
         assert_eq!(manifest.wants, ["dns"]);
+        assert_eq!(manifest.more, [("license".to_owned(), "MIT".to_owned())]);
+    }
+
+    #[test]
+    fn a_condition_that_the_host_refuses_is_a_mistake_of_the_whole() {
+        let slot = PluginSlot::<SamplePlugin>::new();
+        let mistakes = slot.configure(r#"{"zones": ["a", "b", "c"]}"#).unwrap_err();
+        assert_eq!(mistakes.len(), 1);
+        assert_eq!(mistakes[0].at, "");
+        assert!(mistakes[0].text.contains("too many"), "{}", mistakes[0].text);
     }
 }

@@ -1,8 +1,8 @@
-//! Functions that build verdicts and replies, and the text forms of shared types.
+//! Functions that build verdicts and replies, and the text form of replies.
 
 use std::fmt;
 
-use crate::{Address, HostError, IpAddress, Reply, Verdict};
+use crate::{HostError, Reply, Verdict};
 
 /// Refuses permanently: 550 with an enhanced status code of class 5 (RFC 3463) such as "5.7.1", and a text that the
 /// sender reads in a bounce.
@@ -22,43 +22,6 @@ impl Reply {
     #[must_use]
     pub fn new(code: u16, enhanced: &str, text: impl Into<String>) -> Self {
         Self { code, enhanced: Some(enhanced.to_owned()), text: text.into() }
-    }
-}
-
-impl Address {
-    /// Whether this is the null reverse-path, `<>`, which bounces use.
-    #[must_use]
-    pub fn is_null(&self) -> bool {
-        self.local.is_empty() && self.domain.is_empty()
-    }
-}
-
-/// `local@domain` as sent in SMTP, without angle brackets; `<>` for the null reverse-path, since an empty string would
-/// be unclear in a log.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_null() {
-            return f.write_str("<>");
-        }
-        if is_dot_string(&self.local) {
-            f.write_str(&self.local)?;
-        } else {
-            // RFC 5321 section 4.1.2: only quote and backslash must be escaped in a quoted string.
-            write!(f, "\"{}\"", self.local.replace('\\', "\\\\").replace('"', "\\\""))?;
-        }
-        if self.domain.is_empty() { Ok(()) } else { write!(f, "@{}", self.domain) }
-    }
-}
-
-/// RFC 5321 section 4.1.2, Dot-string, with the non-ASCII characters that RFC 6531 section 3.3 permits in its atoms.
-fn is_dot_string(local: &str) -> bool {
-    let is_atext = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii();
-    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
-}
-
-impl fmt::Display for IpAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 
@@ -82,20 +45,6 @@ impl HostError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn address(local: &str, domain: &str) -> Address {
-        Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
-    }
-
-    #[test]
-    fn an_address_is_quoted_where_the_wire_would_quote_it() {
-        assert_eq!(address("ann.lee", "example.com").to_string(), "ann.lee@example.com");
-        assert_eq!(address("zoë", "example.com").to_string(), "zoë@example.com");
-        assert_eq!(address("a b\"c\\", "example.com").to_string(), r#""a b\"c\\"@example.com"#);
-        assert_eq!(address("a..b", "example.com").to_string(), "\"a..b\"@example.com");
-        assert_eq!(address("postmaster", "").to_string(), "postmaster");
-        assert_eq!(address("", "").to_string(), "<>");
-    }
 
     #[test]
     fn verdicts_carry_their_replies() {

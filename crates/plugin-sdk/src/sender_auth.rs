@@ -1,39 +1,140 @@
-//! SPF, DKIM, DMARC and ARC results, computed once per message by the host. Grants: sender-auth, and sign for signing.
-
-pub use crate::bindings::services::pintle::plugin::sender_auth::{
-    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Outcome, SigningKey, SpfResult, arc, arc_seal, dkim,
-    dkim_sign, dmarc, signing_keys, spf,
-};
+//! SPF, DKIM, DMARC and ARC results, computed once per message by the host. Grant: sender-auth.
+//!
+//! The results name their outcome by a word, which the method `outcome` of each parses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::bindings::services::pintle::plugin::sender_auth as host;
+pub use crate::bindings::services::pintle::plugin::sender_auth::{
+    ArcResult, ArcSet, DkimResult, DmarcResult, SpfResult, arc, dkim, dmarc, results, spf,
+};
 use crate::transaction::AuthResult;
 use crate::{HostError, error, transaction};
 
-/// Adds a result to the Authentication-Results field for the message's recipients. If the plugin lacks the grant
+/// The outcome of a method (RFC 8601 section 2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthOutcome {
+    /// There is nothing to check: no record, or no signature.
+    None,
+    /// The domain owner says nothing about it.
+    Neutral,
+    /// The message is authenticated.
+    Pass,
+    /// It is not.
+    Fail,
+    /// It probably is not (SPF only).
+    Softfail,
+    /// Not acceptable to the gateway, such as a signature with a short key.
+    Policy,
+    /// It cannot be decided now, usually because DNS does not answer.
+    Temperror,
+    /// It cannot be decided, because a record or the message is invalid.
+    Permerror,
+    /// An outcome of a later version of the contract; it is not a pass.
+    Other,
+}
+
+impl From<&str> for AuthOutcome {
+    fn from(word: &str) -> Self {
+        match word {
+            "none" => Self::None,
+            "neutral" => Self::Neutral,
+            "pass" => Self::Pass,
+            "fail" => Self::Fail,
+            "softfail" => Self::Softfail,
+            "policy" => Self::Policy,
+            "temperror" => Self::Temperror,
+            "permerror" => Self::Permerror,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A domain owner's DMARC policy; also what was done because of it ([`report_disposition`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmarcPolicy {
+    /// Nothing is to be done.
+    None,
+    /// Accept the mail and hold it.
+    Quarantine,
+    /// Refuse the mail.
+    Reject,
+}
+
+impl DmarcPolicy {
+    /// The word of the contract, which is also the one of event records and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quarantine => "quarantine",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// An unknown word is "none", as the contract says.
+impl From<&str> for DmarcPolicy {
+    fn from(word: &str) -> Self {
+        match word {
+            "quarantine" => Self::Quarantine,
+            "reject" => Self::Reject,
+            _ => Self::None,
+        }
+    }
+}
+
+impl SpfResult {
+    /// The field `outcome`, parsed.
+    #[must_use]
+    pub fn outcome(&self) -> AuthOutcome {
+        self.outcome.as_str().into()
+    }
+}
+
+impl DkimResult {
+    /// The field `outcome`, parsed.
+    #[must_use]
+    pub fn outcome(&self) -> AuthOutcome {
+        self.outcome.as_str().into()
+    }
+}
+
+impl DmarcResult {
+    /// The field `outcome`, parsed.
+    #[must_use]
+    pub fn outcome(&self) -> AuthOutcome {
+        self.outcome.as_str().into()
+    }
+
+    /// The field `policy`, parsed.
+    #[must_use]
+    pub fn policy(&self) -> DmarcPolicy {
+        self.policy.as_str().into()
+    }
+}
+
+/// Adds the results of these methods ("spf", "dkim", "dmarc", "arc") to the Authentication-Results field for the
+/// message's recipients. Several plugins may report the same: the field has it once. If the plugin lacks the grant
 /// `auth-results`, the call succeeds without effect, and the log says so once.
 ///
 /// # Errors
 ///
-/// As [`transaction::add_auth_result`], except for a missing grant.
-pub fn report(
-    method: &str,
-    outcome: Outcome,
-    reason: Option<&str>,
-    properties: &[(String, String)],
-) -> Result<(), HostError> {
-    spared(transaction::add_auth_result(method, outcome.name(), reason, properties))
+/// As [`results`] and [`transaction::add_auth_result`], except for a missing grant.
+pub fn report(methods: &[&str]) -> Result<(), HostError> {
+    let methods: Vec<String> = methods.iter().map(ToString::to_string).collect();
+    results(&methods)?.iter().try_for_each(|found| spared(transaction::add_auth_result(found)))
 }
 
-/// Records for the gateway's event records what was done with the message because of its author's DMARC policy, and why
-/// that differs from the policy (terms of RFC 9990). A missing grant is handled as by [`report`].
+/// Records for the gateway's event records and reports what was done with the message because of its author's DMARC
+/// policy, and why that differs from the policy (terms of RFC 9990, such as "local_policy"). A missing grant is handled
+/// as by [`report`].
 ///
 /// # Errors
 ///
-/// As [`transaction::set_fact`], except for a missing grant.
-pub fn report_disposition(disposition: &str, overridden: Option<&str>) -> Result<(), HostError> {
-    spared(transaction::set_fact("dmarc.disposition", disposition))?;
-    overridden.map_or(Ok(()), |reason| spared(transaction::set_fact("dmarc.override", reason)))
+/// There is no transaction at this stage.
+pub fn report_disposition(disposition: DmarcPolicy, overridden: Option<&str>) -> Result<(), HostError> {
+    spared(host::report_disposition(disposition.name(), overridden))
 }
 
 /// Ignores a missing grant to report in the gateway's name: that is no reason to stop mail.
@@ -50,49 +151,13 @@ fn spared(reported: Result<(), HostError>) -> Result<(), HostError> {
     }
 }
 
-/// Adds every DKIM signature's result to the Authentication-Results field (RFC 8601 section 2.7.1, RFC 6008), unless
-/// another plugin has already done so.
-///
-/// # Errors
-///
-/// As [`dkim`].
-pub fn report_dkim() -> Result<(), HostError> {
-    if is_reported("dkim") {
-        return Ok(());
-    }
-    for signature in dkim()? {
-        let properties = [
-            ("header.d".to_owned(), signature.domain),
-            ("header.i".to_owned(), signature.identity.unwrap_or_default()),
-            ("header.s".to_owned(), signature.selector),
-            ("header.a".to_owned(), signature.algorithm),
-            ("header.b".to_owned(), signature.signature),
-        ];
-        let known: Vec<_> = properties.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        report("dkim", signature.outcome, signature.reason.as_deref(), &known)?;
-    }
-    Ok(())
-}
-
-/// Adds the result of the ARC chain (RFC 8617 section 10.1), if there is one, unless another plugin has already done
-/// so.
-///
-/// # Errors
-///
-/// As [`arc`].
-pub fn report_arc() -> Result<(), HostError> {
-    let chain = arc()?;
-    if chain.outcome == Outcome::None || is_reported("arc") {
-        return Ok(());
-    }
-    report("arc", chain.outcome, None, &[])
-}
-
-fn is_reported(method: &str) -> bool {
-    transaction::auth_results().iter().any(|result| result.method == method)
-}
-
 impl ArcResult {
+    /// The field `outcome`, parsed.
+    #[must_use]
+    pub fn outcome(&self) -> AuthOutcome {
+        self.outcome.as_str().into()
+    }
+
     /// Whether a trusted sealer saw the message when it was still authenticated for its author's domain: the chain
     /// passes, and one of the newest sealers reports that; it and all newer ones must be trusted. Older sealers do not
     /// matter, since that sealer has checked what they left.
@@ -101,11 +166,11 @@ impl ArcResult {
     /// `dmarc=pass` for the author's domain or, if the sealer reports no DMARC result, a DKIM signature or an SPF
     /// result of exactly that domain (RFC 8617 section 7.2.1).
     pub fn vouches(&self, is_trusted: impl Fn(&str) -> bool, is_author: impl Fn(&str) -> bool) -> bool {
-        let newest_first = self.sealers.iter().zip(&self.results).rev();
-        self.outcome == Outcome::Pass
+        let newest_first = self.sets.iter().rev();
+        self.outcome() == AuthOutcome::Pass
             && newest_first
-                .take_while(|(sealer, _)| is_trusted(sealer))
-                .any(|(_, results)| stood_behind(results, &is_author))
+                .take_while(|set| is_trusted(&set.sealer))
+                .any(|set| stood_behind(&set.results, &is_author))
     }
 }
 
@@ -131,35 +196,6 @@ fn stood_behind(results: &[AuthResult], is_author: &impl Fn(&str) -> bool) -> bo
     })
 }
 
-impl DmarcPolicy {
-    /// The name in event records and reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Quarantine => "quarantine",
-            Self::Reject => "reject",
-        }
-    }
-}
-
-impl Outcome {
-    /// The name from RFC 8601 section 2.7, for header fields, logs and configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Neutral => "neutral",
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::Softfail => "softfail",
-            Self::Policy => "policy",
-            Self::Temperror => "temperror",
-            Self::Permerror => "permerror",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,18 +210,22 @@ mod tests {
         }
     }
 
-    fn vouches(outcome: Outcome, sets: &[(&str, &[AuthResult])]) -> bool {
+    fn vouches(outcome: &str, sets: &[(&str, &[AuthResult])]) -> bool {
+        let set = |(sealer, results): &(&str, &[AuthResult])| ArcSet {
+            sealer: (*sealer).to_owned(),
+            results: results.to_vec(),
+        };
         let chain = ArcResult {
-            outcome,
-            sealers: sets.iter().map(|(sealer, _)| (*sealer).to_owned()).collect(),
-            results: sets.iter().map(|(_, results)| results.to_vec()).collect(),
+            outcome: outcome.to_owned(),
+            sets: sets.iter().map(set).collect(),
+            details: Vec::new(),
         };
         chain.vouches(|sealer| sealer == "list.example", |domain| domain == "a.example")
     }
 
     #[test]
     fn a_sealer_vouches_for_what_it_saw_pass() {
-        let of = |results: &[AuthResult]| vouches(Outcome::Pass, &[("list.example", results)]);
+        let of = |results: &[AuthResult]| vouches("pass", &[("list.example", results)]);
         let from = [("header.from", "A.example")];
         assert!(of(&[result("dmarc", "pass", &from)]));
         assert!(of(&[result("spf", "pass", &[("smtp.mailfrom", "x@a.example")])]));
@@ -209,11 +249,19 @@ mod tests {
     fn those_are_believed_behind_whom_nobody_but_the_trusted_stands() {
         let passed = [result("dmarc", "pass", &[("header.from", "a.example")])];
         let (trusted, stranger) = (("list.example", &passed[..]), ("evil.example", &passed[..]));
-        assert!(!vouches(Outcome::Fail, &[trusted]));
-        assert!(!vouches(Outcome::Pass, &[]));
-        assert!(!vouches(Outcome::Pass, &[trusted, stranger]), "a stranger has had it since");
-        assert!(vouches(Outcome::Pass, &[stranger, trusted]), "it looked for itself");
-        assert!(!vouches(Outcome::Pass, &[stranger, ("list.example", &[])]), "it believes others");
-        assert!(vouches(Outcome::Pass, &[trusted, ("list.example", &[])]));
+        assert!(!vouches("fail", &[trusted]));
+        assert!(!vouches("pass", &[]));
+        assert!(!vouches("pass", &[trusted, stranger]), "a stranger has had it since");
+        assert!(vouches("pass", &[stranger, trusted]), "it looked for itself");
+        assert!(!vouches("pass", &[stranger, ("list.example", &[])]), "it believes others");
+        assert!(vouches("pass", &[trusted, ("list.example", &[])]));
+    }
+
+    #[test]
+    fn an_unknown_word_is_no_pass_and_no_policy() {
+        assert_eq!(AuthOutcome::from("pass"), AuthOutcome::Pass);
+        assert_eq!(AuthOutcome::from("Pass"), AuthOutcome::Other);
+        assert_eq!(DmarcPolicy::from("reject"), DmarcPolicy::Reject);
+        assert_eq!(DmarcPolicy::from("shred"), DmarcPolicy::None);
     }
 }

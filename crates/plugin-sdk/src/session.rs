@@ -1,31 +1,33 @@
-//! The SMTP session of the current call; in `on_deliver` and later a snapshot of it.
+//! The SMTP session of the current call; in `on_deliver` and later a snapshot of it. `Snapshot::known` tells a client of
+//! the operator's own (trusted or authenticated) from a stranger.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::HostError;
 pub use crate::bindings::services::pintle::plugin::session::{
-    Snapshot, TlsState, delay_reply, extensions, fact, info, note, offer_extension, reverse_names, set_fact,
-    set_note, tls, withhold_extension,
+    Certificate, Snapshot, TlsState, client_certificate, close, delay_reply, extensions, facts, info, note,
+    offer_extension, reverse_names, set_fact, set_note, tls, withhold_extension,
 };
 use crate::notes;
 
-impl Snapshot {
-    /// Whether the client is neither in a trusted network nor authenticated. All other clients are the operator's own,
-    /// to which sender checks do not apply.
-    #[must_use]
-    pub fn is_stranger(&self) -> bool {
-        !self.trusted && self.identity.is_none()
-    }
+/// The fact under `key`, which is the full name such as "dnsbl.listed"; `None` if no plugin has set it. For several
+/// facts use [`facts`].
+///
+/// # Errors
+///
+/// There is no session.
+pub fn fact(key: &str) -> Result<Option<String>, HostError> {
+    Ok(facts(&[key.to_owned()])?.pop().flatten())
 }
 
 /// This plugin's note under `key`, deserialised; `None` if it does not exist.
 ///
 /// # Errors
 ///
-/// The note does not match the type.
+/// There is no session, or the note does not match the type.
 pub fn note_as<T: DeserializeOwned>(key: &str) -> Result<Option<T>, HostError> {
-    notes::read(key, note(key))
+    notes::read(key, note(key)?)
 }
 
 /// Stores a value under `key` until the session ends; visible to all instances and later versions of this plugin.

@@ -2,7 +2,7 @@
 //! unit, networks, domains, addresses. Each type is a single item, so that mistakes in lists are reported with their
 //! index.
 //!
-//! Domains are compared in A-labels, the form that [`Address::domain_ascii`] holds.
+//! Domains are compared in A-labels, the form that [`Address::domain`] holds.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -48,6 +48,14 @@ impl Network {
     }
 }
 
+/// CIDR notation, also for a single address.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = ip_address(&self.octets).ok_or(fmt::Error)?;
+        write!(f, "{address}/{}", self.prefix)
+    }
+}
+
 impl TryFrom<String> for Network {
     type Error = String;
 
@@ -75,10 +83,13 @@ impl TryFrom<String> for Network {
 pub fn network_of(address: &IpAddress, v4_prefix: u8, v6_prefix: u8) -> String {
     let prefix = if address.octets.len() == 4 { v4_prefix } else { v6_prefix };
     let octets = masked(&address.octets, prefix.into());
-    let text = <[u8; 4]>::try_from(octets.as_slice())
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(octets.as_slice()).map(IpAddr::from));
-    text.map_or_else(|_| address.text.clone(), |network| format!("{network}/{prefix}"))
+    ip_address(&octets).map_or_else(|| address.text.clone(), |network| format!("{network}/{prefix}"))
+}
+
+/// The address of 4 or 16 octets.
+fn ip_address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// A domain, `example.org`, or with a leading dot all domains below it, `.example.org`.
@@ -137,7 +148,7 @@ impl Mailbox {
     /// Whether it matches this address. Local parts are compared case-insensitively, as nearly all servers do.
     #[must_use]
     pub fn matches(&self, address: &Address) -> bool {
-        self.names(&address.local, &address.domain_ascii)
+        self.names(&address.local, &address.domain)
     }
 
     /// As [`Mailbox::matches`], for an address given as local part and domain.
@@ -249,6 +260,9 @@ mod tests {
     fn a_network_has_a_name() {
         assert_eq!(network_of(&address("192.0.2.77"), 24, 64), "192.0.2.0/24");
         assert_eq!(network_of(&address("2001:db8::1:2:3:4"), 24, 64), "2001:db8::/64");
+        for (text, shown) in [("192.0.2.0/25", "192.0.2.0/25"), ("2001:db8::1", "2001:db8::1/128")] {
+            assert_eq!(network(text).unwrap().to_string(), shown);
+        }
     }
 
     #[test]

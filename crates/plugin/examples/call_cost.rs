@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};
 use pintle_mail::{
-    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
+    Address, Charset, Envelope, MailParams, QueueId, Recipient, ReversePath, SessionId, UnixTime,
 };
 use pintle_plugin::{ComponentSource, Config, GrantKind, PluginConfig, Plugins};
 use pintle_policy::{Call, Judge, Session, Transaction, View};
@@ -76,13 +76,7 @@ fn view() -> View {
     let envelope = Envelope {
         sender: ReversePath::parse("ann@example.com", Charset::Ascii).unwrap(),
         params: MailParams::default(),
-        recipients: vec![Recipient {
-            id: 0,
-            address: Address::parse("bob@example.org", Charset::Ascii).unwrap(),
-            params: RcptParams::default(),
-            original: None,
-            relay: false,
-        }],
+        recipients: vec![Recipient::new(0, Address::parse("bob@example.org", Charset::Ascii).unwrap())],
     };
     let id = QueueId::new(UnixTime::from_millis(0), 2);
     view.transaction = Some(Arc::new(Transaction::new(id, envelope)));

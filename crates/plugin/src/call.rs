@@ -9,11 +9,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pintle_mail::{Bytes, HeaderEdit};
+use pintle_mail::{Bytes, HeaderEdit, Recipient};
 use pintle_policy::{Delivery, Edit, Hook, Message, Piece, Session, Transaction, View};
 
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::budget::Budget;
+use crate::call_conditions::CallConditions;
 
 /// Upper limit on the size of all edits of one call, in octets; new bodies are not counted.
 const MAX_EDITS: usize = 4 << 20;
@@ -25,9 +26,6 @@ const HEADER_EDIT_COST: usize = 16;
 const RECIPIENT_COST: u64 = 32;
 /// Maximum number of pieces of a new body.
 const MAX_PIECES: usize = 65_536;
-
-/// First id for recipients that a plugin adds.
-const ADDED: u32 = 1 << 31;
 
 /// Recipient ids with the edits so far applied; a set, so that lookups need no linear search.
 struct RecipientIds {
@@ -58,6 +56,8 @@ pub(crate) struct CallState {
     pub(crate) questions: usize,
     /// Budget for host work in this call.
     pub(crate) budget: Budget,
+    /// Conditions of calling stated so far, in `configure`.
+    pub(crate) conditions: CallConditions,
 }
 
 impl CallState {
@@ -79,6 +79,7 @@ impl CallState {
             decoded: None,
             questions: 0,
             budget: Budget::default(),
+            conditions: CallConditions::default(),
         }
     }
 
@@ -97,6 +98,7 @@ impl CallState {
         self.delay = Duration::ZERO;
         self.decoded = None;
         self.questions = 0;
+        self.conditions = CallConditions::default();
     }
 
     /// Ends a successful call and returns its edits in order. The state becomes idle.
@@ -182,11 +184,17 @@ impl CallState {
     }
 
     /// Returns an id for a recipient that the plugin adds. The session numbers its own recipients from 0 and continues
-    /// after this call, so added ones use the upper half of the range. No id is reused, even after its recipient is
-    /// removed.
+    /// after this call, so added ones use the upper half of the range. No id of the transaction is reused,
+    /// even after its recipient is removed.
     pub(crate) fn new_recipient_id(&mut self) -> Result<u32, HostError> {
+        let (_, transaction) = self.mail()?;
         let last = self.recipients()?.last;
-        Ok(last.max(ADDED - 1).saturating_add(1))
+        Ok(last.saturating_add(1).max(transaction.next_added))
+    }
+
+    /// The recipient of this id, with the edits so far applied.
+    pub(crate) fn recipient(&mut self, id: u32) -> Result<Option<Recipient>, HostError> {
+        Ok(self.transaction()?.recipient(id).cloned())
     }
 
     /// Whether a recipient with this id exists.
@@ -221,6 +229,11 @@ impl CallState {
     /// Current position in the new body, to undo later writes; `None` if no new body exists.
     pub(crate) fn mark_body(&self) -> Option<BodyMark> {
         self.body.as_ref().map(NewBody::mark)
+    }
+
+    /// Discards the new body.
+    pub(crate) fn drop_body(&mut self) {
+        self.body = None;
     }
 
     /// Discards everything written after the mark.
@@ -333,11 +346,13 @@ impl NewBody {
 
     fn undo(&mut self, mark: BodyMark) {
         let BodyMark { pieces, copied, fresh, size, end } = mark;
-        if let Some(Piece::Bytes(flushed)) = self.pieces.get(pieces).filter(|_| fresh > 0) {
-            self.fresh = flushed.to_vec();
+        let mut undone = self.pieces.drain(pieces.min(self.pieces.len())..);
+        // What was written before the mark may have been flushed since. It is taken back, not copied: it may be large.
+        if let Some(Piece::Bytes(flushed)) = undone.next().filter(|_| fresh > 0) {
+            self.fresh = flushed.try_into_mut().map_or_else(|shared| shared.to_vec(), Vec::from);
         }
+        drop(undone);
         self.fresh.truncate(fresh);
-        self.pieces.truncate(pieces);
         if let Some(Piece::Copy { len, .. }) = self.pieces.last_mut() {
             *len = copied;
         }

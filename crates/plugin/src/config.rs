@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,7 +45,7 @@ pub struct Config {
     pub gateway: Gateway,
 }
 
-/// Information about the gateway that plugins can read. Contains no secrets.
+/// Information about the gateway that plugins can read or, as its secrets, use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gateway {
     /// The gateway's hostname.
@@ -55,6 +56,35 @@ pub struct Gateway {
     pub keys: BTreeMap<String, Vec<SigningKeyName>>,
     /// Names of the relays defined in the configuration.
     pub relays: BTreeSet<String>,
+    /// Keys that plugins with the grant `secrets` use by name.
+    pub secrets: BTreeMap<String, SecretKey>,
+}
+
+/// A key that plugins use and never see.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(Arc<[u8]>);
+
+impl SecretKey {
+    /// The fewest octets of a key. RFC 2104 section 3 discourages keys shorter than the digest, which has 20 or 32; a key
+    /// of 16 random letters is out of reach of guessing.
+    pub const MIN_LENGTH: usize = 16;
+
+    /// A key of these octets.
+    #[must_use]
+    pub fn new(octets: &[u8]) -> Self {
+        Self(octets.into())
+    }
+
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The octets are left out: a secret that can be printed ends up in a log.
+        f.write_str("SecretKey")
+    }
 }
 
 /// The public properties of a signing key.

@@ -8,21 +8,20 @@ use pintle_mail::{
 };
 use pintle_policy::{AuthVerdict, DeliveryOutcome, Edit, FaultKind, Hook, Verdict};
 
-use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
+use crate::bindings::pintle::plugin::auth_types::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::pintle::plugin::types;
-use crate::{FailurePolicy, GrantKind, Grants};
+use crate::{FailurePolicy, Gateway, GrantKind, Grants};
 
 /// Maximum length of reply text that a plugin may return, in octets.
 const MAX_REPLY: usize = 2_000;
-/// Maximum length of a quarantine name, in octets.
-const MAX_QUARANTINE: usize = 64;
 
 pub(crate) fn address(address: &Address) -> types::Address {
     types::Address {
+        text: address.as_str().to_owned(),
         local: address.local().into_owned(),
-        domain: address.domain().to_lowercase(),
-        domain_ascii: address.domain_ascii(),
+        domain: address.domain_ascii(),
+        domain_shown: address.domain().to_lowercase(),
     }
 }
 
@@ -52,18 +51,31 @@ fn dotted(octets: [u8; 4]) -> String {
 
 pub(crate) fn reverse_path(path: &ReversePath) -> types::Address {
     path.address().map_or_else(
-        || types::Address { local: String::new(), domain: String::new(), domain_ascii: String::new() },
+        || types::Address {
+            text: String::new(),
+            local: String::new(),
+            domain: String::new(),
+            domain_shown: String::new(),
+        },
         address,
     )
 }
 
-pub(crate) fn recipient(recipient: &Recipient) -> types::Recipient {
+pub(crate) fn recipient(recipient: &Recipient, gateway: &Gateway) -> types::Recipient {
+    let address = address(&recipient.address);
     types::Recipient {
         id: recipient.id,
-        address: address(&recipient.address),
+        local: gateway.domains.contains(&address.domain),
+        address,
         params: rcpt_params(&recipient.params),
-        original: recipient.original.as_ref().map(address),
+        original: recipient.original.as_ref().map(self::address),
+        groups: recipient.groups.iter().map(|(plugin, group)| (plugin.clone(), group.clone())).collect(),
     }
+}
+
+/// A size, an offset or a time in the contract's numbers; larger ones become the largest.
+pub(crate) fn size(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn param(param: &Param) -> types::Param {
@@ -130,64 +142,42 @@ pub(crate) fn outcome(outcome: &DeliveryOutcome) -> GuestOutcome {
             enhanced: reply.enhanced.map(|code| code.to_string()),
             text: reply.text.clone().into_owned(),
         }),
-        delivered: outcome.delivered,
-        retry: outcome.retry,
+        status: outcome.status.name().to_owned(),
+        details: outcome.details.clone(),
     }
 }
 
-/// Converts a guest's verdict; returns an error text if it is not valid at this hook.
-pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, String> {
-    let verdict = match verdict {
+/// Converts a guest's verdict.
+pub(crate) fn verdict(verdict: types::Verdict) -> Verdict {
+    match verdict {
         types::Verdict::Next => Verdict::Next,
         types::Verdict::Accept => Verdict::Accept,
         types::Verdict::Reject(words) => Verdict::Reject(words.map(|words| reply(&words, REJECT))),
         types::Verdict::Defer(words) => Verdict::Defer(words.map(|words| reply(&words, DEFER))),
-        types::Verdict::Discard => Verdict::Discard,
-        types::Verdict::Quarantine(name) => Verdict::Quarantine(name),
-        types::Verdict::Close(words) => Verdict::Close(words.map(|words| reply(&words, CLOSE))),
-    };
-    if !makes_sense(&verdict, hook) {
-        return Err(format!("it answered `{}`, which has no meaning in on-{hook}", verdict.name()));
-    }
-    match &verdict {
-        Verdict::Quarantine(name) if !names_a_quarantine(name) => Err(format!(
-            "it answered `quarantine` with an invalid name: a name has 1 to {MAX_QUARANTINE} visible ASCII characters"
-        )),
-        _ => Ok(verdict),
     }
 }
 
-/// Checks a quarantine name. It becomes a metric label, part of log lines and a command argument for as long as the
-/// message is held.
-fn names_a_quarantine(name: &str) -> bool {
-    (1..=MAX_QUARANTINE).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic())
-}
-
-fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
-    match verdict {
-        Verdict::Next | Verdict::Accept | Verdict::Reject(_) | Verdict::Defer(_) => true,
-        Verdict::Discard => matches!(hook, Hook::Rcpt | Hook::Headers | Hook::Message | Hook::Deliver),
-        Verdict::Quarantine(_) => matches!(hook, Hook::Headers | Hook::Message),
-        // A delivery belongs to no client session that could be closed.
-        Verdict::Close(_) => hook != Hook::Deliver,
+/// Converts the reply with which a single recipient is refused, permanently or temporarily.
+///
+/// # Errors
+/// The code is neither 4xx nor 5xx.
+pub(crate) fn refusal(words: &types::Reply) -> Result<Reply, String> {
+    match words.code {
+        400..=499 => Ok(reply(words, DEFER)),
+        500..=599 => Ok(reply(words, REJECT)),
+        code => Err(format!("a recipient is refused with a code from 400 to 599, not {code}")),
     }
 }
 
-/// Refuses verdicts that lose mail, unless `drop-mail` is granted. After the client receives 250, only the gateway has
-/// the message. So giving up a delivery needs the grant, and so does discarding a message, because the client receives
-/// 250 for it too.
+/// Refuses a verdict that gives up a delivery, unless `drop-mail` is granted: after the client received 250, only the
+/// gateway has the message.
 pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Result<(), String> {
-    let what = match verdict {
-        Verdict::Discard if hook != Hook::Deliver => "drops mail that the client believes to be accepted",
-        Verdict::Reject(_) | Verdict::Discard if hook == Hook::Deliver => "gives up mail that was accepted",
-        _ => return Ok(()),
-    };
-    if grants.contains(GrantKind::DropMail) {
+    if !matches!(verdict, Verdict::Reject(_)) || hook != Hook::Deliver || grants.contains(GrantKind::DropMail)
+    {
         return Ok(());
     }
     Err(format!(
-        "it answered `{}` in on-{hook}, which {what} and needs the grant `{}`",
-        verdict.name(),
+        "it answered `reject` in on-{hook}, which gives up mail that was accepted and needs the grant `{}`",
         GrantKind::DropMail
     ))
 }
@@ -239,7 +229,7 @@ pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook, kind: FaultKind) ->
     }
 }
 
-/// Applies the failure policy to a fault in `on-auth`. A fault never authenticates a client (law 7).
+/// Applies the failure policy to a fault in an AUTH hook. A fault never authenticates a client (law 7).
 pub(crate) fn auth_after_fault(policy: FailurePolicy) -> AuthVerdict {
     match policy {
         FailurePolicy::Defer => AuthVerdict::Unavailable(None),
@@ -258,7 +248,6 @@ struct ReplyFrame {
 
 const REJECT: ReplyFrame = ReplyFrame { codes: (500, 599), code: 550, text: "refused" };
 const DEFER: ReplyFrame = ReplyFrame { codes: (400, 499), code: 451, text: "not now, try again later" };
-const CLOSE: ReplyFrame = ReplyFrame { codes: (400, 599), code: 421, text: "closing the session" };
 
 /// Converts a guest's reply. A code that contradicts the verdict is replaced by the verdict's default.
 fn reply(words: &types::Reply, frame: ReplyFrame) -> Reply {
@@ -302,43 +291,22 @@ mod tests {
         assert_eq!(said(words(554, Some("5.7.1"), "no"), REJECT), "554 5.7.1 no");
         assert_eq!(said(words(250, Some("2.0.0"), "no"), REJECT), "550 5.7.0 no");
         assert_eq!(said(words(550, Some("nonsense"), " "), DEFER), "451 4.7.0 not now, try again later");
-        assert_eq!(said(words(554, None, "bye"), CLOSE), "554 5.7.0 bye");
-    }
-
-    #[test]
-    fn verdicts_that_mean_nothing_at_a_hook_are_told_apart() {
-        assert!(verdict(types::Verdict::Discard, Hook::Connect).is_err());
-        assert!(verdict(types::Verdict::Discard, Hook::Rcpt).is_ok());
-        assert!(verdict(types::Verdict::Quarantine("spam".into()), Hook::Mail).is_err());
-        for bad in ["", "two words", "a\u{1b}[2J", "\u{202e}x", "a\nb", &"x".repeat(65)] {
-            let error = verdict(types::Verdict::Quarantine(bad.to_owned()), Hook::Message).unwrap_err();
-            assert!(error.contains("1 to 64"), "{error}");
-        }
-        assert!(verdict(types::Verdict::Quarantine("virus/Eicar-1".into()), Hook::Message).is_ok());
-        assert!(verdict(types::Verdict::Close(None), Hook::Deliver).is_err());
-        assert!(auth_verdict(GuestAuthVerdict::Granted(String::new())).is_err());
+        assert_eq!(said(words(421, None, "bye"), DEFER), "421 4.7.0 bye");
+        assert_eq!(refusal(&words(452, None, "full")).unwrap().to_string(), "452 4.7.0 full");
+        assert!(refusal(&words(250, None, "fine")).is_err());
     }
 
     #[test]
     fn no_plugin_gives_up_accepted_mail_without_the_grant() {
         let (none, granted) = (Grants::default(), Grants::from([GrantKind::DropMail]));
-        for verdict in [Verdict::Discard, Verdict::Reject(None)] {
-            let error = check_drop(&verdict, Hook::Deliver, &none).unwrap_err();
-            assert!(error.contains("drop-mail"), "{error}");
-            assert_eq!(check_drop(&verdict, Hook::Deliver, &granted), Ok(()));
-        }
-        assert_eq!(
-            check_drop(&Verdict::Reject(None), Hook::Message, &none),
-            Ok(()),
-            "the client still has it"
-        );
-        for hook in [Hook::Rcpt, Hook::Headers, Hook::Message] {
-            assert!(check_drop(&Verdict::Discard, hook, &none).unwrap_err().contains("drop-mail"), "{hook}");
-            assert_eq!(check_drop(&Verdict::Discard, hook, &granted), Ok(()));
-        }
+        let reject = Verdict::Reject(None);
+        assert!(check_drop(&reject, Hook::Deliver, &none).unwrap_err().contains("drop-mail"));
+        assert_eq!(check_drop(&reject, Hook::Deliver, &granted), Ok(()));
+        assert_eq!(check_drop(&reject, Hook::Message, &none), Ok(()), "the client still has it");
         for verdict in [Verdict::Next, Verdict::Accept, Verdict::Defer(None)] {
             assert_eq!(check_drop(&verdict, Hook::Deliver, &none), Ok(()));
         }
+        assert!(auth_verdict(GuestAuthVerdict::Granted(String::new())).is_err());
     }
 
     #[test]

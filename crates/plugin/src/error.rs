@@ -21,8 +21,6 @@ pub enum LoadError {
     NoPluginExport,
     /// The component exports no `on-*` interface, so it would never be called.
     NoHook,
-    /// The component exports an interface of the contract's package that this release does not know.
-    Export(String),
     /// The component imports an interface that is not part of the contract.
     UnknownImport(String),
     /// The component was built against a version of the contract that this release does not offer.
@@ -32,8 +30,17 @@ pub enum LoadError {
         /// The contract version of this release.
         offered: &'static str,
     },
-    /// The component imports an interface that this release does not serve yet.
-    NotServed(String),
+    /// The component uses an interface, a function or a hook that this release does not serve.
+    NotServed {
+        /// The kind and the name of what is missing.
+        what: String,
+        /// The version of the contract that has it.
+        since: String,
+        /// The contract version of this release.
+        offered: &'static str,
+    },
+    /// The component imports an interface of a preview, which no release has to serve.
+    Preview(String),
     /// The component imports an interface without the grant that it requires.
     MissingGrant {
         /// The interface as the component names it.
@@ -81,30 +88,12 @@ impl fmt::Display for LoadError {
             Self::NoHook => f.write_str(
                 "the component exports no hook (such as `pintle:plugin/on-connect`): it would never be called",
             ),
-            Self::Export(what) => f.write_str(what),
-            Self::UnknownImport(name) => write!(
-                f,
-                "the component imports `{name}`, which is neither part of the plugin contract nor of WASI 0.2"
-            ),
-            Self::Version { interface, offered } => write!(
-                f,
-                "the component uses `{interface}`, but this release offers version {offered} of the contract: build \
-                 it against wit/ of this release"
-            ),
-            Self::NotServed(interface) => write!(
-                f,
-                "the component imports `{interface}`, which this release does not serve yet: build it without"
-            ),
-            Self::MissingGrant { interface, grant } => write!(
-                f,
-                "the component imports `{interface}`, which needs the grant `{grant}`: add \"{grant}\" to the \
-                 plugin's `grants` if it may have it"
-            ),
-            Self::UngrantedHook { hook, grant } => write!(
-                f,
-                "the component exports `pintle:plugin/on-{hook}`, which needs the grant `{grant}`: add \"{grant}\" to \
-                 the plugin's `grants` if it may have it"
-            ),
+            Self::UnknownImport(_)
+            | Self::Version { .. }
+            | Self::NotServed { .. }
+            | Self::Preview(_)
+            | Self::MissingGrant { .. }
+            | Self::UngrantedHook { .. } => self.fmt_contract(f),
             Self::TooBig { what, needs, limit } => {
                 write!(f, "the component needs {needs} {what}, and a plugin gets at most {limit}")
             }
@@ -118,6 +107,48 @@ impl fmt::Display for LoadError {
                 write_list(f, mistakes)
             }
             Self::Engine(why) => write!(f, "the plugin engine cannot be started: {why}"),
+        }
+    }
+}
+
+impl LoadError {
+    /// The text of an error about what the component imports and exports.
+    fn fmt_contract(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownImport(name) => write!(
+                f,
+                "the component imports `{name}`, which is neither part of the plugin contract nor of WASI 0.2"
+            ),
+            Self::Version { interface, offered } => write!(
+                f,
+                "the component uses `{interface}`, but this release offers version {offered} of the contract: build \
+                 it against wit/ of this release"
+            ),
+            Self::NotServed { what, since, offered } if since == offered => write!(
+                f,
+                "the component uses the {what}, which is no part of version {offered} of the contract: build it \
+                 against wit/ of this release"
+            ),
+            Self::NotServed { what, since, offered } => write!(
+                f,
+                "the component uses the {what}, which this release does not serve (it serves version {offered} of the \
+                 contract): use a release of Pintle that serves version {since}, or build it without"
+            ),
+            Self::Preview(interface) => write!(
+                f,
+                "the component imports `{interface}`, a preview that this release does not serve: build it without"
+            ),
+            Self::MissingGrant { interface, grant } => write!(
+                f,
+                "the component imports `{interface}`, which needs the grant `{grant}`: add \"{grant}\" to the \
+                 plugin's `grants` if it may have it"
+            ),
+            Self::UngrantedHook { hook, grant } => write!(
+                f,
+                "the component exports `pintle:plugin/on-{hook}`, which needs the grant `{grant}`: add \"{grant}\" to \
+                 the plugin's `grants` if it may have it"
+            ),
+            _ => Ok(()),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use wasmtime::component::Component;
 
 use crate::artifact::{self, Cache};
+use crate::call_conditions::CallConditions;
 use crate::call_dns::{MAX_REVERSE_NAMES, TimeLimitedResolver};
 use crate::engine::GuestEngine;
 use crate::examine::{MissingGrants, examine, missing};
@@ -85,10 +86,12 @@ impl ComponentLoader {
         let manifest = instance.describe(&config.limits).await.map_err(start_fault)?;
         found.manifest = Some(manifest.clone());
         check_settings(manifest.config_schema, config).await?;
-        configure(&mut instance, &template).await.map_err(|error| vec![placed(error, config)])?;
+        let conditions =
+            configure(&mut instance, &template).await.map_err(|error| vec![placed(error, config)])?;
         Ok(Generation {
             config: Arc::clone(config),
             hooks,
+            conditions,
             digest,
             template,
             manifest: found.manifest.clone(),
@@ -160,11 +163,15 @@ pub(crate) fn check_names(
 ) -> Result<(), LoadError> {
     // Without a readable schema, no setting is known to be a name.
     let schema = manifest.config_schema.as_deref().and_then(|schema| schema::read(schema).ok());
-    let mistakes = schema.map(|schema| names::check(&schema, &config.settings, gateway)).unwrap_or_default();
+    let mistakes = schema.map(|schema| names::check(&schema, &config.settings, gateway, &config.grants));
+    let mistakes = mistakes.unwrap_or_default();
     if mistakes.is_empty() { Ok(()) } else { Err(placed(LoadError::Config(mistakes), config)) }
 }
 
-async fn configure(instance: &mut Instance, template: &InstanceTemplate) -> Result<(), LoadError> {
+async fn configure(
+    instance: &mut Instance,
+    template: &InstanceTemplate,
+) -> Result<CallConditions, LoadError> {
     let configured = instance.configure(&template.settings, &template.limits).await;
     configured.map_err(LoadError::Start)?.map_err(LoadError::Config)
 }
@@ -185,6 +192,8 @@ fn placed(error: LoadError, config: &PluginConfig) -> LoadError {
 pub(crate) struct Generation {
     pub(crate) config: Arc<PluginConfig>,
     pub(crate) hooks: Hooks,
+    /// The conditions under which its hooks are called, as its first instance stated them.
+    pub(crate) conditions: CallConditions,
     pub(crate) manifest: Option<Manifest>,
     /// SHA-256 of the component.
     pub(crate) digest: [u8; 32],

@@ -56,8 +56,8 @@ grants! {
     SenderAuth = "sender-auth",
     /// Sign with configured DKIM keys.
     Sign = "sign",
-    /// Make statements about the sender in the gateway's name: results in its Authentication-Results field, and the
-    /// facts that the gateway's own event records and trace fields use.
+    /// Make statements about the sender in the gateway's name: results in its Authentication-Results field, and what was
+    /// done because of the sender's DMARC policy, in reports to the domain's owner.
     AuthResults = "auth-results",
     /// Exempt a client or a mail from later plugins by the verdict `accept`.
     Accept = "accept",
@@ -65,6 +65,8 @@ grants! {
     EditExtensions = "edit-extensions",
     /// Look up the names of the client's address (reverse DNS), and no other DNS data.
     ReverseDns = "reverse-dns",
+    /// Use keys of the configuration without seeing them: all of them, or those that its parameters name.
+    Secrets = "secrets",
 }
 
 impl GrantKind {
@@ -74,6 +76,7 @@ impl GrantKind {
         match self {
             Self::Http => Some("a URL pattern"),
             Self::Tables => Some("the name of a table"),
+            Self::Secrets => Some("the name of a secret"),
             _ => None,
         }
     }
@@ -170,10 +173,16 @@ impl Grants {
     }
 
     /// The parameters of the grants of this kind; `None` if the kind is not granted. The set is empty for kinds without
-    /// parameters. For other kinds, an empty set permits only what every plugin may do.
+    /// parameters.
     #[must_use]
     pub fn parameters(&self, kind: GrantKind) -> Option<&BTreeSet<String>> {
         self.0.get(&kind)
+    }
+
+    /// Whether the kind is granted for this object: without parameters for all, with parameters for those alone.
+    #[must_use]
+    pub fn permits(&self, kind: GrantKind, object: &str) -> bool {
+        self.parameters(kind).is_some_and(|named| named.is_empty() || named.contains(object))
     }
 
     /// Adds a grant, with its parameter if it has one.
@@ -235,5 +244,7 @@ mod tests {
         let tables: Vec<_> = grants.parameters(GrantKind::Tables).unwrap().iter().collect();
         assert_eq!(tables, ["a", "b"]);
         assert!(grants.contains(GrantKind::Kv) && !grants.contains(GrantKind::Http));
+        assert!(grants.permits(GrantKind::Tables, "a") && !grants.permits(GrantKind::Tables, "c"));
+        assert!(grants.permits(GrantKind::Kv, "a") && !grants.permits(GrantKind::Http, "a"));
     }
 }

@@ -16,6 +16,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::exports::pintle::plugin::plugin;
 use crate::budget::Overspent;
+use crate::call_conditions::CallConditions;
 use crate::engine::GuestEngine;
 use crate::guest_log::clean;
 use crate::habits::{Lookups, Prefetched};
@@ -90,24 +91,37 @@ impl Instance {
             summary: manifest.summary,
             config_schema: manifest.config_schema,
             wants: manifest.wants,
+            more: manifest.more,
         })
     }
 
-    /// Passes the settings to the plugin. The mistakes that it reports are a regular result and not a fault.
+    /// Passes the settings to the plugin. Returns the conditions of calling that it states, or the mistakes that it
+    /// reports, which are a regular result and not a fault.
     pub(crate) async fn configure(
         &mut self,
         settings: &str,
         limits: &PluginLimits,
-    ) -> Result<Result<(), Vec<ConfigMistake>>, JudgeFault> {
+    ) -> Result<Result<CallConditions, Vec<ConfigMistake>>, JudgeFault> {
         let meter = self.begin(None, None, limits.start, limits.start);
         let called = self.exports.plugin.call_configure(&mut self.store, settings);
         let called = bounded(&meter, limits.start, called).await;
-        let answer = self.ended(called)?;
-        Ok(answer.map_err(|mistakes| {
-            let mistake =
-                |mistake: plugin::ConfigError| ConfigMistake::new(clean(&mistake.at), clean(&mistake.text));
-            mistakes.into_iter().map(mistake).collect()
-        }))
+        let conditions = std::mem::take(&mut self.store.data_mut().call.conditions);
+        let Err(mistakes) = self.ended(called)? else { return Ok(Ok(conditions)) };
+        if mistakes.is_empty() {
+            return Err(self.refused_without_a_word());
+        }
+        let mistake =
+            |mistake: plugin::ConfigError| ConfigMistake::new(clean(&mistake.at), clean(&mistake.text));
+        Ok(Err(mistakes.into_iter().map(mistake).collect()))
+    }
+
+    /// The fault of a plugin that refuses its settings without naming a mistake. Some language kits do so for an
+    /// exception, whose text they print.
+    fn refused_without_a_word(&self) -> JudgeFault {
+        let said = self.store.data().log.last_words().map(|words| format!("; it printed: {words}"));
+        let text =
+            format!("`configure` refused the settings and named no mistake{}", said.unwrap_or_default());
+        JudgeFault { kind: FaultKind::BadAnswer, text }
     }
 
     /// Calls a hook within the limits; returns its reply together with the edits of the call.

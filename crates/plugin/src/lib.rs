@@ -13,6 +13,7 @@ mod artifact;
 mod bindings;
 mod budget;
 mod call;
+mod call_conditions;
 mod call_dns;
 mod config;
 mod config_mistake;
@@ -30,6 +31,7 @@ mod instance;
 mod interfaces;
 mod kv;
 mod layout;
+mod lease_counts;
 mod log_quota;
 mod maintenance;
 mod meter;
@@ -52,7 +54,7 @@ mod turns;
 mod watch;
 
 pub use config::{
-    ComponentSource, Config, FailurePolicies, FailurePolicy, Gateway, PluginConfig, PluginLimits,
+    ComponentSource, Config, FailurePolicies, FailurePolicy, Gateway, PluginConfig, PluginLimits, SecretKey,
     SigningKeyName,
 };
 pub use config_mistake::ConfigMistake;

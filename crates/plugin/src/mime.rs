@@ -44,6 +44,12 @@ pub(crate) async fn tree(
     Ok(tree)
 }
 
+/// The header block of a part, without the empty line that ends it.
+pub(crate) fn without_end(raw: &Bytes) -> Bytes {
+    let end = if raw.ends_with(b"\r\n\r\n") { raw.len() - 2 } else { raw.len() };
+    if raw.as_ref() == b"\r\n" { Bytes::new() } else { raw.slice(..end) }
+}
+
 /// The header block of a part; `None` for the root, whose header is the message's.
 pub(crate) async fn header(
     part: &MimePart,
@@ -134,7 +140,7 @@ mod tests {
         let text = content(&first.parts[1], &*body, budget).await.unwrap();
         assert_eq!(transfer::text(&first.parts[1], &text), "Grüße");
         assert_eq!(content(&first.parts[2], &*body, budget).await.unwrap().as_ref(), b"hello");
-        assert!(first.parts[2].attachment);
+        assert_eq!(first.parts[2].disposition.as_deref(), Some("attachment"));
         assert_eq!(first.parts[2].filename.as_deref(), Some("a.pdf"));
         let of_part = header(&first.parts[2], &*body, budget).await.unwrap().unwrap();
         assert!(of_part.starts_with(b"Content-Type: application/pdf"));

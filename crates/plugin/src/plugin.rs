@@ -9,29 +9,31 @@ use futures_util::future::BoxFuture;
 use metrics::Histogram;
 use parking_lot::Mutex;
 use pintle_policy::{
-    AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Hook, Hooks, Judge, JudgeFault, Ruling,
-    Verdict, View,
+    AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Hook, Hooks, Judge, JudgeFault, LoginResult,
+    Ruling, Verdict, View,
 };
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-use crate::bindings::exports::pintle::plugin::on_auth;
-use crate::bindings::pintle::plugin::types;
+use crate::bindings::pintle::plugin::{auth_types, types};
 use crate::generation::{ComponentLoader, Generation, LoadedComponent};
 use crate::instance::GuestReply;
 use crate::log_quota::LogQuota;
 use crate::question::{
-    AuthQuestion, DeliveryResultNotice, DisconnectNotice, GuestQuestion, StageQuestion, TimerNotice,
+    AuthQuestion, DeliveryResultNotice, DisconnectNotice, GuestQuestion, LoginResultNotice, QueuedNotice,
+    StageQuestion, TimerNotice,
 };
 use crate::state::GenerationState;
 use crate::turns::Turns;
 use crate::{ComponentSource, Gateway, GrantKind, LoadError, PluginConfig, PluginStatus, artifact, convert};
 
-/// The assumed hooks of a plugin that is not loaded: from MAIL on, so that no mail passes without it. Earlier stages
-/// are excluded because clients expect refusals from MAIL on.
+/// The assumed hooks of a plugin that is not loaded: those with a verdict from MAIL on, so that no mail passes without
+/// it. Earlier stages are excluded because clients expect refusals from MAIL on. `on-data` is included because the
+/// operator may have set another policy for it than for other stages. Hooks without a verdict decide nothing.
 const UNKNOWN_HOOKS: Hooks = Hooks::NONE
-    .with(Hook::Auth)
+    .with(Hook::AuthPassword)
     .with(Hook::Mail)
     .with(Hook::Rcpt)
+    .with(Hook::Data)
     .with(Hook::Headers)
     .with(Hook::Message)
     .with(Hook::Deliver);
@@ -274,7 +276,10 @@ impl Plugin {
     /// Logs a fault as a warning if the hook's faults do not appear in an event record.
     fn log_fault(&self, hook: Hook, fault: &JudgeFault) {
         let (plugin, kind) = (&*self.state.plugin, fault.kind.name());
-        let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
+        let unrecorded = matches!(
+            hook,
+            Hook::AuthPassword | Hook::AuthResult | Hook::Queued | Hook::Disconnect | Hook::Timer
+        );
         let hook = hook.name();
         if !unrecorded {
             tracing::debug!(target: "pintle::plugin", plugin, hook, kind, "{}", fault.text);
@@ -300,14 +305,20 @@ impl Plugin {
     }
 
     fn ruling(&self, hook: Hook, reply: GuestReply<types::Verdict>) -> Result<Ruling, JudgeFault> {
-        let allowed = convert::verdict(reply.answer, hook).and_then(|verdict| {
-            let grants = &self.config.load().grants;
-            convert::check_drop(&verdict, hook, grants)?;
-            convert::check_removals(&reply.edits, grants)?;
-            Ok(verdict)
-        });
-        let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
+        let verdict = convert::verdict(reply.answer);
+        let grants = &self.config.load().grants;
+        let allowed = convert::check_drop(&verdict, hook, grants)
+            .and_then(|()| convert::check_removals(&reply.edits, grants));
+        allowed.map_err(|text| self.bad_answer(hook, text))?;
         Ok(Ruling { verdict: self.with_leave(hook, verdict), edits: reply.edits, fault: None })
+    }
+
+    async fn hear_login_result(&self, result: Arc<LoginResult>, view: View) -> Ruling {
+        match self.ask(LoginResultNotice(result), Some(view)).await {
+            Ok(Some(reply)) => Ruling { edits: reply.edits, ..Verdict::Next.into() },
+            Ok(None) => Verdict::Next.into(),
+            Err(fault) => Ruling { fault: Some(fault), ..Verdict::Next.into() },
+        }
     }
 
     async fn hear_delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> Ruling {
@@ -346,15 +357,15 @@ impl Plugin {
             Err(fault) => Err(fault),
         };
         ruled.unwrap_or_else(|fault| AuthRuling {
-            verdict: convert::auth_after_fault(self.config.load().failure.at(Hook::Auth)),
+            verdict: convert::auth_after_fault(self.config.load().failure.at(Hook::AuthPassword)),
             edits: Vec::new(),
             fault: Some(fault),
         })
     }
 
-    fn auth_ruling(&self, reply: GuestReply<on_auth::AuthVerdict>) -> Result<AuthRuling, JudgeFault> {
+    fn auth_ruling(&self, reply: GuestReply<auth_types::AuthVerdict>) -> Result<AuthRuling, JudgeFault> {
         let verdict =
-            convert::auth_verdict(reply.answer).map_err(|text| self.bad_answer(Hook::Auth, text))?;
+            convert::auth_verdict(reply.answer).map_err(|text| self.bad_answer(Hook::AuthPassword, text))?;
         Ok(AuthRuling { verdict, edits: reply.edits, fault: None })
     }
 }
@@ -376,12 +387,31 @@ impl Judge for Plugin {
         self.config.load().mandatory
     }
 
+    fn is_concerned(&self, hook: Hook, recipient: Option<u32>, view: &View) -> bool {
+        let serving = self.current.load();
+        serving.as_ref().is_none_or(|generation| generation.conditions.hold(hook, recipient, view))
+    }
+
+    fn after_conflict(&self, hook: Hook) -> Verdict {
+        convert::after_fault(self.config.load().failure.at(hook), hook, FaultKind::BadAnswer)
+    }
+
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
         Box::pin(self.rule(call, view))
     }
 
     fn authenticate(&self, credentials: Arc<Credentials>, view: View) -> BoxFuture<'_, AuthRuling> {
         Box::pin(self.rule_on_credentials(credentials, view))
+    }
+
+    fn auth_result(&self, result: Arc<LoginResult>, view: View) -> BoxFuture<'_, Ruling> {
+        Box::pin(self.hear_login_result(result, view))
+    }
+
+    fn queued(&self, view: View) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _ = self.ask(QueuedNotice, Some(view)).await;
+        })
     }
 
     fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> BoxFuture<'_, Ruling> {

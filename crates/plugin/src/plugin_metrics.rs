@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use metrics::{Counter, Histogram, Label};
+use metrics::{Counter, Gauge, Histogram, Label};
 use parking_lot::Mutex;
 
 /// Maximum number of series (names with their labels) per plugin: each stays in the recorder until the process ends.
@@ -25,6 +25,7 @@ type SeriesKey = (String, Vec<(String, String)>);
 enum MetricSeries {
     Counter(Counter),
     Histogram(Histogram),
+    Gauge(Gauge),
 }
 
 impl PluginMetrics {
@@ -53,6 +54,16 @@ impl PluginMetrics {
         self.with(name, labels, make, |series| {
             if let MetricSeries::Histogram(histogram) = series {
                 histogram.record(value);
+            }
+        });
+    }
+
+    /// Sets a gauge.
+    pub(crate) fn set(&self, name: &str, value: f64, labels: &[(String, String)]) {
+        let make = |name, labels| MetricSeries::Gauge(metrics::gauge!(name, labels));
+        self.with(name, labels, make, |series| {
+            if let MetricSeries::Gauge(gauge) = series {
+                gauge.set(value);
             }
         });
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -125,7 +126,7 @@ impl Plugins {
         let mut applied = AppliedPlugins::default();
         let prepared_plugins = prepared.plugins.into_iter();
         let plugins: Vec<_> = prepared_plugins.map(|plugin| plugin.apply(&mut applied)).collect();
-        self.shared.loader.services.gateway.store(Arc::new(prepared.gateway));
+        self.shared.loader.services.set_gateway(prepared.gateway);
         self.maintenance.take_over(&plugins);
         let before = self.plugins.swap(Arc::new(plugins));
         let names = before.iter().map(|plugin| Arc::clone(plugin.name()));
@@ -199,6 +200,7 @@ impl HostShared {
         let services = Arc::new(HostServices {
             dns,
             gateway: ArcSwap::from_pointee(config.gateway.clone()),
+            gateway_generation: AtomicU32::default(),
             max_message: config.max_message,
         });
         Ok(Self {

@@ -3,17 +3,15 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use pintle_policy::{Call, Credentials, DeliveryOutcome, Hook, Hooks};
+use pintle_policy::{Call, Credentials, DeliveryOutcome, Hook, Hooks, LoginResult};
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
-use crate::bindings::exports::pintle::plugin::on_auth::{
-    AuthVerdict, Credentials as GuestCredentials, Password,
-};
 use crate::bindings::exports::pintle::plugin::{
-    on_auth, on_connect, on_deliver, on_delivery_result, on_disconnect, on_headers, on_hello, on_mail,
-    on_message, on_rcpt, on_timer, plugin,
+    on_auth_password, on_auth_result, on_connect, on_data, on_deliver, on_delivery_result, on_disconnect,
+    on_headers, on_hello, on_mail, on_message, on_queued, on_rcpt, on_timer, plugin,
 };
+use crate::bindings::pintle::plugin::auth_types::AuthVerdict;
 use crate::bindings::pintle::plugin::types::Verdict;
 use crate::convert;
 use crate::store_data::StoreData;
@@ -40,6 +38,12 @@ pub(crate) struct StageQuestion(pub(crate) Call);
 /// Requests a verdict about SMTP AUTH credentials.
 pub(crate) struct AuthQuestion(pub(crate) Arc<Credentials>);
 
+/// Notifies of the result of SMTP AUTH.
+pub(crate) struct LoginResultNotice(pub(crate) Arc<LoginResult>);
+
+/// Notifies that a copy of a message has been committed.
+pub(crate) struct QueuedNotice;
+
 /// Notifies of the results of a delivery attempt.
 pub(crate) struct DeliveryResultNotice(pub(crate) Arc<[DeliveryOutcome]>);
 
@@ -64,9 +68,11 @@ impl GuestQuestion for StageQuestion {
             Call::Rcpt(id) => {
                 let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
                 let (_, transaction) = store.data().call.mail().map_err(|_| no_such())?;
-                let recipient = convert::recipient(transaction.recipient(*id).ok_or_else(no_such)?);
+                let gateway = store.data().services().gateway.load_full();
+                let recipient = convert::recipient(transaction.recipient(*id).ok_or_else(no_such)?, &gateway);
                 exported(exports.on_rcpt.as_ref())?.call_handle(store, &recipient).await
             }
+            Call::Data => exported(exports.on_data.as_ref())?.call_handle(store).await,
             Call::Headers => exported(exports.on_headers.as_ref())?.call_handle(store).await,
             Call::Message => exported(exports.on_message.as_ref())?.call_handle(store).await,
             Call::Deliver => exported(exports.on_deliver.as_ref())?.call_handle(store).await,
@@ -78,7 +84,7 @@ impl GuestQuestion for AuthQuestion {
     type Answer = AuthVerdict;
 
     fn hook(&self) -> Hook {
-        Hook::Auth
+        Hook::AuthPassword
     }
 
     async fn ask(
@@ -87,12 +93,35 @@ impl GuestQuestion for AuthQuestion {
         store: &mut Store<StoreData>,
     ) -> wasmtime::Result<AuthVerdict> {
         let given = &self.0;
-        let credentials = GuestCredentials::Password(Password {
-            authorization_id: given.authorization_id.clone(),
-            username: given.username.clone(),
-            password: given.password.clone(),
-        });
-        exported(exports.on_auth.as_ref())?.call_handle(store, &given.mechanism, &credentials).await
+        let hook = exported(exports.on_auth_password.as_ref())?;
+        let authorization_id = given.authorization_id.as_deref();
+        hook.call_handle(store, &given.mechanism, authorization_id, &given.username, &given.password).await
+    }
+}
+
+impl GuestQuestion for LoginResultNotice {
+    type Answer = ();
+
+    fn hook(&self) -> Hook {
+        Hook::AuthResult
+    }
+
+    async fn ask(&self, exports: &GuestExports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+        let LoginResult { mechanism, username, outcome } = &*self.0;
+        let hook = exported(exports.on_auth_result.as_ref())?;
+        hook.call_handle(store, mechanism, username, outcome.name()).await
+    }
+}
+
+impl GuestQuestion for QueuedNotice {
+    type Answer = ();
+
+    fn hook(&self) -> Hook {
+        Hook::Queued
+    }
+
+    async fn ask(&self, exports: &GuestExports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+        exported(exports.on_queued.as_ref())?.call_handle(store).await
     }
 }
 
@@ -179,11 +208,14 @@ macro_rules! exports {
 exports! {
     on_connect: Connect,
     on_hello: Hello,
-    on_auth: Auth,
+    on_auth_password: AuthPassword,
+    on_auth_result: AuthResult,
     on_mail: Mail,
     on_rcpt: Rcpt,
+    on_data: Data,
     on_headers: Headers,
     on_message: Message,
+    on_queued: Queued,
     on_deliver: Deliver,
     on_delivery_result: DeliveryResult,
     on_disconnect: Disconnect,

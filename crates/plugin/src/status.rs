@@ -19,6 +19,8 @@ pub struct Manifest {
     pub config_schema: Option<String>,
     /// Names of the grants that the plugin requests.
     pub wants: Vec<String>,
+    /// Further information for people and tools, such as `homepage` and `license`.
+    pub more: Vec<(String, String)>,
 }
 
 /// State and counters of one plugin.

@@ -62,6 +62,11 @@ impl StoreData {
         }
     }
 
+    /// The services that all plugins share.
+    pub(crate) fn services(&self) -> &HostServices {
+        &self.services
+    }
+
     /// The parts for a host function; charges the fixed cost of the call.
     pub(crate) fn parts(&mut self) -> HostParts<'_> {
         self.call.budget.step();

@@ -6,7 +6,7 @@ mod guest_play;
 
 use std::path::{Path, PathBuf};
 
-use pintle_policy::{Edit, FaultKind, Ruling, Verdict};
+use pintle_policy::{Edit, Fate, FaultKind, Ruling, Verdict};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/guest")
@@ -30,7 +30,13 @@ fn the_seeds_of_a_hostile_guest_hold() {
 fn the_guest_does_what_its_program_says() {
     let edits = played("edit_headers").edits;
     assert!(matches!(&edits[..], [Edit::Headers(all)] if all.len() == 5), "{edits:?}");
-    for refused in ["edit_headers_injection", "edit_without_grant", "write_body_nul"] {
+    for refused in [
+        "edit_headers_injection",
+        "edit_without_grant",
+        "write_body_nul",
+        "raw_headers_injection",
+        "conditions_elsewhere",
+    ] {
         let ruling = played(refused);
         assert_eq!((ruling.edits, ruling.fault), (Vec::new(), None), "{refused}");
     }
@@ -39,7 +45,22 @@ fn the_guest_does_what_its_program_says() {
         assert!(fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Trap), "{trapped}: {fault:?}");
     }
     assert!(matches!(played("verdict_reject").verdict, Verdict::Reject(Some(reply)) if reply.code == 550));
-    assert_eq!(played("verdict_quarantine").verdict, Verdict::Quarantine("spam".into()));
+    let edits = played("quarantine").edits;
+    let Some(Edit::Fate { recipients, fate, .. }) = edits.first() else { panic!("{edits:?}") };
+    assert!(recipients.is_empty() && matches!(fate, Fate::Quarantine { name, .. } if name == "spam"));
+    let edits = played("quarantine_bad_name").edits;
+    assert!(
+        matches!(&edits[..], [Edit::Fate { fate: Fate::Quarantine { name, reason }, .. }]
+            if name == "spam" && reason.len() == 512),
+        "only the one with a name; its reason is cut off: {edits:?}"
+    );
+    let edits = played("raw_headers").edits;
+    assert!(matches!(&edits[..], [Edit::Headers(all)] if all.len() == 2), "{edits:?}");
+    let edits = played("refuse").edits;
+    assert!(
+        matches!(&edits[..], [Edit::Fate { fate: Fate::Refuse(reply), .. }] if reply.code == 550),
+        "{edits:?}"
+    );
     assert_eq!(played("look_at_all").fault, None);
     assert_eq!(played("look_at_all_without_grants").fault, None);
 }

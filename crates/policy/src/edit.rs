@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pintle_mail::{
-    Address, HeaderEdit, HeaderError, NextHop, Param, RcptParams, Recipient, ReversePath, TlsPolicy,
-};
+use pintle_mail::{Address, HeaderEdit, HeaderError, NextHop, Param, Recipient, ReversePath, TlsPolicy};
 
 use crate::pieced::Pieced;
-use crate::{AuthResult, Delivery, Message, Piece, Score, Session, Transaction, View};
+use crate::{
+    AuthResult, Delivery, DmarcDisposition, Fate, Hook, Lease, LeaseScope, Leases, Message, Piece,
+    RequestedFate, Score, Session, Transaction, View,
+};
 
 /// One change. Whether the judge may make it has been checked before.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,14 +27,27 @@ pub enum Edit {
     Withhold(String),
     /// Waits before the reply of this stage.
     Delay(Duration),
+    /// Closes the session after the reply of this stage.
+    Close,
     /// Sets a note of the judge on the transaction; none removes it.
     Note(String, Option<Vec<u8>>),
     /// Sets a fact on the transaction.
     Fact(String, String),
-    /// Adds a score for a rule; positive points count against the message.
+    /// Sets the score of a rule, in place of an earlier one; positive points count against the message.
     Score(String, f64),
-    /// Adds a result for the Authentication-Results field.
+    /// Adds a result for the Authentication-Results field, unless an equal one is there.
     AuthResult(AuthResult),
+    /// Sets what was done because of the author domain's DMARC policy.
+    Dmarc(DmarcDisposition),
+    /// Requests what becomes of recipients.
+    Fate {
+        /// The ids of the recipients; empty for all, including those still to come.
+        recipients: Vec<u32>,
+        /// What becomes of them.
+        fate: Fate,
+        /// The hook in which it was requested.
+        hook: Hook,
+    },
     /// Adds a recipient under an id that is not in use.
     AddRecipient(u32, Address),
     /// Removes the recipient of this id.
@@ -44,6 +58,8 @@ pub enum Edit {
     RewriteSender(ReversePath),
     /// Allows this recipient's mail to be relayed to a domain that is not ours.
     GrantRelay(u32),
+    /// Puts this recipient into a group of the judge's own; an empty name takes it out.
+    Group(u32, String),
     /// Edits the header block. Indices number the fields as the judge saw them.
     Headers(Vec<HeaderEdit>),
     /// Replaces the body by these pieces.
@@ -66,6 +82,8 @@ pub enum Edit {
     RetryAfter(Duration),
     /// Does not report this recipient's failure to the sender.
     NoBounce(u32),
+    /// Counts the session, the transaction or the attempt until it ends.
+    Lease(LeaseScope, Lease),
 }
 
 /// Why edits cannot be made. The judge that requested them is at fault.
@@ -96,21 +114,30 @@ impl fmt::Display for EditError {
 
 impl std::error::Error for EditError {}
 
+/// What the edits of a ruling request for the reply of the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReplyEffects {
+    /// How long to wait before the reply.
+    pub delay: Duration,
+    /// Whether to close the session after the reply.
+    pub close: bool,
+}
+
 impl View {
-    /// Makes all edits of one ruling, or none. Returns the delay that they ask for.
+    /// Makes all edits of one ruling, or none. Returns what they request for the reply.
     ///
     /// # Errors
     /// The first edit that cannot be made; the view is as it was.
-    pub fn apply(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
+    pub fn apply(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<ReplyEffects, EditError> {
         // A draft shares its parts with this view, so that the first edit of a part copies it. Edits that cannot fail,
         // which are nearly all, are made in place.
         if edits.iter().all(|edit| self.always_takes(edit)) {
             return self.make_all(judge, edits);
         }
         let mut draft = self.clone();
-        let delay = draft.make_all(judge, edits)?;
+        let effects = draft.make_all(judge, edits)?;
         *self = draft;
-        Ok(delay)
+        Ok(effects)
     }
 
     /// As [`View::apply`], but a failure may leave some edits behind: for the copy that is shown to the judge itself.
@@ -126,32 +153,39 @@ impl View {
     fn always_takes(&self, edit: &Edit) -> bool {
         match edit {
             Edit::Delay(_)
+            | Edit::Close
             | Edit::SessionNote(..)
             | Edit::SessionFact(..)
             | Edit::Offer(_)
-            | Edit::Withhold(_) => true,
-            Edit::Note(..) | Edit::Fact(..) | Edit::Score(..) | Edit::AuthResult(_) => {
-                self.transaction.is_some()
-            }
+            | Edit::Withhold(_)
+            | Edit::Lease(LeaseScope::Session, _) => true,
+            Edit::Note(..)
+            | Edit::Fact(..)
+            | Edit::Score(..)
+            | Edit::AuthResult(_)
+            | Edit::Dmarc(_)
+            | Edit::Fate { .. }
+            | Edit::Lease(LeaseScope::Transaction, _) => self.transaction.is_some(),
             _ => false,
         }
     }
 
-    fn make_all(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
-        let mut delay = Duration::ZERO;
+    fn make_all(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<ReplyEffects, EditError> {
+        let mut effects = ReplyEffects::default();
         let mut edits = edits.into_iter().peekable();
         while let Some(edit) = edits.next() {
             match edit {
-                Edit::Delay(more) => delay += more,
+                Edit::Delay(more) => effects.delay += more,
+                Edit::Close => effects.close = true,
                 edit if edit.is_of_recipients() => {
-                    let envelope = &mut part(&mut self.transaction, "transaction")?.envelope;
+                    let transaction = part(&mut self.transaction, "transaction")?;
                     let rest = std::iter::from_fn(|| edits.next_if(Edit::is_of_recipients));
-                    edit_recipients(&mut envelope.recipients, std::iter::once(edit).chain(rest))?;
+                    edit_recipients(judge, transaction, std::iter::once(edit).chain(rest))?;
                 }
                 edit => self.make(judge, edit)?,
             }
         }
-        Ok(delay)
+        Ok(effects)
     }
 
     fn make(&mut self, judge: &Arc<str>, edit: Edit) -> Result<(), EditError> {
@@ -173,8 +207,20 @@ impl View {
                 edit_delivery(part(&mut self.delivery, "delivery")?, edit);
                 Ok(())
             }
+            Edit::Lease(scope, lease) => {
+                self.leases_mut(scope)?.add(judge, lease);
+                Ok(())
+            }
             edit => edit_transaction(part(&mut self.transaction, "transaction")?, judge, edit),
         }
+    }
+
+    fn leases_mut(&mut self, scope: LeaseScope) -> Result<&mut Leases, EditError> {
+        Ok(match scope {
+            LeaseScope::Session => &mut Arc::make_mut(&mut self.session).leases,
+            LeaseScope::Transaction => &mut part(&mut self.transaction, "transaction")?.leases,
+            LeaseScope::Delivery => &mut part(&mut self.delivery, "delivery")?.leases,
+        })
     }
 }
 
@@ -188,7 +234,21 @@ impl Edit {
                 | Self::RemoveRecipient(_)
                 | Self::RewriteRecipient(..)
                 | Self::GrantRelay(_)
+                | Self::Group(..)
         )
+    }
+
+    /// Whether the edit is stored with the message when it is made after a delivery attempt.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Note(..) | Self::Fact(..) | Self::Score(..) | Self::AuthResult(_))
+    }
+
+    /// Whether the edit objects to the mail or the session: what a judge requests after another one has accepted counts
+    /// only if it is mandatory.
+    #[must_use]
+    pub fn objects(&self) -> bool {
+        matches!(self, Self::Fate { .. } | Self::Close)
     }
 }
 
@@ -219,10 +279,14 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
         Edit::Fact(key, value) => {
             transaction.facts.insert(key, value);
         }
-        Edit::Score(rule, points) => {
-            transaction.scores.push(Score { judge: judge.to_string(), rule, points })
-        }
+        Edit::Score(rule, points) => set_score(&mut transaction.scores, judge, rule, points),
+        Edit::AuthResult(result) if transaction.auth_results.contains(&result) => {}
         Edit::AuthResult(result) => transaction.auth_results.push(result),
+        Edit::Dmarc(disposition) => transaction.dmarc = Some(disposition),
+        Edit::Fate { recipients, fate, hook } => {
+            let requested = RequestedFate { fate, by: Arc::clone(judge), hook };
+            transaction.fates.request(&recipients, &requested);
+        }
         // RFC 5321 section 4.5.5: a message with a null reverse-path is never answered, and an address put there would
         // get a report from whichever system fails to deliver it, ourselves included.
         Edit::RewriteSender(path) if transaction.envelope.sender.is_null() && !path.is_null() => {
@@ -237,12 +301,22 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
     Ok(())
 }
 
+/// Replaces the judge's score for the rule, or adds one.
+fn set_score(scores: &mut Vec<Score>, judge: &str, rule: String, points: f64) {
+    match scores.iter_mut().find(|score| score.judge == judge && score.rule == rule) {
+        Some(score) => score.points = points,
+        None => scores.push(Score { judge: judge.to_owned(), rule, points }),
+    }
+}
+
 /// Makes consecutive edits in one pass: ten thousand edits of ten thousand recipients must not take a search each, and
 /// a removal must not move all recipients after it.
 fn edit_recipients(
-    recipients: &mut Vec<Recipient>,
+    judge: &str,
+    transaction: &mut Transaction,
     edits: impl Iterator<Item = Edit>,
 ) -> Result<(), EditError> {
+    let recipients = &mut transaction.envelope.recipients;
     let mut places: HashMap<u32, usize> =
         recipients.iter().enumerate().map(|(at, recipient)| (recipient.id, at)).collect();
     let mut gone = HashSet::new();
@@ -251,20 +325,26 @@ fn edit_recipients(
             if places.insert(id, recipients.len()).is_some() {
                 return Err(EditError::Recipient(id));
             }
-            let params = RcptParams::default();
-            recipients.push(Recipient { id, address, params, original: None, relay: false });
+            recipients.push(Recipient::new(id, address));
+            transaction.next_added = transaction.next_added.max(id.saturating_add(1));
             continue;
         }
-        let (Edit::RemoveRecipient(id) | Edit::RewriteRecipient(id, _) | Edit::GrantRelay(id)) = edit else {
+        let (Edit::RemoveRecipient(id)
+        | Edit::RewriteRecipient(id, _)
+        | Edit::GrantRelay(id)
+        | Edit::Group(id, _)) = edit
+        else {
             continue;
         };
         let at = *places.get(&id).ok_or(EditError::Recipient(id))?;
         match edit {
             Edit::RemoveRecipient(_) => {
                 places.remove(&id);
+                transaction.fates.forget(id);
                 gone.insert(at);
             }
             Edit::RewriteRecipient(_, address) => rewrite(&mut recipients[at], address),
+            Edit::Group(_, group) => set_group(&mut recipients[at], judge, group),
             _ => recipients[at].relay = true,
         }
     }
@@ -273,6 +353,14 @@ fn edit_recipients(
         recipients.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
     }
     Ok(())
+}
+
+fn set_group(recipient: &mut Recipient, judge: &str, group: String) {
+    if group.is_empty() {
+        recipient.groups.remove(judge);
+    } else {
+        recipient.groups.insert(judge.to_owned(), group);
+    }
 }
 
 fn rewrite(recipient: &mut Recipient, address: Address) {
@@ -361,7 +449,11 @@ mod tests {
         assert_eq!(early.apply(&"judge".into(), edits), Err(EditError::Unavailable("transaction")));
         assert!(early.session.facts.is_empty());
         let delay = Duration::from_secs(1);
-        assert_eq!(early.apply(&"judge".into(), vec![fact("a"), Edit::Delay(delay)]), Ok(delay));
+        let effects = ReplyEffects { delay, close: true };
+        assert_eq!(
+            early.apply(&"judge".into(), vec![fact("a"), Edit::Delay(delay), Edit::Close]),
+            Ok(effects)
+        );
         assert_eq!(early.session.facts["a"], "yes");
     }
 
@@ -401,6 +493,37 @@ mod tests {
         for bad in [Edit::RemoveRecipient(0), Edit::AddRecipient(1, address(1)), Edit::GrantRelay(count)] {
             assert!(matches!(many.apply(&"judge".into(), vec![bad]), Err(EditError::Recipient(_))));
         }
+    }
+
+    #[test]
+    fn a_rule_has_one_value_and_a_result_is_added_once() {
+        let mut mail = view(ReversePath::Null);
+        let result =
+            AuthResult { method: "spf".into(), outcome: "pass".into(), reason: None, properties: Vec::new() };
+        for points in [1.0, 2.5] {
+            let edits = vec![Edit::Score("rule".into(), points), Edit::AuthResult(result.clone())];
+            mail.apply(&"judge".into(), edits).unwrap();
+        }
+        mail.apply(&"other".into(), vec![Edit::Score("rule".into(), -1.0)]).unwrap();
+        let transaction = mail.transaction.unwrap();
+        assert_eq!((transaction.score(), transaction.scores.len()), (1.5, 2));
+        assert_eq!(transaction.auth_results, [result]);
+    }
+
+    #[test]
+    fn groups_belong_to_the_judge_that_sets_them() {
+        let mut mail = view(ReversePath::Null);
+        let address = Address::parse("a@there.example", Charset::Ascii).unwrap();
+        mail.apply(&"one".into(), vec![Edit::AddRecipient(0, address), Edit::Group(0, "x".into())]).unwrap();
+        mail.apply(&"two".into(), vec![Edit::Group(0, "y".into())]).unwrap();
+        let groups = |mail: &View| mail.transaction.as_ref().unwrap().envelope.recipients[0].groups.clone();
+        assert_eq!(
+            groups(&mail).into_iter().collect::<Vec<_>>(),
+            [("one", "x"), ("two", "y")].map(|(a, b)| (a.into(), b.into()))
+        );
+        mail.apply(&"one".into(), vec![Edit::Group(0, String::new())]).unwrap();
+        assert!(!groups(&mail).contains_key("one") && groups(&mail).contains_key("two"));
+        assert_eq!(mail.apply(&"one".into(), vec![Edit::Group(1, "x".into())]), Err(EditError::Recipient(1)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pintle_mail::{Bytes, Envelope, QueueId};
 use serde::{Deserialize, Serialize};
 
-use crate::{AuthResult, Notes, Score, Session, Transaction, View};
+use crate::{AuthResult, Leases, Notes, Score, Session, Transaction, View};
 
 /// A session and the facts found about a transaction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl Frozen {
     #[must_use]
     pub fn of(session: &Session, transaction: &Transaction) -> Self {
         Self {
-            session: session.clone(),
+            session: Session { leases: Leases::default(), ..session.clone() },
             notes: transaction.notes.clone(),
             facts: transaction.facts.clone(),
             scores: transaction.scores.clone(),

@@ -17,9 +17,22 @@ pub trait Judge: Send + Sync + 'static {
     /// The hooks that the judge wants now; asked before every call, since a plugin may be reloaded.
     fn hooks(&self) -> Hooks;
 
-    /// Whether the judge is asked even after another judge has accepted.
+    /// Whether the judge's objections count even after another judge has accepted.
     fn mandatory(&self) -> bool {
         false
+    }
+
+    /// Whether the judge must be asked about this mail. `recipient` is the recipient of a call at [`Hook::Rcpt`]. A judge
+    /// that answers no is not asked, as if it did not want the hook.
+    fn is_concerned(&self, hook: Hook, recipient: Option<u32>, view: &View) -> bool {
+        let _ = (hook, recipient, view);
+        true
+    }
+
+    /// The verdict in place of a ruling whose edits cannot be made.
+    fn after_conflict(&self, hook: Hook) -> Verdict {
+        let _ = hook;
+        Verdict::Defer(None)
     }
 
     /// Gives a verdict and edits at a stage.
@@ -29,6 +42,18 @@ pub trait Judge: Send + Sync + 'static {
     fn authenticate(&self, credentials: Arc<Credentials>, view: View) -> BoxFuture<'_, AuthRuling> {
         let _ = (credentials, view);
         Box::pin(std::future::ready(AuthRuling::from(AuthVerdict::Next)))
+    }
+
+    /// Receives the result of AUTH. The edits are of the session.
+    fn auth_result(&self, result: Arc<LoginResult>, view: View) -> BoxFuture<'_, Ruling> {
+        let _ = (result, view);
+        Box::pin(std::future::ready(Ruling::from(Verdict::Next)))
+    }
+
+    /// Is called when a copy of a message has been committed; the transaction is that of the copy.
+    fn queued(&self, view: View) -> BoxFuture<'_, ()> {
+        let _ = view;
+        Box::pin(std::future::ready(()))
     }
 
     /// Receives the result of a delivery attempt. The edits say what to do next.
@@ -55,6 +80,8 @@ pub enum Call {
     Mail,
     /// RCPT TO; the recipient of this id is in the transaction.
     Rcpt(u32),
+    /// DATA or the first BDAT; all recipients are in the transaction.
+    Data,
     /// The header is in the view.
     Headers,
     /// The whole message is in the view.
@@ -72,9 +99,19 @@ impl Call {
             Self::Hello(_) => Hook::Hello,
             Self::Mail => Hook::Mail,
             Self::Rcpt(_) => Hook::Rcpt,
+            Self::Data => Hook::Data,
             Self::Headers => Hook::Headers,
             Self::Message => Hook::Message,
             Self::Deliver => Hook::Deliver,
+        }
+    }
+
+    /// The recipient that the call is about; none for calls about the whole transaction.
+    #[must_use]
+    pub fn recipient(&self) -> Option<u32> {
+        match self {
+            Self::Rcpt(id) => Some(*id),
+            _ => None,
         }
     }
 }
@@ -88,6 +125,25 @@ pub struct Ruling {
     pub edits: Vec<Edit>,
     /// The judge's fault, when the verdict is the one configured for faults.
     pub fault: Option<JudgeFault>,
+}
+
+impl Ruling {
+    /// The name of the answer: the verdict, or the first fate that is requested if the verdict has no objection.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        let request = self.edits.iter().find_map(|edit| match edit {
+            Edit::Fate { fate, .. } => Some(fate.name()),
+            Edit::Close => Some("close"),
+            _ => None,
+        });
+        request.filter(|_| self.verdict == Verdict::Next).unwrap_or_else(|| self.verdict.name())
+    }
+
+    /// Whether it objects to the mail or the session: by its verdict or by requesting a fate.
+    #[must_use]
+    pub fn objects(&self) -> bool {
+        self.verdict.refuses() || self.edits.iter().any(Edit::objects)
+    }
 }
 
 impl From<Verdict> for Ruling {
@@ -184,6 +240,43 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// How an AUTH with complete credentials ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginResult {
+    /// The SASL mechanism, in upper case.
+    pub mechanism: String,
+    /// The user name that the client gave.
+    pub username: String,
+    /// How it ended.
+    pub outcome: LoginOutcome,
+}
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The client is authenticated.
+    Granted,
+    /// The credentials are wrong.
+    Denied,
+    /// The credentials could not be checked.
+    Unavailable,
+    /// The credentials were not checked, since the client's network has failed too often.
+    Refused,
+}
+
+impl LoginOutcome {
+    /// The word in the plugin contract.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// The result of a delivery attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryOutcome {
@@ -193,8 +286,31 @@ pub struct DeliveryOutcome {
     pub next_hop: Option<String>,
     /// The reply, if there was one.
     pub reply: Option<Reply>,
-    /// Whether the next hop has accepted the message.
-    pub delivered: bool,
-    /// Whether there will be another attempt.
-    pub retry: bool,
+    /// How the attempt ended.
+    pub status: AttemptStatus,
+    /// Further results by name: `tls.version`, `tls.cipher`, `address`, `duration-ms`.
+    pub details: Vec<(String, String)>,
+}
+
+/// How a delivery attempt ended for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptStatus {
+    /// The next hop has accepted the message.
+    Delivered,
+    /// There will be another attempt.
+    Deferred,
+    /// Delivery has failed permanently.
+    Failed,
+}
+
+impl AttemptStatus {
+    /// The word in the plugin contract.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::Failed => "failed",
+        }
+    }
 }

@@ -8,17 +8,27 @@ pub mod chain;
 pub mod computed;
 pub mod edit;
 pub mod facts;
+pub mod fate;
 pub mod frozen;
 pub mod judge;
+pub mod lease;
 pub mod pieced;
 pub mod verdict;
 pub mod view;
 
 pub use chain::{Chain, Decision, JudgeStep};
 pub use computed::Computed;
-pub use edit::{Edit, EditError};
+pub use edit::{Edit, EditError, ReplyEffects};
+pub use fate::{Fate, Fates, MAX_QUARANTINES, RequestedFate, TooManyQuarantines};
 pub use frozen::Frozen;
-pub use judge::{AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Judge, JudgeFault, Ruling};
+pub use judge::{
+    AttemptStatus, AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Judge, JudgeFault,
+    LoginOutcome, LoginResult, Ruling,
+};
+pub use lease::{Lease, LeaseScope, Leases};
 pub use pieced::Piece;
 pub use verdict::{AuthVerdict, Hook, Hooks, Verdict};
-pub use view::{AuthResult, Delivery, Message, Notes, Score, Session, TlsFacts, Transaction, View};
+pub use view::{
+    AuthResult, Delivery, DmarcDisposition, FIRST_ADDED, Message, Notes, Score, Session, TlsFacts,
+    Transaction, View,
+};

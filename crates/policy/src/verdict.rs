@@ -5,23 +5,18 @@ use std::fmt;
 use pintle_mail::Reply;
 use serde::{Deserialize, Serialize};
 
-/// What a judge decides at a stage. Without a reply of its own, the host chooses the text.
+/// What a judge decides at a stage: what the client hears. What becomes of accepted mail is requested beside it
+/// ([`crate::Fate`]). Without a reply of its own, the host chooses the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// No opinion; the next judge is asked.
     Next,
-    /// Accepts at this stage; later judges are skipped, except mandatory ones.
+    /// Accepts at this stage: objections of later judges do not count, except those of mandatory ones.
     Accept,
     /// Refuses permanently (5xx).
     Reject(Option<Reply>),
     /// Refuses temporarily (4xx).
     Defer(Option<Reply>),
-    /// Replies 2xx and drops: one recipient at [`Hook::Rcpt`], the whole message later. Later judges are asked as well.
-    Discard,
-    /// Accepts the message and holds it in the quarantine of this name. Later judges are asked as well.
-    Quarantine(String),
-    /// Replies (421 by default) and closes the session.
-    Close(Option<Reply>),
 }
 
 impl Verdict {
@@ -33,16 +28,13 @@ impl Verdict {
             Self::Accept => "accept",
             Self::Reject(_) => "reject",
             Self::Defer(_) => "defer",
-            Self::Discard => "discard",
-            Self::Quarantine(_) => "quarantine",
-            Self::Close(_) => "close",
         }
     }
 
     /// Whether the verdict refuses the command, which no later judge can change.
     #[must_use]
     pub fn refuses(&self) -> bool {
-        matches!(self, Self::Reject(_) | Self::Defer(_) | Self::Close(_))
+        matches!(self, Self::Reject(_) | Self::Defer(_))
     }
 }
 
@@ -99,16 +91,22 @@ hooks! {
     Connect = "connect",
     /// EHLO, HELO or LHLO, before its reply.
     Hello = "hello",
-    /// AUTH, once the client has sent its credentials.
-    Auth = "auth",
+    /// AUTH with a password, once the client has sent it.
+    AuthPassword = "auth-password",
+    /// The result of AUTH, whoever judged the credentials.
+    AuthResult = "auth-result",
     /// MAIL FROM.
     Mail = "mail",
     /// RCPT TO, once for each recipient.
     Rcpt = "rcpt",
+    /// DATA or the first BDAT, before anything of the message is accepted.
+    Data = "data",
     /// The header has been received, the body has not.
     Headers = "headers",
     /// The whole message has been received; the final reply waits.
     Message = "message",
+    /// A message has been committed and the client has its reply.
+    Queued = "queued",
     /// Before each delivery attempt.
     Deliver = "deliver",
     /// After each delivery attempt.

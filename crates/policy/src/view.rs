@@ -16,7 +16,7 @@ use pintle_mail::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Computed;
+use crate::{Computed, Fates, Leases};
 
 /// The data of one call.
 #[derive(Clone)]
@@ -71,6 +71,9 @@ pub struct Session {
     /// Facts for later judges, conditions and the log, by name.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
+    /// What judges have counted of the session; it ends with the session, and is not stored with a message.
+    #[serde(skip)]
+    pub leases: Leases,
 }
 
 impl Session {
@@ -97,6 +100,7 @@ impl Session {
             extensions: Vec::new(),
             notes: Notes::default(),
             facts: BTreeMap::new(),
+            leases: Leases::default(),
         }
     }
 
@@ -143,12 +147,24 @@ pub struct Transaction {
     /// Results for the Authentication-Results field (RFC 8601).
     #[serde(default)]
     pub auth_results: Vec<AuthResult>,
+    /// What was done because of the author domain's DMARC policy; none if no judge has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dmarc: Option<DmarcDisposition>,
+    /// What becomes of the recipients that do not receive the message.
+    #[serde(skip)]
+    pub fates: Fates,
+    /// The least id for a recipient that a judge adds, so that none is used twice.
+    #[serde(skip, default = "first_added")]
+    pub next_added: u32,
     /// The reverse-path as the client sent it, when a judge has rewritten it; otherwise none.
     #[serde(skip)]
     pub original_sender: Option<ReversePath>,
     /// Results that one judge computed from the mail as received and all may use. No edit changes them.
     #[serde(skip)]
     pub computed: Computed,
+    /// What judges have counted of the transaction; it ends with the transaction.
+    #[serde(skip)]
+    pub leases: Leases,
 }
 
 impl Transaction {
@@ -162,8 +178,12 @@ impl Transaction {
             facts: BTreeMap::new(),
             scores: Vec::new(),
             auth_results: Vec::new(),
+            dmarc: None,
+            fates: Fates::default(),
+            next_added: FIRST_ADDED,
             original_sender: None,
             computed: Computed::default(),
+            leases: Leases::default(),
         }
     }
 
@@ -176,17 +196,29 @@ impl Transaction {
     /// The sum of all scores.
     #[must_use]
     pub fn score(&self) -> f64 {
-        self.scores.iter().map(|score| score.points).sum()
+        // The sum of nothing is -0.0, which would be shown as such.
+        self.scores.iter().map(|score| score.points).sum::<f64>() + 0.0
     }
 
     /// The recipient of this id, if there is one.
     #[must_use]
     pub fn recipient(&self, id: u32) -> Option<&Recipient> {
-        self.envelope.recipients.iter().find(|recipient| recipient.id == id)
+        let recipients = &self.envelope.recipients;
+        // Ids ascend, unless judges have added recipients before the client named its last; then the search is linear.
+        let at = recipients.binary_search_by_key(&id, |recipient| recipient.id).ok();
+        at.and_then(|at| recipients.get(at))
+            .or_else(|| recipients.iter().find(|recipient| recipient.id == id))
     }
 }
 
-/// A score that a judge gave.
+/// The first id of recipients that judges add; the session numbers those of the client from 0.
+pub const FIRST_ADDED: u32 = 1 << 31;
+
+const fn first_added() -> u32 {
+    FIRST_ADDED
+}
+
+/// A score that a judge gave for a rule; there is one for each judge and rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The name of the judge.
@@ -195,6 +227,15 @@ pub struct Score {
     pub rule: String,
     /// The points; positive ones count against the message.
     pub points: f64,
+}
+
+/// What was done because of the author domain's DMARC policy, for the reports to the domain's owner (RFC 9990).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DmarcDisposition {
+    /// `none`, `quarantine` or `reject`.
+    pub disposition: String,
+    /// Why that differs from the policy, such as `local_policy`; none if it does not.
+    pub override_reason: Option<String>,
 }
 
 /// One method's result (RFC 8601 section 2.2).
@@ -216,6 +257,9 @@ pub struct AuthResult {
 pub struct Notes(BTreeMap<String, BTreeMap<String, Vec<u8>>>);
 
 impl Notes {
+    /// The most octets that the notes of one judge may take, keys included.
+    pub const MAX_SIZE: usize = 64 * 1024;
+
     /// The note of this judge under this key.
     #[must_use]
     pub fn get(&self, judge: &str, key: &str) -> Option<&[u8]> {
@@ -329,4 +373,6 @@ pub struct Delivery {
     pub retry_after: Option<Duration>,
     /// Recipients whose failure is not reported to the sender.
     pub no_bounce: Vec<u32>,
+    /// What judges have counted of the attempt; it ends with the attempt.
+    pub leases: Leases,
 }

@@ -1,17 +1,22 @@
 //! The queue's input and output: jobs, attempts, reports.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 
-/// One message for one next hop. A message whose recipients have several next hops is several jobs.
+/// One message for one next hop and one combination of groups. A message whose recipients have several next hops, or are
+/// in different groups, is several jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// The message.
     pub message: QueueId,
     /// Its next hop.
     pub next_hop: NextHop,
+    /// The groups that its recipients have in common, by the name of the plugin. Recipients with other groups are never
+    /// added to it.
+    pub groups: BTreeMap<String, String>,
     /// The ids of the recipients that are not settled yet.
     pub recipients: Box<[u32]>,
     /// When the message was accepted, or released from a quarantine. Its age counts from here.
@@ -39,7 +44,7 @@ pub enum HoldState {
 }
 
 impl Job {
-    /// A job of a message that was just accepted: due at once.
+    /// A job of a message that was just accepted, for recipients in no group: due at once.
     #[must_use]
     pub fn new(
         message: QueueId,
@@ -50,6 +55,7 @@ impl Job {
         Self {
             message,
             next_hop,
+            groups: BTreeMap::new(),
             recipients: recipients.into(),
             accepted,
             attempts: 0,

@@ -35,6 +35,9 @@ pub struct Queue {
 pub(crate) struct QueuedJob {
     pub(crate) message: QueueId,
     pub(crate) hop: HopId,
+    /// The groups of its recipients; none when they are in no group, as those of most mail are.
+    #[expect(clippy::box_collection, reason = "eight octets in each job instead of 24")]
+    pub(crate) groups: Option<Box<BTreeMap<String, String>>>,
     pub(crate) recipients: Box<[u32]>,
     pub(crate) accepted: UnixTime,
     /// The earliest time of the next attempt; in a quarantine, the time at which it expires.
@@ -114,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// Inserts a job. Several jobs of one message for one next hop are allowed, and stay separate.
+    /// Inserts a job. Several jobs of one message for one next hop, as those of different groups are, stay separate.
     pub fn insert(&mut self, job: Job) -> JobId {
         let id = JobId(self.next_id);
         self.next_id += 1;
@@ -131,6 +134,7 @@ impl Queue {
         let entry = QueuedJob {
             message: job.message,
             hop,
+            groups: (!job.groups.is_empty()).then(|| Box::new(job.groups)),
             recipients: job.recipients,
             accepted: job.accepted,
             due,

@@ -1,9 +1,11 @@
 //! Reroute: jobs get another next hop, because routes have changed since they were inserted.
 //!
+//! Recipients that meet at one next hop share a job if their groups are the same.
+//!
 //! A job in the host's hands keeps its next hop, since its mail may be on the wire. Its remaining recipients are moved
 //! when the host calls again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use pintle_mail::{NextHop, UnixTime};
 
@@ -26,6 +28,9 @@ pub struct Rerouted {
 /// Recipients by their new next hop.
 type Leaving = BTreeMap<NextHop, Vec<u32>>;
 
+/// The jobs of a message by next hop and groups. Those of one key differ in their holds, or are in the host's hands.
+type JobsByKey = HashMap<(NextHop, BTreeMap<String, String>), Vec<JobId>>;
+
 impl Queue {
     /// Sends the recipients of these jobs, all of one message, to the next hop that `way` gives. Recipients for which
     /// it gives none stay. A job with a new next hop is due at once, since its wait was for the old one, and it is
@@ -37,7 +42,7 @@ impl Queue {
         now: UnixTime,
     ) -> Rerouted {
         let mut done = Rerouted::default();
-        let mut all = jobs.to_vec();
+        let mut by_key = None;
         for id in jobs {
             let Some(entry) = self.jobs.get(id) else { continue };
             let Some(hold) = hold_of(entry) else {
@@ -46,6 +51,7 @@ impl Queue {
             };
             let Some((stay, leave)) = self.strays(entry, &way) else { continue };
             let (template, phase) = (template(entry, hold, now), entry.phase);
+            let by_key = by_key.get_or_insert_with(|| self.by_key(jobs));
             if stay.is_empty() {
                 self.drop_job(*id, phase);
                 done.gone.push(*id);
@@ -54,15 +60,21 @@ impl Queue {
             }
             for (next_hop, recipients) in leave {
                 done.moved += recipients.len();
-                if let Some(made) =
-                    self.join(&all, Job { next_hop, recipients: recipients.into(), ..template.clone() })
-                {
-                    all.push(made);
-                    done.new.push(made);
-                }
+                let job = Job { next_hop, recipients: recipients.into(), ..template.clone() };
+                done.new.extend(self.join(by_key, job));
             }
         }
         done
+    }
+
+    fn by_key(&self, jobs: &[JobId]) -> JobsByKey {
+        let mut by_key = JobsByKey::new();
+        for id in jobs {
+            let Some(entry) = self.jobs.get(id) else { continue };
+            let Some(hop) = self.hop(entry.hop) else { continue };
+            by_key.entry((hop.name.clone(), groups_of(entry))).or_default().push(*id);
+        }
+        by_key
     }
 
     /// Splits recipients into those who stay and those who leave. None when all stay.
@@ -82,19 +94,19 @@ impl Queue {
         (!leave.is_empty()).then_some((stay, leave))
     }
 
-    /// Adds the recipients of a job to one of these jobs with the same next hop, so that the next hop gets one copy.
-    /// Where there is none, inserts the job and gives its id.
-    fn join(&mut self, jobs: &[JobId], job: Job) -> Option<JobId> {
-        let hop = self.by_name.get(&job.next_hop).copied();
-        let fits = |entry: &QueuedJob| Some(entry.hop) == hop && hold_of(entry) == Some(job.hold);
-        let found = jobs.iter().find(|id| self.jobs.get(id).is_some_and(fits)).copied();
-        match found.and_then(|id| self.jobs.get_mut(&id)) {
-            Some(entry) => {
-                entry.recipients = entry.recipients.iter().chain(&job.recipients).copied().collect();
-                None
-            }
-            None => Some(self.insert(job)),
+    /// Adds the recipients of a job to one of these jobs with the same next hop and groups, so that the next hop gets
+    /// one copy. Where there is none, inserts the job and gives its id.
+    fn join(&mut self, by_key: &mut JobsByKey, job: Job) -> Option<JobId> {
+        let same = by_key.entry((job.next_hop.clone(), job.groups.clone())).or_default();
+        let fits = |id: &&JobId| self.jobs.get(id).is_some_and(|entry| hold_of(entry) == Some(job.hold));
+        let found = same.iter().find(fits).copied();
+        if let Some(entry) = found.and_then(|id| self.jobs.get_mut(&id)) {
+            entry.recipients = entry.recipients.iter().chain(&job.recipients).copied().collect();
+            return None;
         }
+        let made = self.insert(job);
+        same.push(made);
+        Some(made)
     }
 }
 
@@ -108,11 +120,17 @@ fn hold_of(entry: &QueuedJob) -> Option<HoldState> {
     }
 }
 
+/// The groups of a job's recipients.
+fn groups_of(entry: &QueuedJob) -> BTreeMap<String, String> {
+    entry.groups.as_deref().cloned().unwrap_or_default()
+}
+
 /// A job like this one, without recipients and next hop.
 fn template(entry: &QueuedJob, hold: HoldState, now: UnixTime) -> Job {
     Job {
         message: entry.message,
         next_hop: NextHop::Discard,
+        groups: groups_of(entry),
         recipients: Box::default(),
         accepted: entry.accepted,
         attempts: entry.attempts,

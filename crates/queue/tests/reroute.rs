@@ -6,6 +6,7 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
     Again, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Queue, Rerouted,
 };
+use proptest::prelude::*;
 
 const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -84,6 +85,50 @@ fn what_is_held_stays_held_on_its_new_way() {
     );
 }
 
+/// A job whose recipients are in this group of one plugin.
+fn in_group(next_hop: &str, group: &str, recipients: &[u32]) -> Job {
+    let groups = [("tenants".to_owned(), group.to_owned())].into();
+    Job { groups, ..job(next_hop, recipients) }
+}
+
+#[test]
+fn recipients_in_different_groups_never_share_a_job() {
+    let mut queue = Queue::new(Config::default());
+    let jobs = [
+        queue.insert(in_group("old", "a", &[0, 1])),
+        queue.insert(in_group("old", "b", &[2, 3])),
+        queue.insert(job("old", &[4])),
+        queue.insert(in_group("older", "a", &[6])),
+    ];
+    let done = queue.reroute(&jobs, by_parity, at(1));
+    assert_eq!((done.moved, done.gone.len(), done.new.len()), (6, 4, 5));
+    let expected = [
+        ("relay:even".to_owned(), vec![0, 6]),
+        ("relay:even".to_owned(), vec![2]),
+        ("relay:even".to_owned(), vec![4]),
+        ("relay:odd".to_owned(), vec![1]),
+        ("relay:odd".to_owned(), vec![3]),
+    ];
+    assert_eq!(all(&queue, &done.new), expected);
+    let back = queue.reroute(&done.new, |_| Some(relay("one")), at(2));
+    let expected = [
+        ("relay:one".to_owned(), vec![0, 6, 1]),
+        ("relay:one".to_owned(), vec![2, 3]),
+        ("relay:one".to_owned(), vec![4]),
+    ];
+    assert_eq!(all(&queue, &back.new), expected, "the groups stay with the jobs");
+}
+
+#[test]
+fn many_groups_of_one_message_are_moved_in_linear_time() {
+    let mut queue = Queue::new(Config::default());
+    let jobs: Vec<JobId> = (0..10_000).map(|n| queue.insert(in_group("old", &n.to_string(), &[n]))).collect();
+    let begun = std::time::Instant::now();
+    let done = queue.reroute(&jobs, |_| Some(relay("new")), at(1));
+    assert_eq!((done.moved, done.new.len(), queue.len()), (10_000, 10_000, 10_000));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_job_under_way_is_moved_when_it_has_come_back() {
     let mut queue = Queue::new(Config::default());
@@ -112,5 +157,41 @@ fn who_moves_keeps_the_age_and_the_attempts_of_before() {
     match queue.poll_due(at(five_days)) {
         Some(Due::Expire(aged)) => assert_eq!((aged.id, aged.accepted), (moved, START)),
         other => panic!("expected an expiry, got {other:?}"),
+    }
+}
+
+proptest! {
+    /// Jobs of one message, three recipients each, in random groups; each round sends each recipient to one of three
+    /// relays or leaves it where it is.
+    #[test]
+    fn no_reroute_loses_a_recipient_or_mixes_groups(
+        groups in prop::collection::vec(0..3_usize, 1..6),
+        rounds in prop::collection::vec(prop::collection::vec(0..4_usize, 18), 1..5),
+    ) {
+        let mut queue = Queue::new(Config::default());
+        let of = |n: usize| u32::try_from(n).expect("few");
+        let group_of = |recipient: u32| groups[recipient as usize / 3];
+        let mut jobs: Vec<JobId> = (0..groups.len())
+            .map(|n| {
+                let recipients = [3 * n, 3 * n + 1, 3 * n + 2].map(of);
+                queue.insert(in_group("old", ["a", "b", "c"][groups[n]], &recipients))
+            })
+            .collect();
+        for round in rounds {
+            let way = |id: u32| ["x", "y", "z"].get(round[id as usize]).map(|name| relay(name));
+            let done = queue.reroute(&jobs, way, at(1));
+            jobs.retain(|job| !done.gone.contains(job));
+            jobs.extend(done.new);
+            prop_assert_eq!(queue.len(), jobs.len());
+            let mut seen: Vec<u32> = Vec::new();
+            for view in jobs.iter().filter_map(|id| queue.job(*id)) {
+                let first = group_of(view.recipients[0]);
+                prop_assert!(view.recipients.iter().all(|id| group_of(*id) == first));
+                prop_assert!(view.recipients.iter().all(|id| way(*id).is_none_or(|hop| hop == *view.next_hop)));
+                seen.extend(view.recipients);
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..of(3 * groups.len())).collect::<Vec<_>>());
+        }
     }
 }

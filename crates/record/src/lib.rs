@@ -211,6 +211,7 @@ mod tests {
             plugin: "p",
             hook: "on-mail",
             verdict: "next",
+            overruled: false,
             fault,
             session: None,
             id: None,

@@ -100,7 +100,8 @@ pub struct Bounce {
     /// Why there is no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreported: Option<Unreported>,
-    /// The plugin that decided, or `operator`; none when the next hop did.
+    /// The plugin that decided, `operator`, or `plugins` for a recipient that plugins refused after the end of the data;
+    /// none when the next hop decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }

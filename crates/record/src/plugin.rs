@@ -16,8 +16,12 @@ pub struct PluginVerdict {
     pub plugin: String,
     /// The hook: `rcpt`, `message`, …
     pub hook: String,
-    /// `next`, `accept`, `reject`, `defer`, `discard`, `quarantine`, `close`.
+    /// `next`, `accept`, `reject`, `defer`; or, beside the verdict `next`, what it requests first: `quarantine`, `discard`,
+    /// `refuse`, `close`.
     pub verdict: String,
+    /// Whether the plugin objected in vain, since another one had accepted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overruled: bool,
     /// The session, in the hooks that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
@@ -60,6 +64,8 @@ pub struct PluginStep<'a> {
     pub hook: &'a str,
     /// The name of its verdict, or of the one that took the place of a fault.
     pub verdict: &'a str,
+    /// Whether it objected in vain, since another one had accepted.
+    pub overruled: bool,
     /// The kind and the text of the fault, if there was one.
     pub fault: Option<(&'a str, &'a str)>,
     /// The session, while there is one.
@@ -93,6 +99,7 @@ impl PluginStep<'_> {
                     plugin,
                     hook,
                     verdict,
+                    overruled: self.overruled,
                     session,
                     id,
                 }));

@@ -148,6 +148,7 @@ fn plugins() {
         plugin: "greylist".into(),
         hook: "rcpt".into(),
         verdict: "defer".into(),
+        overruled: false,
         session: Some(client().session),
         id: None,
     });

@@ -29,6 +29,9 @@ pub enum Extension {
     Auth,
     /// TLS on every hop (RFC 8689). Offered only by a host whose delivery obeys it.
     RequireTls,
+    /// A reply for each recipient at the end of data (PRDR, draft-hall-prdr-00, as Exim implements it). Only the server
+    /// uses it.
+    Prdr,
 }
 
 /// What may follow an extension's keyword.
@@ -41,7 +44,7 @@ enum Grammar {
 
 impl Extension {
     /// Every extension, in the order in which the server offers them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Pipelining,
         Self::Size,
         Self::StartTls,
@@ -51,6 +54,7 @@ impl Extension {
         Self::Dsn,
         Self::Chunking,
         Self::BinaryMime,
+        Self::Prdr,
         Self::SmtpUtf8,
         Self::RequireTls,
     ];
@@ -68,6 +72,7 @@ impl Extension {
             Self::StartTls => ("STARTTLS", Grammar::Nothing),
             Self::Auth => ("AUTH", Grammar::Words),
             Self::RequireTls => ("REQUIRETLS", Grammar::Nothing),
+            Self::Prdr => ("PRDR", Grammar::Nothing),
         }
     }
 

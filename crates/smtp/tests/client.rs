@@ -5,7 +5,7 @@
 //! `transfer`, `strict`, `pipeline N`, `transmit N`.
 //!
 //! Actions: `send KEY=VALUE …` (`from`, `to` repeated and followed by `,notify=`/`,orcpt=`, `size`, `content`,
-//! `smtputf8`, `binary`, `require-tls`, `ret`, `envid`), `body TEXT`, `end`, `tls` or `tls verified`, `quit`,
+//! `smtputf8`, `binary`, `require-tls`, `prdr`, `ret`, `envid`), `body TEXT`, `end`, `tls` or `tls verified`, `quit`,
 //! `abandon`, `lost`, `refused-send` (a `send` that must be returned).
 //!
 //! Events: `ready`, `start-tls`, `need-body`, `done handed-on|not-offered` followed by one `rcpt ID
@@ -204,6 +204,7 @@ fn transaction(text: &str) -> Transaction {
             ("smtputf8", "") => envelope.params.smtputf8 = true,
             ("binary", "") => envelope.params.body = BodyType::BinaryMime,
             ("require-tls", "") => envelope.params.require_tls = true,
+            ("prdr", "") => envelope.params.prdr = true,
             ("ret", "full") => envelope.params.ret = Some(Return::Full),
             ("ret", "headers") => envelope.params.ret = Some(Return::Headers),
             ("envid", envid) => envelope.params.envid = Some(String::from_utf8(unescape(envid)).unwrap()),
@@ -230,7 +231,7 @@ fn recipient(id: u32, text: &str) -> Recipient {
             other => panic!("what is {other:?} of a recipient?"),
         }
     }
-    Recipient { id, address, params, original: None, relay: false }
+    Recipient { params, ..Recipient::new(id, address) }
 }
 
 fn describe(event: &Event, lines: &mut VecDeque<String>) {

@@ -140,6 +140,7 @@ impl Pair {
                 self.seen.recipients.push(recipient);
                 answer
             }
+            Question::Data => HostAnswer::Accept(None),
             Question::Headers(headers) => {
                 self.seen.message.extend_from_slice(&headers.header);
                 if headers.separated {
@@ -206,14 +207,14 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         4 => address().prop_map(ReversePath::Address),
     ];
     let ret = prop::option::of(select(vec![Return::Full, Return::Headers]));
-    let params = (ret, prop::option::of("[A-Za-z0-9.]{1,20}"), any::<bool>());
+    let params = (ret, prop::option::of("[A-Za-z0-9.]{1,20}"), any::<bool>(), any::<bool>());
     let recipients = prop::collection::vec((address(), rcpt_params()), 1..6);
-    (sender, params, recipients).prop_map(|(sender, (ret, envid, smtputf8), recipients)| Envelope {
+    (sender, params, recipients).prop_map(|(sender, (ret, envid, smtputf8, prdr), recipients)| Envelope {
         sender,
-        params: MailParams { ret, envid, smtputf8, ..MailParams::default() },
+        params: MailParams { ret, envid, smtputf8, prdr, ..MailParams::default() },
         recipients: (0..)
             .zip(recipients)
-            .map(|(id, (address, params))| Recipient { id, address, params, original: None, relay: false })
+            .map(|(id, (address, params))| Recipient { params, ..Recipient::new(id, address) })
             .collect(),
     })
 }
@@ -276,6 +277,8 @@ fn expected_params(transaction: &Transaction) -> MailParams {
             ContentClass::EightBitBody | ContentClass::EightBitHeader => BodyType::EightBitMime,
         },
         smtputf8: utf8_header || utf8_sender || utf8_recipient,
+        // What a client of ours requested for its own session is not requested from the next hop.
+        prdr: false,
         ..envelope.params.clone()
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
+use pintle_mail::{Address, Charset, Envelope, MailParams, Recipient, ReversePath};
 use pintle_smtp::client::{
     Channel, Config, ContentClass, Delivery, Event, Protocol, ReplyOutcome, Session, Transaction, Transfer,
 };
@@ -193,13 +193,8 @@ impl Server {
 }
 
 fn recipients(count: u32, round: usize) -> Vec<Recipient> {
-    let recipient = |id| Recipient {
-        id,
-        address: Address::parse(&format!("r{id}.{round}@b.example"), Charset::Ascii).unwrap(),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    };
+    let recipient =
+        |id| Recipient::new(id, Address::parse(&format!("r{id}.{round}@b.example"), Charset::Ascii).unwrap());
     (0..count).map(recipient).collect()
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use pintle_mail::{EnhancedCode, Reply};
 use pintle_smtp::Extension;
-use pintle_smtp::server::{Config, Event, HostAnswer, Question, Session, Start};
+use pintle_smtp::server::{Closed, Config, Event, HostAnswer, Question, Session, Start};
 
 /// A session after EHLO, whose host accepts everything.
 struct Yes {
@@ -68,6 +69,23 @@ fn clean_content_is_handed_on_as_it_was_read() {
     let sizes: Vec<_> = yes.bodies.iter().map(Bytes::len).collect();
     assert_eq!(sizes, [12_000; 3], "one piece a read");
     assert_eq!(yes.session.buffered(), 0, "a body is not held");
+}
+
+/// A host must not begin a TLS handshake, or decide about a command, after it has ended the session.
+#[test]
+fn a_dismissed_session_asks_for_nothing_more() {
+    let reply = || Reply::new(421, EnhancedCode(4, 7, 0), "Enough");
+    for pipelined in [&b"EHLO client.example\r\nSTARTTLS\r\n"[..], b"EHLO client.example\r\nMAIL FROM:<>\r\n"]
+    {
+        let mut yes = Yes::new(Config::default().with(Extension::StartTls));
+        yes.session.receive(pipelined, yes.now);
+        assert!(matches!(yes.session.poll_event(), Some(Event::Ask(Question::Hello(_)))));
+        yes.session.answer(HostAnswer::Accept(None), yes.now);
+        yes.session.dismiss(reply(), yes.now);
+        assert_eq!(yes.session.poll_event(), Some(Event::Closed(Closed::Host)));
+        let sent = yes.session.poll_transmit().unwrap();
+        assert!(sent.ends_with(b"421 4.7.0 Enough\r\n"), "{sent:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Properties of the server session that hold whatever client and host do: the guarantees that `server_play` checks,
-//! one final reply to each command, and the same outcome however the input is split.
+//! one final reply to each command (and to each recipient, where the client requests that), and the same outcome
+//! however the input is split.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
@@ -45,6 +46,30 @@ proptest! {
     }
 
     #[test]
+    fn each_accepted_recipient_has_its_reply(
+        accepts in vec(any::<bool>(), 1..4), refused in 0_u8..3, chunks: bool, dropped: bool,
+    ) {
+        let mut host = Host::new(0);
+        host.answer(YES);
+        for line in ["EHLO client.example\r\n", "MAIL FROM:<a@client.example> PRDR\r\n"] {
+            host.feed(line.as_bytes());
+            host.answer(YES);
+        }
+        for accept in &accepts {
+            host.feed(b"RCPT TO:<b@mx.example>\r\n");
+            host.answer(if *accept { YES } else { 0 });
+        }
+        let message: &[&[u8]] = if chunks { &[b"BDAT 0 LAST\r\n"] } else { &[b"DATA\r\n", b".\r\n"] };
+        message.iter().for_each(|bytes| host.feed(bytes));
+        host.answer(YES);
+        let asked = matches!(host.question, Some(Question::Message(_)));
+        prop_assert_eq!(asked, accepts.contains(&true));
+        // The host checks the replies against its answer.
+        host.answer(6 + u8::from(dropped) + 24 * refused);
+        prop_assert!(host.question.is_none());
+    }
+
+    #[test]
     fn cuts_do_not_matter(
         setting: u8,
         steps in vec(0..LINES.len(), 0..30),
@@ -73,14 +98,18 @@ proptest! {
     }
 }
 
+/// The whim with which a host accepts whatever it is asked.
+const YES: u8 = 23;
+
 /// Complete commands, including a chunk with its octets.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "EHLO client.example\r\n",
     "EHLO client.example\r\n",
     "HELO client.example\r\n",
     "MAIL FROM:<a@client.example>\r\n",
     "MAIL FROM:<a@client.example>\r\n",
     "MAIL FROM:<> SIZE=10000\r\n",
+    "MAIL FROM:<a@client.example> PRDR\r\n",
     "RCPT TO:<b@mx.example>\r\n",
     "RCPT TO:<b@mx.example>\r\n",
     "RCPT TO:nonsense\r\n",
@@ -107,6 +136,11 @@ fn converse(host: &mut Host, command: &str, whims: &mut impl Iterator<Item = u8>
     if codes == [354] {
         codes = exchange(host, "Subject: x\r\n\r\nhello\r\n.\r\n", whims);
     }
+    if codes[0] == 353 {
+        // Of three recipients at most; that the codes fit the answer is checked by `server_play`.
+        assert!((4..=5).contains(&codes.len()) && codes[codes.len() - 1] == 250, "{command:?}: {codes:?}");
+        return;
+    }
     assert_eq!(codes.len(), 1, "{command:?}: {codes:?}");
     assert!(codes[0] / 100 != 3, "{command:?}: {codes:?}");
 }
@@ -132,7 +166,7 @@ fn decide(host: &mut Host, whim: u64) {
         (whim, format!("{question:?}")).hash(&mut hasher);
         let chosen = u8::try_from(hasher.finish() % 24).unwrap();
         let always = matches!(question, Question::Headers(_) | Question::Connect);
-        host.answer(if always { 23 } else { chosen });
+        host.answer(if always { YES } else { chosen });
     }
 }
 

@@ -5,11 +5,12 @@
 //! `early-talk refuse`, `auth-in-clear`, `mechanisms NAMES`, `require-tls`, `require-auth`, `cuts whole` (if the outcome
 //! depends on where a read ends). Without any, all extensions but STARTTLS and AUTH are offered.
 //!
-//! Actions: `accept [REPLY]`, `refuse REPLY`, `close REPLY`, `accepted RECEIPT [REPLY]`, `discard`, `granted NAME`,
-//! `denied [REPLY]`, `unavailable`, `offer KEYWORD [VALUE]` and `withhold KEYWORD` (which edit the offers before
-//! `offers`), `early BYTES` (passed although none are wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`,
-//! `retire` and `dismiss` with a reply. `begin` stands for an accepted connection, the greeting and an answered EHLO;
-//! `transaction` for an accepted MAIL and an accepted RCPT, with their replies.
+//! Actions: `accept [REPLY]`, `refuse REPLY`, `close REPLY`, `accepted RECEIPT [REPLY]`, `except RECEIPT [ID REPLY | ID
+//! REPLY …]` (accepted except for these recipients), `discard`, `discard-except [ID REPLY | …]`, `granted NAME`, `denied [REPLY]`, `unavailable`, `offer
+//! KEYWORD [VALUE]` and `withhold KEYWORD` (which edit the offers before `offers`), `early BYTES` (passed although none
+//! are wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`, `retire` and `dismiss` with a reply. `begin` stands
+//! for an accepted connection, the greeting and an answered EHLO; `transaction` for an accepted MAIL and an accepted
+//! RCPT, with their replies; `prdr N` for an accepted MAIL with PRDR and N accepted RCPT.
 
 #![allow(clippy::unwrap_used, reason = "a transcript that cannot be read is a failed test")]
 
@@ -59,6 +60,8 @@ struct Run<'a> {
     events: VecDeque<Event>,
     /// The offers of the open EHLO question.
     offers: Option<Offers>,
+    /// Whether the script answers [`Question::Data`] itself.
+    asks_data: bool,
     place: String,
 }
 
@@ -75,6 +78,7 @@ impl<'a> Run<'a> {
             sent: Vec::new(),
             events: VecDeque::new(),
             offers: None,
+            asks_data: script.settings.iter().any(|(name, _)| name == "ask-data"),
             place: String::new(),
         }
     }
@@ -123,17 +127,21 @@ impl<'a> Run<'a> {
     }
 
     fn collect(&mut self) {
-        while let Some(bytes) = self.session.poll_transmit() {
-            self.sent.extend_from_slice(&bytes);
-        }
         while let Some(event) = self.session.poll_event() {
             match (self.events.back_mut(), event) {
+                // Most scripts are not about this question: without `% ask-data`, the answer is yes.
+                (_, Event::Ask(Question::Data)) if !self.asks_data => {
+                    self.session.answer(HostAnswer::Accept(None), self.now);
+                }
                 // How a body is split depends on how the input was split: only the concatenation counts.
                 (Some(Event::Body(before)), Event::Body(more)) => {
                     *before = [&before[..], &more[..]].concat().into();
                 }
                 (_, event) => self.events.push_back(event),
             }
+        }
+        while let Some(bytes) = self.session.poll_transmit() {
+            self.sent.extend_from_slice(&bytes);
         }
     }
 
@@ -171,6 +179,7 @@ impl<'a> Run<'a> {
         match verb {
             "begin" => self.begin(),
             "transaction" => self.transaction(),
+            "prdr" => self.prdr_transaction(rest.parse().unwrap()),
             "offer" => {
                 let (keyword, value) = rest.split_once(' ').map_or((rest, None), |(k, v)| (k, Some(v)));
                 self.offers.as_mut().unwrap().offer(keyword, value).unwrap();
@@ -202,7 +211,12 @@ impl<'a> Run<'a> {
                 let (receipt, text) = rest.split_once(' ').unwrap_or((rest, ""));
                 HostAnswer::Accepted { receipt: receipt.to_owned(), reply: reply(text) }
             }
+            "except" => {
+                let (receipt, refused) = rest.split_once(' ').unwrap_or((rest, ""));
+                HostAnswer::AcceptedExcept { receipt: receipt.to_owned(), refused: refusals(refused) }
+            }
             "discard" => HostAnswer::Discard(reply(rest)),
+            "discard-except" => HostAnswer::DiscardExcept { refused: refusals(rest) },
             "granted" => HostAnswer::Granted { identity: rest.to_owned() },
             "denied" => HostAnswer::Denied(reply(rest)),
             "unavailable" => HostAnswer::Unavailable(reply(rest)),
@@ -230,6 +244,19 @@ impl<'a> Run<'a> {
         self.expect_event("ask recipient 0 <b@mx.example>");
         self.act("accept");
         self.expect_sent(b"250 2.1.5 Recipient ok\r\n");
+    }
+
+    fn prdr_transaction(&mut self, recipients: u32) {
+        self.peer_sends(b"MAIL FROM:<a@client.example> PRDR\r\n");
+        self.expect_event("ask sender <a@client.example> SevenBit prdr");
+        self.act("accept");
+        self.expect_sent(b"250 2.1.0 Sender ok\r\n");
+        for id in 0..recipients {
+            self.peer_sends(b"RCPT TO:<b@mx.example>\r\n");
+            self.expect_event(&format!("ask recipient {id} <b@mx.example>"));
+            self.act("accept");
+            self.expect_sent(b"250 2.1.5 Recipient ok\r\n");
+        }
     }
 }
 
@@ -270,7 +297,7 @@ fn configure(config: &mut Config, name: &str, value: &str) -> Option<()> {
         }
         "require-tls" => config.require_tls = true,
         "require-auth" => config.require_auth = true,
-        "cuts" => {}
+        "cuts" | "ask-data" => {}
         _ => return None,
     }
     Some(())
@@ -305,6 +332,15 @@ fn reply(text: &str) -> Option<Reply> {
     })
 }
 
+/// Parses `ID REPLY | ID REPLY`.
+fn refusals(text: &str) -> Vec<(u32, Reply)> {
+    let one = |text: &str| {
+        let (id, text) = text.split_once(' ').unwrap();
+        (id.parse().unwrap(), reply(text).unwrap())
+    };
+    text.split(" | ").filter(|text| !text.is_empty()).map(one).collect()
+}
+
 fn describe(event: &Event) -> String {
     match event {
         Event::Ask(question) => format!("ask {}", asked(question)),
@@ -335,6 +371,7 @@ fn asked(question: &Question) -> String {
         Question::Recipient(rcpt) => {
             format!("recipient {} <{}>{}", rcpt.id, rcpt.address, rcpt_params(&rcpt.params))
         }
+        Question::Data => "data".to_owned(),
         Question::Headers(headers) => {
             let end = if headers.separated { "" } else { " unseparated" };
             format!("headers {}{end}", quoted(&headers.header))
@@ -377,6 +414,7 @@ fn mail_params(params: &MailParams) -> String {
         |is: bool, word: String| text.push_str(&if is { format!(" {word}") } else { String::new() });
     word(params.smtputf8, "smtputf8".into());
     word(params.require_tls, "requiretls".into());
+    word(params.prdr, "prdr".into());
     word(params.ret.is_some(), format!("ret={:?}", params.ret));
     word(params.envid.is_some(), format!("envid={}", params.envid.as_deref().unwrap_or_default()));
     word(params.auth.is_some(), format!("auth={}", params.auth.as_deref().unwrap_or_default()));

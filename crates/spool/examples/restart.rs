@@ -9,9 +9,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use pintle_mail::{
-    Address, Bytes, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
-};
+use pintle_mail::{Address, Bytes, Charset, Envelope, MailParams, QueueId, Recipient, ReversePath, UnixTime};
 use pintle_spool::{Content, Embedded, EmbeddedConfig, Entry, NewMessage, Spool, inspect};
 
 /// Messages submitted at a time while the spool is filled.
@@ -72,13 +70,7 @@ fn message(number: u32, octets: usize) -> NewMessage {
     let received = UnixTime::from_millis(1_795_317_028_000 + i64::from(number));
     let address = |text: &str| Address::parse(text, Charset::Ascii).ok();
     let recipient = address(&format!("someone{number}@example{}.org", number % 1_000));
-    let recipients = recipient.map(|address| Recipient {
-        id: 1,
-        address,
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    });
+    let recipients = recipient.map(|address| Recipient::new(1, address));
     NewMessage {
         id: QueueId::new(received, number.into()),
         head: format!("Received: by example\r\nSubject: {number}\r\n\r\n").into(),

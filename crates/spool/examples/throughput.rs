@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pintle_mail::{
-    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
-};
+use pintle_mail::{Address, Charset, Envelope, MailParams, QueueId, Recipient, ReversePath, UnixTime};
 use pintle_spool::{
     Change, DeliveryStatus, Disposition, Embedded, EmbeddedConfig, Entry, Guard, NewMessage, Settlement,
     Spool,
@@ -107,13 +105,7 @@ async fn produce(
 
 fn entry(number: u32) -> Entry {
     let address = |text: &str| Address::parse(text, Charset::Ascii).expect("a valid address");
-    let recipient = Recipient {
-        id: 1,
-        address: address(&format!("recipient{number}@example.org")),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    };
+    let recipient = Recipient::new(1, address(&format!("recipient{number}@example.org")));
     Entry {
         envelope: Envelope {
             sender: ReversePath::Address(address("sender@example.com")),

@@ -21,7 +21,7 @@ pub struct NewMessage {
     pub entry: Entry,
 }
 
-/// The facts about a message at its commit. Only `hold` and `released` change later.
+/// The facts about a message at its commit. Only `hold`, `released` and `context` change later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Sender and recipients, with their parameters.
@@ -43,7 +43,8 @@ pub struct Entry {
     /// An address or a header field needs SMTPUTF8 at the next hop (RFC 6531).
     #[serde(default)]
     pub needs_smtputf8: bool,
-    /// Data of the receiving side for later stages, opaque to the spool: session, notes, facts.
+    /// Data of the receiving side for later stages, opaque to the spool: session, notes, facts. Deliveries may replace it
+    /// ([`Spool::set_context`](crate::Spool::set_context)).
     #[serde(skip)]
     pub context: Bytes,
 }
@@ -62,7 +63,7 @@ impl Entry {
 pub struct Stored {
     /// Queue id of the message.
     pub id: QueueId,
-    /// The entry as committed, with the current hold.
+    /// The entry as committed, with the current hold and context.
     pub entry: Entry,
     /// The header block as committed.
     pub head: Bytes,
@@ -157,6 +158,23 @@ pub struct Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An earlier version knew neither groups nor refusals, and most mail has none.
+    #[test]
+    fn an_envelope_without_groups_is_as_an_earlier_version_wrote_it() {
+        let written = r#"{"envelope":{"sender":"a@example.org","params":{},"recipients":[
+            {"id":0,"address":"b@example.net","params":{},"relay":true}]},"received":5}"#;
+        let mut entry: Entry = serde_json::from_str(written).unwrap();
+        let recipient = &entry.envelope.recipients[0];
+        assert!(recipient.groups.is_empty() && recipient.refused.is_none() && recipient.relay);
+        let text = serde_json::to_string(&entry).unwrap();
+        assert!(!text.contains("groups") && !text.contains("refused"), "{text}");
+        let recipient = &mut entry.envelope.recipients[0];
+        recipient.groups.insert("tenants".to_owned(), "a".to_owned());
+        recipient.refused = Some(Reply::plain(550, "no"));
+        let text = serde_json::to_string(&entry).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), entry);
+    }
 
     #[test]
     fn a_disposition_is_written_as_its_word() {

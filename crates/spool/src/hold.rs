@@ -36,6 +36,9 @@ pub struct Quarantine {
     /// At which stage: `headers`, `message`, `deliver`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
+    /// The reason, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The forms on disk: earlier versions wrote the name alone.
@@ -51,6 +54,8 @@ enum StoredQuarantine {
         by: Option<String>,
         #[serde(default)]
         stage: Option<String>,
+        #[serde(default)]
+        reason: Option<String>,
     },
 }
 
@@ -74,7 +79,7 @@ impl Quarantine {
     /// A quarantine of this name, since this time.
     #[must_use]
     pub fn new(name: impl Into<String>, since: UnixTime) -> Self {
-        Self { name: name.into(), since, by: None, stage: None }
+        Self { name: name.into(), since, by: None, stage: None, reason: None }
     }
 
     /// Fills in the time that earlier versions did not write: the one at which the message was received.
@@ -89,7 +94,9 @@ impl From<StoredQuarantine> for Quarantine {
     fn from(written: StoredQuarantine) -> Self {
         match written {
             StoredQuarantine::Name(name) => Self::new(name, UnixTime::default()),
-            StoredQuarantine::Whole { name, since, by, stage } => Self { name, since, by, stage },
+            StoredQuarantine::Whole { name, since, by, stage, reason } => {
+                Self { name, since, by, stage, reason }
+            }
         }
     }
 }

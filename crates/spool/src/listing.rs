@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pintle_mail::{Address, NextHop, QueueId, ReversePath, UnixTime};
+use pintle_mail::{Address, NextHop, QueueId, Recipient, ReversePath, UnixTime};
 
 use crate::{DeliveryStatus, Entry, HoldReason, Pending, Quarantine, RecipientState};
 
@@ -38,6 +38,10 @@ pub struct WaitingRecipient {
     pub warned: bool,
     /// The operator's choice of next hop.
     pub route: Option<NextHop>,
+    /// Its groups: [`Recipient::groups`](pintle_mail::Recipient::groups).
+    pub groups: BTreeMap<String, String>,
+    /// Plugins refused it, and it fails without an attempt: [`Recipient::refused`](pintle_mail::Recipient::refused).
+    pub refused: bool,
 }
 
 impl Waiting {
@@ -47,7 +51,7 @@ impl Waiting {
         let pairs = entry.envelope.recipients.iter().zip(states);
         let recipients = pairs.filter_map(|(recipient, state)| {
             let pending = state.status.pending()?;
-            Some(WaitingRecipient::new(&recipient.address, state, pending))
+            Some(WaitingRecipient::new(recipient, state, pending))
         });
         Self {
             id,
@@ -67,14 +71,16 @@ impl Waiting {
 }
 
 impl WaitingRecipient {
-    fn new(address: &Address, state: &RecipientState, pending: &Pending) -> Self {
+    fn new(recipient: &Recipient, state: &RecipientState, pending: &Pending) -> Self {
         Self {
             id: state.id,
-            domain: address.domain_ascii(),
+            domain: recipient.address.domain_ascii(),
             attempts: pending.attempts,
             next_attempt: pending.next_attempt,
             warned: pending.warned,
             route: state.route.clone(),
+            groups: recipient.groups.clone(),
+            refused: recipient.refused.is_some(),
         }
     }
 }

@@ -140,6 +140,13 @@ impl Spool for Memory {
         }))
     }
 
+    fn set_context(&self, id: QueueId, context: Bytes) -> SpoolFuture<'_, ()> {
+        now(self.with(|state| {
+            state.kept(id)?.entry.context = context;
+            Ok(())
+        }))
+    }
+
     fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing> {
         now(self.with(|state| {
             let summaries = state.after(page.after).map(|(id, kept)| kept.summary(*id));

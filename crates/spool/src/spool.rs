@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -73,6 +74,13 @@ pub trait Spool: Send + Sync + 'static {
     /// Sends the recipients with these ids (all, when none are given) by another next hop, whatever routes say. `None`
     /// removes such a choice.
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()>;
+
+    /// Replaces the context of a message ([`Entry::context`](crate::Entry::context)). To change a part of it, the caller
+    /// loads it first, and makes sure that no other change comes in between.
+    ///
+    /// # Errors
+    /// [`SpoolError::Unknown`], or a fault of the store.
+    fn set_context(&self, id: QueueId, context: Bytes) -> SpoolFuture<'_, ()>;
 
     /// A page of the messages in the spool that pass a filter, for operators.
     fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing>;

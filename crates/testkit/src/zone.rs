@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NULL, PTR, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::txt::Parser;
-use pintle_dns::DnsRecord as Plain;
+use pintle_dns::{DnsRecord as Plain, DnsRecordKind};
 
 /// Records by name and type, over as many domains as the text has.
 #[derive(Debug)]
@@ -28,11 +28,14 @@ pub(crate) enum ZoneLookup {
 
 impl ZoneData {
     /// Parses master-file lines; names are fully qualified with or without their final dot, and lines may be indented.
+    /// A line `name TYPE65280 \# 2 0A0B` has the octets of a record of any type, valid or not (RFC 3597 section 5).
     ///
     /// # Panics
     /// When a line cannot be parsed.
     pub(crate) fn parse(text: &str) -> Self {
-        let lines: String = text.lines().map(|line| format!("{}\n", line.trim())).collect();
+        let (generic, lines): (Vec<&str>, Vec<&str>) =
+            text.lines().map(str::trim).partition(|line| line.contains(r" \# "));
+        let lines: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
         let parser = Parser::new(format!("$TTL 300\n{lines}"), None, Some(Name::root()));
         let (_, sets) =
             parser.parse().unwrap_or_else(|error| panic!("the test's zone is wrong: {error}\n{lines}"));
@@ -42,6 +45,7 @@ impl ZoneData {
                 zone.add(record.clone());
             }
         }
+        generic.into_iter().for_each(|line| zone.add(generic_record(line)));
         zone
     }
 
@@ -95,6 +99,28 @@ impl ZoneData {
             _ => None,
         }
     }
+}
+
+/// The record of a line in the generic form.
+fn generic_record(line: &str) -> Record {
+    let mut words = line.split_whitespace();
+    let [Some(owner), Some(kind), Some(r"\#"), Some(length)] = std::array::from_fn(|_| words.next()) else {
+        panic!(r"not `name type \# length octets`: {line}");
+    };
+    let kind: DnsRecordKind = kind.parse().unwrap_or_else(|error| panic!("{error}: {line}"));
+    let code = RecordType::from(kind.number());
+    let octets = octets(&words.collect::<String>());
+    assert_eq!(length.parse(), Ok(octets.len()), "the length of {line}");
+    let data = match octets.is_empty() {
+        true => RData::Update0(code),
+        false => RData::Unknown { code, rdata: NULL::with(octets) },
+    };
+    Record::from_rdata(plain_name(owner), 300, data)
+}
+
+fn octets(hex: &str) -> Vec<u8> {
+    let pair = |at| u8::from_str_radix(hex.get(at..at + 2).expect("pairs of digits"), 16);
+    (0..hex.len()).step_by(2).map(|at| pair(at).expect("hexadecimal digits")).collect()
 }
 
 /// A name of octets between dots; there are no escapes.

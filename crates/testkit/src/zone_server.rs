@@ -26,7 +26,7 @@ pub struct ZoneServer {
 pub struct DnsQuestion {
     /// The name in lower case, without the final dot.
     pub name: String,
-    /// The record type: "MX", "AAAA", …
+    /// The record type: "MX", "AAAA", "TYPE61", …
     pub kind: String,
     /// Whether it came over TCP (and not UDP).
     pub tcp: bool,
@@ -43,7 +43,8 @@ struct ZoneServerShared {
 }
 
 impl ZoneServer {
-    /// Serves the zones in `text`, master-file lines such as `example. MX 10 mail.example.`
+    /// Serves the zones in `text`, master-file lines such as `example. MX 10 mail.example.`, and for records of any
+    /// type `example. TYPE65280 \# 2 0A0B`.
     ///
     /// # Panics
     /// When the text is wrong or no port is free.
@@ -255,8 +256,9 @@ impl ZoneServerShared {
 fn question(bytes: &[u8]) -> Option<(Message, DnsQuestion)> {
     let request = Message::from_vec(bytes).ok()?;
     let query = request.queries.first()?;
-    let asked =
-        DnsQuestion { name: key(&query.name().to_ascii()), kind: query.query_type().to_string(), tcp: false };
+    let kind = DnsRecordKind::try_from(u16::from(query.query_type()))
+        .map_or_else(|_| query.query_type().to_string(), |kind| kind.to_string());
+    let asked = DnsQuestion { name: key(&query.name().to_ascii()), kind, tcp: false };
     Some((request, asked))
 }
 

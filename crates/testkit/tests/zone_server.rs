@@ -90,3 +90,15 @@ async fn cuts_what_does_not_fit_and_sends_it_whole_over_tcp() {
     assert_eq!(counts(&ask_tcp(&server, "big.example", A).await), (100, 0));
     assert!(server.asked()[1].tcp);
 }
+
+#[tokio::test]
+async fn records_of_any_type_are_served_as_written_and_counted_by_their_word() {
+    let server = ZoneServer::start("example. TYPE53 \\# 4 03010aff\nexample. TYPE257 \\# 1 00").await;
+    for (kind, data, word) in [(53, &[0, 4, 3, 1, 10, 255][..], "TYPE53"), (64, &[], "SVCB")] {
+        let answer = ask_udp(&server, "example", kind).await;
+        assert_eq!(counts(&answer).0, u8::from(!data.is_empty()), "{word}");
+        assert!(answer.ends_with(data), "{answer:?}");
+        assert_eq!(server.count("example", word.parse().unwrap()), 1);
+        assert_eq!(server.asked().last().unwrap().kind, word);
+    }
+}

@@ -13,10 +13,10 @@ mod tag;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pintle_plugin_sdk::settings::{Domain, Mailbox, Network};
-use pintle_plugin_sdk::{gateway, metrics, prelude::*};
+use pintle_plugin_sdk::{gateway, metrics, prelude::*, secrets};
 use serde::Deserialize;
 
-use crate::tag::{Day, TagKey, Worth};
+use crate::tag::{Day, MakeCode, TagKey, Worth};
 
 /// The operator's configuration.
 #[derive(Deserialize)]
@@ -46,6 +46,8 @@ struct Batv {
     /// Clients from which every bounce is accepted.
     #[serde(default)]
     exempt_networks: Vec<Network>,
+    #[serde(skip, default = "by_host")]
+    make_code: MakeCode,
 }
 
 /// The stage at which an invalid bounce is refused.
@@ -54,7 +56,8 @@ struct Batv {
 enum RefuseAt {
     #[default]
     Rcpt,
-    /// After the header: clients that only check whether an address exists (callouts) get 250.
+    /// After the header: clients that only check whether an address exists (callouts) get 250. The valid recipients of a
+    /// bounce receive it.
     Data,
 }
 
@@ -86,7 +89,7 @@ enum BounceRecipient {
 
 impl Plugin for Batv {
     const ID: &'static str = "pintle.batv";
-    const WANTS: &'static [&'static str] = &["edit-envelope"];
+    const WANTS: &'static [&'static str] = &["edit-envelope", "secrets"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
 
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
@@ -101,10 +104,6 @@ impl Plugin for Batv {
             if self.keys[..at].iter().any(|other| other.number == key.number) {
                 mistakes.push(mistake(format!("/keys/{at}/number"), "another key has this number"));
             }
-            if key.secret.len() < MIN_SECRET {
-                let text = format!("shorter than {MIN_SECRET} characters, so it could be guessed");
-                mistakes.push(mistake(format!("/keys/{at}/secret"), text));
-            }
         }
         if !(1..=MAX_DAYS).contains(&self.valid_days) {
             mistakes.push(mistake("/valid_days", format!("not between 1 and {MAX_DAYS}")));
@@ -115,12 +114,22 @@ impl Plugin for Batv {
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        calls::only_known(&["on-deliver"])?;
+        if self.refuse_at == RefuseAt::Rcpt {
+            calls::never("on-headers")?;
+        }
+        calls::only_strangers(&["on-headers"])?;
+        calls::not_networks(&["on-headers"], &self.exempt_networks)?;
+        calls::only_senders("on-headers", &[NULL_SENDER.to_owned()])
+    }
 }
 
 impl Batv {
     fn on_deliver(&self) -> Result<Verdict, HostError> {
         let sender = transaction::info()?.sender;
-        if session::info().is_stranger() || !self.is_signed(&sender) {
+        if !session::info()?.known || !self.is_signed(&sender) {
             return Ok(Verdict::Next);
         }
         let recipients = delivery::info()?.recipients;
@@ -128,11 +137,12 @@ impl Batv {
             return Ok(Verdict::Next);
         }
         let expires = today() + Day::from(self.valid_days);
-        match self.keys.first().and_then(|key| tag::sign(key, &sender, expires)) {
+        let Some(key) = self.keys.first() else { return Ok(Verdict::Next) };
+        match tag::sign(key, &sender, expires, self.make_code)? {
             Some(signed) => {
                 metrics::count("signed", 1, &[]);
                 debug!(sender = sender; "signed as {signed}");
-                transaction::rewrite_sender(&signed.to_string())?;
+                transaction::rewrite_sender(&signed.text)?;
             }
             None => {
                 metrics::count("too_long", 1, &[]);
@@ -143,11 +153,11 @@ impl Batv {
     }
 
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
-        let session = session::info();
+        let session = session::info()?;
         let is_bounce = transaction::info()?.sender.is_null();
-        let judged = is_bounce && session.is_stranger() && !self.is_exempt(&session);
+        let judged = is_bounce && !session.known && !self.is_exempt(&session);
         let ours = self.is_ours(&rcpt.address);
-        match self.target(&rcpt.address, ours, today()) {
+        match self.target(&rcpt.address, ours, today())? {
             BounceRecipient::Elsewhere => {}
             BounceRecipient::Bad(why, _) if judged => return self.refuse(rcpt, why),
             BounceRecipient::Bad(_, plain) => strip(rcpt, plain.as_ref())?,
@@ -158,21 +168,32 @@ impl Batv {
                 strip(rcpt, plain.as_ref())?;
             }
         }
-        if judged && pending()?.is_some() {
-            return Ok(one_at_a_time());
-        }
         Ok(Verdict::Next)
     }
 
     fn on_headers(&self) -> Result<Verdict, HostError> {
-        let Some((_, text)) = pending()? else {
+        if self.refuse_at != RefuseAt::Data || !transaction::info()?.sender.is_null() {
             return Ok(Verdict::Next);
-        };
+        }
+        let recipients = transaction::recipients()?;
+        let mut bad = Vec::new();
+        for rcpt in &recipients {
+            bad.extend(transaction::note_as::<String>(&marked(rcpt.id))?.map(|text| (rcpt.id, text)));
+        }
+        if bad.is_empty() {
+            return Ok(Verdict::Next);
+        }
         if self.accept_receipts && is_receipt()? {
             metrics::count("receipts", 1, &[]);
             return Ok(Verdict::Next);
         }
-        Ok(reject("5.7.1", text))
+        if bad.len() == recipients.len() {
+            return Ok(reject("5.7.1", bad.swap_remove(0).1));
+        }
+        for (id, text) in bad {
+            transaction::refuse(&[id], &Reply::new(550, "5.7.1", text))?;
+        }
+        Ok(Verdict::Next)
     }
 
     /// Refuses this recipient of a bounce, immediately or after the header.
@@ -188,41 +209,45 @@ impl Batv {
         info!(rcpt = rcpt.address; "a bounce of mail that we did not send: {why}");
         let text = format!(
             "This bounce answers no mail that we sent: the return address <{}> {}",
-            rcpt.address,
+            rcpt.address.text,
             said(why)
         );
-        // Callouts use one recipient. With several, a refusal after the header would also reject the bounce for its
-        // valid recipients. So every bad recipient except the first is refused at RCPT, and after a bad first one all
-        // others are deferred.
-        if self.refuse_at == RefuseAt::Rcpt || transaction::recipients().len() > 1 {
-            return Ok(if pending()?.is_some() { one_at_a_time() } else { reject("5.7.1", text) });
+        if self.refuse_at == RefuseAt::Rcpt {
+            return Ok(reject("5.7.1", text));
         }
-        transaction::set_note_as(PENDING, &(rcpt.id, text))?;
-        Ok(Verdict::Next)
+        match transaction::set_note_as(&marked(rcpt.id), &text) {
+            // No real bounce has so many recipients that their notes exceed the host's limit.
+            Err(HostError::Limit(_)) => Ok(reject("5.7.1", text)),
+            noted => noted.map(|()| Verdict::Next),
+        }
     }
 
     /// Classifies a recipient; `ours` says whether its domain is protected.
-    fn target(&self, address: &Address, ours: bool, today: Day) -> BounceRecipient {
+    fn target(&self, address: &Address, ours: bool, today: Day) -> Result<BounceRecipient, HostError> {
         if !ours {
-            return BounceRecipient::Elsewhere;
+            return Ok(BounceRecipient::Elsewhere);
         }
         let Some(tagged) = tag::read(&address.local) else {
             // An address that could not be signed on its way out comes back untagged.
             let taken = self.takes_any(address) || !tag::is_taggable(address);
-            return if taken { BounceRecipient::Good(None) } else { BounceRecipient::Bad(UNTAGGED, None) };
+            return Ok(if taken {
+                BounceRecipient::Good(None)
+            } else {
+                BounceRecipient::Bad(UNTAGGED, None)
+            });
         };
-        let plain = Address { local: tagged.local.to_owned(), ..address.clone() };
-        let why = match tagged.worth(&self.keys, &address.domain_ascii, today, self.valid_days) {
-            Worth::Valid => return BounceRecipient::Good(Some(plain)),
+        let plain = address.with_local(tagged.local);
+        let why = match tagged.worth(&self.keys, &address.domain, today, self.valid_days, self.make_code)? {
+            Worth::Valid => return Ok(BounceRecipient::Good(Some(plain))),
             Worth::Expired => EXPIRED,
             Worth::UnknownKey => UNKNOWN_KEY,
             Worth::Forged => FORGED,
         };
-        if self.takes_any(&plain) {
+        Ok(if self.takes_any(&plain) {
             BounceRecipient::Good(Some(plain))
         } else {
             BounceRecipient::Bad(why, Some(plain))
-        }
+        })
     }
 
     fn is_signed(&self, sender: &Address) -> bool {
@@ -231,7 +256,7 @@ impl Batv {
 
     /// Whether this address belongs to a domain that is signed and protected.
     fn is_ours(&self, address: &Address) -> bool {
-        let domain = &address.domain_ascii;
+        let domain = &address.domain;
         if self.domains.is_empty() {
             gateway::is_local(domain)
         } else {
@@ -240,7 +265,7 @@ impl Batv {
     }
 
     fn goes_unsigned(&self, rcpt: &Address) -> bool {
-        gateway::is_local(&rcpt.domain_ascii)
+        gateway::is_local(&rcpt.domain)
             || self.unsigned_recipients.iter().any(|mailbox| mailbox.matches(rcpt))
     }
 
@@ -259,12 +284,11 @@ impl Batv {
     }
 }
 
-const MIN_SECRET: usize = 16;
 /// Tags contain the day modulo 1000. This limit keeps valid tags distinct from those of the previous cycle.
 const MAX_DAYS: u16 = 90;
 
-/// The note for a recipient that is to be refused after the header: its id, and the reply text.
-const PENDING: &str = "refuse";
+/// The null reverse-path as the contract writes it.
+const NULL_SENDER: &str = "";
 
 /// Reasons for refusing a bounce, as used in counters.
 const UNTAGGED: &str = "untagged";
@@ -282,15 +306,9 @@ fn said(why: &str) -> &'static str {
     }
 }
 
-/// RFC 5321 section 4.5.3.1.10: 452 makes a client send the remaining recipients in another transaction.
-fn one_at_a_time() -> Verdict {
-    Verdict::Defer(Some(Reply::new(452, "4.5.3", "One recipient at a time for mail with the null sender")))
-}
-
-/// The recipient to refuse after the header, with the reply text; `None` if there is none or it was removed.
-fn pending() -> Result<Option<(u32, String)>, HostError> {
-    let noted: Option<(u32, String)> = transaction::note_as(PENDING)?;
-    Ok(noted.filter(|(id, _)| transaction::recipients().iter().any(|rcpt| rcpt.id == *id)))
+/// The note that marks a recipient to be refused after the header, and holds the reply text.
+fn marked(id: u32) -> String {
+    format!("refuse {id}")
 }
 
 /// RFC 8098 section 3: a read receipt has the null sender, and goes to an address from the header, without a tag.
@@ -314,7 +332,7 @@ fn strip(rcpt: &Recipient, plain: Option<&Address>) -> Result<(), HostError> {
     let Some(plain) = plain else { return Ok(()) };
     metrics::count("stripped", 1, &[]);
     debug!(rcpt = rcpt.address; "tag removed: {plain}");
-    transaction::rewrite_recipient(rcpt.id, &plain.to_string())
+    transaction::rewrite_recipient(rcpt.id, &plain.text)
 }
 
 fn today() -> Day {
@@ -323,6 +341,11 @@ fn today() -> Day {
 
 fn a_week() -> u16 {
     7
+}
+
+/// Codes are made by the host, so that a plugin whose memory leaks gives no key away.
+fn by_host() -> MakeCode {
+    |secret, text| secrets::hmac(secret, "sha1", text)
 }
 
 pintle_plugin_sdk::export!(Batv: on_rcpt, on_headers, on_deliver);
@@ -342,29 +365,30 @@ mod tests {
             unsigned_recipients: Vec::new(),
             exempt_addresses: vec!["list@ours.example".to_owned().try_into().unwrap()],
             exempt_networks: Vec::new(),
+            make_code: tag::tests::make,
         }
     }
 
     fn address(local: &str) -> Address {
-        let domain = "ours.example".to_owned();
-        Address { local: local.to_owned(), domain: domain.clone(), domain_ascii: domain }
+        Address::new(local, "ours.example")
     }
 
     fn target(local: &str) -> BounceRecipient {
-        plugin().target(&address(local), true, 1_000)
+        plugin().target(&address(local), true, 1_000).unwrap()
     }
 
     #[test]
     fn a_recipient_is_judged_by_its_tag() {
-        let signed = tag::sign(&plugin().keys[0], &address("ann"), 1_007).unwrap().local;
-        let old = tag::sign(&plugin().keys[0], &address("ann"), 999).unwrap().local;
+        let sign = |expires| tag::sign(&plugin().keys[0], &address("ann"), expires, tag::tests::make);
+        let signed = sign(1_007).unwrap().unwrap().local;
+        let old = sign(999).unwrap().unwrap().local;
         let plain = || Some(address("ann"));
         assert_eq!(target(&signed), BounceRecipient::Good(plain()));
         assert_eq!(target(&old), BounceRecipient::Bad(EXPIRED, plain()));
         assert_eq!(target("prvs=0007000000=ann"), BounceRecipient::Bad(FORGED, plain()));
         assert_eq!(target("prvs=1007000000=ann"), BounceRecipient::Bad(UNKNOWN_KEY, plain()));
         assert_eq!(target("ann"), BounceRecipient::Bad(UNTAGGED, None));
-        assert_eq!(plugin().target(&address("ann"), false, 1_000), BounceRecipient::Elsewhere);
+        assert_eq!(plugin().target(&address("ann"), false, 1_000), Ok(BounceRecipient::Elsewhere));
     }
 
     #[test]
@@ -380,8 +404,7 @@ mod tests {
         assert!(plugin().is_signed(&address("ann")));
         assert!(!plugin().is_signed(&address("list")));
         assert!(!plugin().is_signed(&address("prvs=0007000000=ann")));
-        let null = Address { local: String::new(), domain: String::new(), domain_ascii: String::new() };
-        assert!(!plugin().is_signed(&null));
+        assert!(!plugin().is_signed(&Address::new("", "")));
     }
 
     #[test]
@@ -394,13 +417,10 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_places() {
         let mut plugin = Batv { valid_days: 0, accept_receipts: true, ..plugin() };
-        plugin.keys.push(TagKey { number: 0, secret: "short".to_owned() });
+        plugin.keys.push(TagKey { number: 0, secret: "other".to_owned() });
         plugin.keys.push(TagKey { number: 10, secret: "0123456789abcdef".to_owned() });
         let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
-        assert_eq!(
-            places,
-            ["/keys/1/number", "/keys/1/secret", "/keys/2/number", "/valid_days", "/accept_receipts"]
-        );
+        assert_eq!(places, ["/keys/1/number", "/keys/2/number", "/valid_days", "/accept_receipts"]);
         plugin.keys.clear();
         assert_eq!(plugin.check().unwrap_err()[0].at, "/keys");
         assert!(ConfigDate::try_from("tomorrow".to_owned()).is_err());

@@ -6,9 +6,9 @@
 //! generates (its reports to senders) are never received, so they are signed at delivery.
 
 use pintle_plugin_sdk::action::{Action, ActionReason};
-use pintle_plugin_sdk::sender_auth::{self, DkimResult, Outcome};
+use pintle_plugin_sdk::sender_auth::{self, AuthOutcome, DkimResult};
 use pintle_plugin_sdk::settings::Domain;
-use pintle_plugin_sdk::{fields, metrics, prelude::*};
+use pintle_plugin_sdk::{mailboxes, metrics, prelude::*, signing};
 
 /// The note that marks a message as already signed.
 const SIGNED: &str = "signed";
@@ -51,11 +51,18 @@ impl Plugin for Dkim {
     const ID: &'static str = "pintle.dkim";
     const WANTS: &'static [&'static str] = &["sender-auth", "auth-results", "sign"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn conditions(&self) -> Result<(), HostError> {
+        if !self.sign {
+            calls::only_strangers(&["on-message"])?;
+        }
+        calls::only_known(&["on-deliver"])
+    }
 }
 
 impl Dkim {
     fn on_message(&self) -> Result<Verdict, HostError> {
-        if is_ours() {
+        if session::info()?.known {
             self.sign()?;
             return Ok(Verdict::Next);
         }
@@ -66,7 +73,7 @@ impl Dkim {
 
     fn seal(&self) -> Result<(), HostError> {
         let Some(key) = &self.seal else { return Ok(()) };
-        match sender_auth::arc_seal(key) {
+        match signing::arc_seal(key) {
             // An operator's mistake, handled as in `sign`: logged, without stopping the mail.
             Err(HostError::Invalid(why)) => error!("nothing is sealed: {why}"),
             Err(HostError::Denied(grant)) => {
@@ -79,7 +86,7 @@ impl Dkim {
 
     /// Signs at delivery what was not received, or was received before the key existed.
     fn on_deliver(&self) -> Result<Verdict, HostError> {
-        if is_ours() && transaction::note(SIGNED).is_none() {
+        if session::info()?.known && transaction::note(SIGNED)?.is_none() {
             self.sign()?;
         }
         Ok(Verdict::Next)
@@ -87,20 +94,21 @@ impl Dkim {
 
     fn verify(&self) -> Result<Verdict, HostError> {
         let signatures = sender_auth::dkim()?;
-        sender_auth::report_dkim()?;
+        sender_auth::report(&["dkim"])?;
         let (best, is_missing) = (best(&signatures), self.lacks_its_own(&signatures)?);
-        transaction::set_fact("dkim", best.name())?;
-        metrics::count("results", 1, &[("result", best.name())]);
-        let action = match best {
-            Outcome::Temperror => self.temperror,
+        let name = best.map_or("none", |signature| &signature.outcome);
+        transaction::set_fact("result", name)?;
+        metrics::count("results", 1, &[("result", name)]);
+        let action = match best.map_or(AuthOutcome::None, DkimResult::outcome) {
+            AuthOutcome::Temperror => self.temperror,
             _ if is_missing => self.missing,
-            Outcome::Pass => Action::PassOn,
-            Outcome::None => self.none,
+            AuthOutcome::Pass => Action::PassOn,
+            AuthOutcome::None => self.none,
             _ => self.fail,
         };
-        let text = explain(best, &signatures);
+        let text = explain(best);
         if action.stops() {
-            info!(client = session::info().client; "not passed on: {text}");
+            info!(client = session::info()?.client; "not passed on: {text}");
         }
         // RFC 7372 section 3.1: no signature of the author's domain passes, or no signature at all.
         action.take(&ActionReason {
@@ -111,27 +119,29 @@ impl Dkim {
         })
     }
 
-    /// Whether the author's domain is in `required` and the message has no valid signature of it.
+    /// Whether the author's domain is in `required` and the message has no valid signature of it. True too if there are
+    /// too many authors to say.
     fn lacks_its_own(&self, signatures: &[DkimResult]) -> Result<bool, HostError> {
         if self.required.is_empty() {
             return Ok(false);
         }
         let good = |domain: &String| {
             let own = |signature: &DkimResult| is_within(domain, &signature.domain);
-            signatures.iter().any(|signature| signature.outcome == Outcome::Pass && own(signature))
+            signatures.iter().any(|signature| signature.outcome() == AuthOutcome::Pass && own(signature))
         };
         let is_required = |domain: &String| self.required.iter().any(|required| required.matches(domain));
-        Ok(authors()?.iter().any(|domain| is_required(domain) && !good(domain)))
+        let lacks = |authors: Vec<String>| authors.iter().any(|domain| is_required(domain) && !good(domain));
+        Ok(authors()?.is_none_or(lacks))
     }
 
     /// Signs with every key of the author's domain. Mail without a single author's domain stays unsigned: a signature
     /// would vouch for an author that readers may not see.
     fn sign(&self) -> Result<(), HostError> {
-        let authors = authors()?;
+        let authors = authors()?.unwrap_or_default();
         let (true, Some(author)) = (self.sign, one(&authors)) else {
             return Ok(());
         };
-        let keys = match self.keys(author) {
+        let keys = match signing::keys(author, self.parents) {
             // An operator's mistake must not stop the mail; it is logged with each message.
             Err(HostError::Denied(grant)) => {
                 error!("nothing is signed: the plugin lacks the grant `{grant}`");
@@ -140,7 +150,7 @@ impl Dkim {
             keys => keys?,
         };
         for key in &keys {
-            sender_auth::dkim_sign(&key.name)?;
+            signing::dkim_sign(&key.name)?;
         }
         metrics::count("signed", 1, &[("signed", if keys.is_empty() { "no-key" } else { "yes" })]);
         if keys.is_empty() {
@@ -149,29 +159,16 @@ impl Dkim {
         }
         transaction::set_note(SIGNED, Some(b"1"))
     }
+}
 
-    fn keys(&self, author: &str) -> Result<Vec<sender_auth::SigningKey>, HostError> {
-        let mut domain = author;
-        loop {
-            let keys = sender_auth::signing_keys(domain)?;
-            match domain.split_once('.') {
-                Some((_, parent)) if keys.is_empty() && self.parents => domain = parent,
-                _ => return Ok(keys),
-            }
-        }
+/// The domains of all addresses in all From fields, in A-labels, as used for keys, signatures and configuration. `None`
+/// if there are more than the gateway returns: the sender decides how many, and must not be able to make the plugin fail.
+fn authors() -> Result<Option<Vec<String>>, HostError> {
+    match mailboxes::addresses_in_headers(&["From"]) {
+        Ok(authors) => Ok(Some(authors.into_iter().map(|author| author.domain).collect())),
+        Err(HostError::Limit(_)) => Ok(None),
+        Err(error) => Err(error),
     }
-}
-
-/// Whether the client is trusted or authenticated.
-fn is_ours() -> bool {
-    !session::info().is_stranger()
-}
-
-/// The domains of all addresses in all From fields, in A-labels, as used for keys, signatures and configuration.
-fn authors() -> Result<Vec<String>, HostError> {
-    let from = message::headers_named(&["From".to_owned()])?;
-    let addresses = from.iter().flat_map(|field| fields::addresses(&field.value));
-    Ok(addresses.map(|address| gateway::ascii(&address.domain)).collect())
 }
 
 /// The domain shared by all authors; `None` if they differ or there are none.
@@ -185,28 +182,23 @@ fn is_within(domain: &str, parent: &str) -> bool {
         || domain.strip_suffix(parent).is_some_and(|rest| !parent.is_empty() && rest.ends_with('.'))
 }
 
-/// The best result (RFC 6376 section 6.1): one valid signature is enough, and invalid ones do no harm.
-fn best(signatures: &[DkimResult]) -> Outcome {
-    let has = |outcome| signatures.iter().any(|signature| signature.outcome == outcome);
-    match () {
-        () if signatures.is_empty() => Outcome::None,
-        () if has(Outcome::Pass) => Outcome::Pass,
-        () if has(Outcome::Temperror) => Outcome::Temperror,
-        () if has(Outcome::Fail) => Outcome::Fail,
-        () => signatures[0].outcome,
-    }
+/// The best signature (RFC 6376 section 6.1): one valid signature is enough, and invalid ones do no harm. `None` if
+/// there is no signature.
+fn best(signatures: &[DkimResult]) -> Option<&DkimResult> {
+    let with = |outcome| signatures.iter().find(|signature| signature.outcome() == outcome);
+    let order = [AuthOutcome::Pass, AuthOutcome::Temperror, AuthOutcome::Fail];
+    order.into_iter().find_map(with).or(signatures.first())
 }
 
-fn explain(best: Outcome, signatures: &[DkimResult]) -> String {
-    let first = signatures.iter().find(|signature| signature.outcome == best);
-    match first {
+fn explain(best: Option<&DkimResult>) -> String {
+    match best {
         None => "DKIM: the message is not signed".to_owned(),
-        Some(_) if best == Outcome::Pass => {
+        Some(signature) if signature.outcome() == AuthOutcome::Pass => {
             "DKIM: the author's domain signs all its mail, but not this message".to_owned()
         }
-        Some(signature) => {
-            let why = signature.reason.as_deref().unwrap_or("it does not verify");
-            format!("DKIM signature of {}: {}: {why}", signature.domain, best.name())
+        Some(DkimResult { domain, outcome, reason, .. }) => {
+            let why = reason.as_deref().unwrap_or("it does not verify");
+            format!("DKIM signature of {domain}: {outcome}: {why}")
         }
     }
 }
@@ -217,26 +209,37 @@ pintle_plugin_sdk::export!(Dkim: on_message, on_deliver);
 mod tests {
     use super::*;
 
-    fn signature(outcome: Outcome) -> DkimResult {
+    fn signature(outcome: &str) -> DkimResult {
         DkimResult {
-            outcome,
+            outcome: outcome.to_owned(),
             domain: "a.example".to_owned(),
             selector: "s".to_owned(),
             identity: None,
-            algorithm: "rsa-sha256".to_owned(),
-            signature: "abcdefgh".to_owned(),
             reason: None,
+            details: Vec::new(),
         }
     }
 
     #[test]
     fn one_good_signature_is_enough() {
-        let of = |outcomes: &[Outcome]| best(&outcomes.iter().copied().map(signature).collect::<Vec<_>>());
-        assert_eq!(of(&[]), Outcome::None);
-        assert_eq!(of(&[Outcome::Fail, Outcome::Pass]), Outcome::Pass);
-        assert_eq!(of(&[Outcome::Fail, Outcome::Temperror]), Outcome::Temperror);
-        assert_eq!(of(&[Outcome::Permerror, Outcome::Fail]), Outcome::Fail);
-        assert_eq!(of(&[Outcome::Policy]), Outcome::Policy);
+        let of = |outcomes: &[&str]| {
+            let signatures: Vec<_> = outcomes.iter().map(|outcome| signature(outcome)).collect();
+            best(&signatures).map(|signature| signature.outcome.clone())
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["fail", "pass"]).as_deref(), Some("pass"));
+        assert_eq!(of(&["fail", "temperror"]).as_deref(), Some("temperror"));
+        assert_eq!(of(&["permerror", "fail"]).as_deref(), Some("fail"));
+        assert_eq!(of(&["policy"]).as_deref(), Some("policy"));
+        assert_eq!(of(&["unheard-of"]).as_deref(), Some("unheard-of"));
+    }
+
+    #[test]
+    fn the_best_signature_explains_the_refusal() {
+        assert!(explain(None).contains("not signed"));
+        assert!(explain(Some(&signature("pass"))).contains("not this message"));
+        let text = explain(Some(&signature("fail")));
+        assert_eq!(text, "DKIM signature of a.example: fail: it does not verify");
     }
 
     #[test]

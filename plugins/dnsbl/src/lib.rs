@@ -9,6 +9,8 @@
 mod links;
 mod lists;
 
+use std::collections::BTreeMap;
+
 use pintle_plugin_sdk::settings::Network;
 use pintle_plugin_sdk::{Address, dns, metrics, prelude::*};
 
@@ -65,11 +67,17 @@ impl Plugin for Dnsbl {
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        let hooks = ["on-connect", "on-hello", "on-mail", "on-rcpt", "on-message"];
+        calls::only_strangers(&hooks)?;
+        calls::not_networks(&hooks, &self.exempt_networks)
+    }
 }
 
 impl Dnsbl {
     fn on_connect(&self) -> Result<Verdict, HostError> {
-        let session = session::info();
+        let session = session::info()?;
         if self.is_exempt(&session) {
             return Ok(Verdict::Next);
         }
@@ -80,30 +88,27 @@ impl Dnsbl {
     }
 
     fn on_hello(&self, name: &str) -> Result<Verdict, HostError> {
-        if !self.is_exempt(&session::info()) {
-            let questions = lists::about_domains(&self.lists, Of::Hello, &links::name_and_ends(name));
+        if !self.is_exempt(&session::info()?) {
+            let questions = lists::about_domains(&self.lists, Of::Hello, &links::name_and_domain(name)?);
             session::set_note_as("hello", &self.ask(&questions))?;
         }
         Ok(Verdict::Next)
     }
 
     fn on_mail(&self) -> Result<Verdict, HostError> {
-        if self.is_exempt(&session::info()) {
+        if self.is_exempt(&session::info()?) {
             return Ok(Verdict::Next);
         }
-        let names = links::name_and_ends(&transaction::info()?.sender.domain_ascii);
+        let names = links::name_and_domain(&transaction::info()?.sender.domain)?;
         let questions = lists::about_domains(&self.lists, Of::Sender, &names);
         transaction::set_note_as("sender", &self.ask(&questions))?;
         let known = known()?;
-        for finding in &known {
-            transaction::add_score(&finding.zone, finding.points)?;
-        }
         tell(&known)?;
         Ok(Verdict::Next)
     }
 
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
-        if self.is_exempt(&session::info()) || self.takes_anything(&rcpt.address) {
+        if self.is_exempt(&session::info()?) || self.takes_anything(&rcpt.address) {
             return Ok(Verdict::Next);
         }
         Ok(self.judge(&known()?))
@@ -111,21 +116,18 @@ impl Dnsbl {
 
     fn on_message(&self) -> Result<Verdict, HostError> {
         let wanted = self.lists.iter().any(List::is_about_links);
-        let roles_alone = transaction::recipients().iter().all(|rcpt| self.takes_anything(&rcpt.address));
-        if !wanted || roles_alone || self.is_exempt(&session::info()) {
+        let roles_alone = transaction::recipients()?.iter().all(|rcpt| self.takes_anything(&rcpt.address));
+        if !wanted || roles_alone || self.is_exempt(&session::info()?) {
             return Ok(Verdict::Next);
         }
         let hosts = links::hosts_in_message(self.max_links)?;
-        let mut questions = lists::about_domains(&self.lists, Of::Links, &links::names(&hosts));
+        let mut questions = lists::about_domains(&self.lists, Of::Links, &links::domains(&hosts)?);
         let addresses = links::addresses(&hosts);
         questions.extend(lists::about_addresses(&self.lists, Of::LinkAddresses, &addresses));
         questions.truncate(lists::MAX_QUESTIONS);
         let found = self.ask(&questions);
         if found.is_empty() {
             return Ok(Verdict::Next);
-        }
-        for finding in &found {
-            transaction::add_score(&finding.zone, finding.points)?;
         }
         let mut all = known()?;
         all.extend(found);
@@ -157,7 +159,7 @@ impl Dnsbl {
 
     /// Trusted and authenticated clients are judged by their identity, not by their address.
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
-        !session.is_stranger() || self.exempt_networks.iter().any(|network| network.contains(&session.client))
+        session.known || self.exempt_networks.iter().any(|network| network.contains(&session.client))
     }
 
     fn takes_anything(&self, address: &Address) -> bool {
@@ -188,13 +190,25 @@ fn known() -> Result<Vec<Listing>, HostError> {
     Ok(all)
 }
 
-/// Publishes the names of the lists in a fact, for later plugins.
+/// Sets the score of each list, and publishes the names of the lists in a fact, for later plugins.
 fn tell(found: &[Listing]) -> Result<(), HostError> {
     if found.is_empty() {
         return Ok(());
     }
+    for (zone, points) in points_by_zone(found) {
+        transaction::set_score(zone, points)?;
+    }
     let zones: Vec<&str> = found.iter().map(|finding| finding.zone.as_str()).collect();
     transaction::set_fact("listed", &zones.join(" "))
+}
+
+/// The points of all listings of each list, since the score of a rule is one value.
+fn points_by_zone(found: &[Listing]) -> BTreeMap<&str, f64> {
+    let mut sums = BTreeMap::new();
+    for finding in found {
+        *sums.entry(finding.zone.as_str()).or_default() += finding.points;
+    }
+    sums
 }
 
 /// RFC 5321 section 4.5.1 and RFC 2142: role addresses must be reachable by senders with delivery problems.
@@ -234,12 +248,14 @@ mod tests {
     }
 
     #[test]
+    fn the_score_of_a_list_is_the_sum_of_its_listings() {
+        let found = [finding("a", 1.5), finding("b", -1.0), finding("a", 2.0)];
+        assert_eq!(points_by_zone(&found), BTreeMap::from([("a", 3.5), ("b", -1.0)]));
+    }
+
+    #[test]
     fn role_addresses_are_known_in_any_case() {
-        let address = |local: &str| Address {
-            local: local.to_owned(),
-            domain: "example.org".to_owned(),
-            domain_ascii: "example.org".to_owned(),
-        };
+        let address = |local: &str| Address::new(local, "example.org");
         assert!(plugin(Threshold::default()).takes_anything(&address("Postmaster")));
         assert!(!plugin(Threshold::default()).takes_anything(&address("ann")));
     }

@@ -1,14 +1,12 @@
 //! Finds the hosts in a message's links, by name or by address, and parses them as browsers do.
 //!
-//! Lists of domains hold registered domains, and which labels of a name form the registered domain depends on the
-//! registry. A public suffix list would grow outdated with each release and would be the largest part of this plugin.
-//! Instead, each name is looked up by its last two and its last three labels: an unnecessary lookup is cheap, since
-//! lists do not contain public suffixes.
+//! Lists of domains hold registered domains. Which labels of a name form the registered domain depends on the registry,
+//! so the gateway is asked, which has a public suffix list.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pintle_plugin_sdk::message::Part;
-use pintle_plugin_sdk::{HostError, IpAddress, message};
+use pintle_plugin_sdk::{HostError, IpAddress, message, names};
 
 /// Maximum number of octets read from each text part.
 const MAX_TEXT: u32 = 256 << 10;
@@ -45,53 +43,47 @@ fn texts(parts: &[Part]) -> Vec<&Part> {
         enclosed.push(around.is_some_and(within));
     }
     let own = parts.iter().zip(enclosed).filter(|(_, enclosed)| !enclosed).map(|(part, _)| part);
-    own.filter(|part| part.content_type.starts_with("text/") && !part.attachment).collect()
+    own.filter(|part| part.content_type.starts_with("text/") && !part.is_attachment()).collect()
 }
 
 /// The names to look up in lists of domains for these hosts.
-pub(crate) fn names(hosts: &[Host]) -> Vec<String> {
-    let mut names: Vec<String> = hosts
-        .iter()
-        .filter_map(|host| match host {
-            Host::Name(name) => Some(name),
-            Host::Address(_) => None,
-        })
-        .flat_map(|name| ends_of(name))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+pub(crate) fn domains(hosts: &[Host]) -> Result<Vec<String>, HostError> {
+    let name = |host: &Host| match host {
+        Host::Name(name) => Some(name.clone()),
+        Host::Address(_) => None,
+    };
+    let names: Vec<String> = hosts.iter().filter_map(name).collect();
+    Ok(registered_or_whole(&names, names::registered_domains(&names)?))
+}
+
+/// The registered domain of each name, once. A name that has none, such as a public suffix, is looked up as it is: some
+/// lists contain providers under whose names anybody can have one.
+fn registered_or_whole(names: &[String], registered: Vec<Option<String>>) -> Vec<String> {
+    let pairs = names.iter().zip(registered);
+    let mut domains: Vec<String> =
+        pairs.map(|(name, registered)| registered.unwrap_or_else(|| name.clone())).collect();
+    domains.sort();
+    domains.dedup();
+    domains
 }
 
 /// The addresses to look up in lists of addresses for these hosts.
 pub(crate) fn addresses(hosts: &[Host]) -> Vec<IpAddress> {
     let address = |host: &Host| match host {
         Host::Name(_) => None,
-        Host::Address(IpAddr::V4(v4)) => {
-            Some(IpAddress { text: v4.to_string(), octets: v4.octets().to_vec() })
-        }
-        Host::Address(IpAddr::V6(v6)) => {
-            Some(IpAddress { text: v6.to_string(), octets: v6.octets().to_vec() })
-        }
+        Host::Address(address) => Some(IpAddress::from(*address)),
     };
     hosts.iter().filter_map(address).collect()
 }
 
-/// The names to look up for a HELO name or a sender's domain: the whole name, since some lists contain hosts, and its
-/// last two and three labels.
-pub(crate) fn name_and_ends(name: &str) -> Vec<String> {
+/// The names to look up for a HELO name or a sender's domain: its registered domain, and the whole name, since some lists
+/// contain hosts.
+pub(crate) fn name_and_domain(name: &str) -> Result<Vec<String>, HostError> {
     let name = name.trim_end_matches('.').to_lowercase();
-    let mut names = ends_of(&name);
-    if !names.contains(&name) {
-        names.push(name);
-    }
-    names
-}
-
-fn ends_of(name: &str) -> Vec<String> {
-    let labels: Vec<&str> = name.split('.').collect();
-    let last = |count: usize| labels[labels.len().saturating_sub(count)..].join(".");
-    if labels.len() > 2 { vec![last(2), last(3)] } else { vec![last(2)] }
+    let registered = names::registered_domains(std::slice::from_ref(&name))?.into_iter().flatten();
+    let mut names: Vec<String> = registered.filter(|domain| *domain != name).collect();
+    names.push(name);
+    Ok(names)
 }
 
 /// The host of each link: after `http:` or `https:` and slashes of either kind, or at a word that begins with `www.`.
@@ -223,7 +215,11 @@ mod tests {
             content_type: content_type.to_owned(),
             charset: None,
             filename: None,
-            attachment: false,
+            disposition: if index == 6 { "attachment" } else { "" }.to_owned(),
+            content_id: None,
+            transfer_encoding: "7bit".to_owned(),
+            header_offset: 0,
+            offset: 0,
             encoded_size: 1,
         };
         let parts = [
@@ -233,6 +229,7 @@ mod tests {
             part(3, Some(2), "multipart/mixed"),
             part(4, Some(3), "text/html"),
             part(5, Some(0), "text/html"),
+            part(6, Some(0), "text/csv"),
         ];
         let own: Vec<u32> = texts(&parts).iter().map(|part| part.index).collect();
         assert_eq!(own, [1, 5]);
@@ -282,16 +279,12 @@ mod tests {
         }
         let both = hosts_in("http://192.0.2.1/ http://a.b.bad.example/");
         assert_eq!(addresses(&both)[0].octets, [192, 0, 2, 1]);
-        assert_eq!(names(&both), ["b.bad.example", "bad.example"]);
     }
 
     #[test]
-    fn the_ends_of_a_name_are_asked_about() {
-        assert_eq!(ends_of("a.b.bad.co.uk"), ["co.uk", "bad.co.uk"]);
-        assert_eq!(ends_of("bad.example"), ["bad.example"]);
-        assert_eq!(
-            name_and_ends("Mail.out.Bad.example."),
-            ["bad.example", "out.bad.example", "mail.out.bad.example"]
-        );
+    fn a_name_without_a_registered_domain_is_looked_up_as_it_is() {
+        let names = ["www.bad.example", "a.bad.example", "github.io"].map(str::to_owned);
+        let registered = vec![Some("bad.example".to_owned()), Some("bad.example".to_owned()), None];
+        assert_eq!(registered_or_whole(&names, registered), ["bad.example", "github.io"]);
     }
 }

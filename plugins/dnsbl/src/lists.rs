@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use pintle_plugin_sdk::dns::{self, Answer, DnsError, Query, RecordType};
+use pintle_plugin_sdk::dns::{self, DnsAnswer, DnsError, Query, RecordKind};
 use pintle_plugin_sdk::{IpAddress, debug, metrics};
 use serde::{Deserialize, Serialize};
 
@@ -241,12 +241,12 @@ pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -
 /// The listings in the answers, each verified by the list's control name and with its explanation.
 pub(crate) fn findings(
     questions: &[ListQuestion<'_>],
-    answers: Vec<Result<Answer, DnsError>>,
+    answers: Vec<Result<DnsAnswer, DnsError>>,
 ) -> Vec<Listing> {
     let listed = questions.iter().zip(answers).filter_map(|(question, answer)| read(question, answer));
     let listed: Vec<_> = listed.take(MAX_LISTINGS).collect();
     let again = |(question, _, _): &(&ListQuestion<'_>, _, _)| {
-        [a(&question.control), Query { name: question.name.clone(), kind: RecordType::Txt }]
+        [a(&question.control), Query::new(&question.name, RecordKind::Txt)]
     };
     let mut answers = if listed.is_empty() {
         Vec::new().into_iter()
@@ -274,7 +274,7 @@ pub(crate) fn findings(
 
 fn read<'q, 'l>(
     question: &'q ListQuestion<'l>,
-    answer: Result<Answer, DnsError>,
+    answer: Result<DnsAnswer, DnsError>,
 ) -> Option<(&'q ListQuestion<'l>, f64, Option<String>)> {
     match answer {
         Ok(answer) => match question.list.reading(&answer.records) {
@@ -345,7 +345,7 @@ fn test_names(list: &List) -> Vec<(String, String)> {
 }
 
 fn a(name: &str) -> Query {
-    Query { name: name.to_owned(), kind: RecordType::A }
+    Query::new(name, RecordKind::A)
 }
 
 fn loopback_v4(last: u8) -> IpAddress {

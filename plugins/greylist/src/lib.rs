@@ -8,7 +8,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pintle_plugin_sdk::kv::{self, Scope};
+use pintle_plugin_sdk::kv;
 use pintle_plugin_sdk::settings::{self, Mailbox, Network, network_of};
 use pintle_plugin_sdk::{metrics, prelude::*};
 
@@ -75,13 +75,18 @@ impl Plugin for Greylist {
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        calls::only_strangers(&["on-rcpt"])?;
+        calls::not_networks(&["on-rcpt"], &self.allow_networks)
+    }
 }
 
 impl Greylist {
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
-        let session = session::info();
+        let session = session::info()?;
         let sender = transaction::info()?.sender;
-        if !session.is_stranger() || self.leaves_alone(&session, &sender, rcpt) {
+        if session.known || self.leaves_alone(&session, &sender, rcpt) {
             return Ok(Verdict::Next);
         }
         let network = network_of(&session.client, self.ipv4_prefix, self.ipv6_prefix);
@@ -104,7 +109,7 @@ impl Greylist {
     fn leaves_alone(&self, session: &session::Snapshot, sender: &Address, rcpt: &Recipient) -> bool {
         // Mail to other domains is relaying. A client that may relay is not deferred, and one that may not is refused
         // immediately.
-        !gateway::is_local(&rcpt.address.domain_ascii)
+        !rcpt.local
             || self.allow_networks.iter().any(|network| network.contains(&session.client))
             || self.allow_senders.iter().any(|mailbox| mailbox.matches(sender))
             || self.allow_recipients.iter().any(|mailbox| mailbox.matches(&rcpt.address))
@@ -113,18 +118,16 @@ impl Greylist {
     /// Reads the stored state of this combination, and writes its new state.
     fn ask(&self, network: &str, sender: &Address, rcpt: &Address) -> Result<GreylistAction, HostError> {
         let (count, key) = (format!("network {network}"), key(network, sender, rcpt));
-        let mut found = kv::get_many(Scope::Local, &[count.clone(), key.clone()])?;
-        let entry = found.pop().flatten();
-        let returned = found.pop().flatten().map_or(0, |entry| number(&entry.value));
-        if self.auto_allow > 0 && returned >= self.auto_allow.into() {
+        if self.auto_allow > 0 && kv::count(&count)? >= self.auto_allow.into() {
             metrics::count("allowed", 1, &[]);
             return Ok(GreylistAction::Pass);
         }
+        let entry = kv::get(&key)?;
         let version = entry.as_ref().map_or(0, |entry| entry.version);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // If two attempts race, one fails the swap; the value of the other is as good.
         let write = |value: &str, keep: Duration| {
-            kv::swap(Scope::Local, &key, value.as_bytes(), Some(seconds(keep)), version).map(drop)
+            kv::swap(&key, value.as_bytes(), Some(seconds(keep)), version).map(drop)
         };
         Ok(match self.turn(entry.map(|entry| entry.value).as_deref(), now) {
             Attempt::First => {
@@ -134,7 +137,7 @@ impl Greylist {
             Attempt::TooEarly(rest) => GreylistAction::Wait(rest),
             Attempt::Returned => {
                 write(KNOWN, self.keep)?;
-                kv::increment(Scope::Local, &count, 1, Some(seconds(self.auto_allow_for)))?;
+                kv::increment(&count, 1, Some(seconds(self.auto_allow_for)))?;
                 metrics::count("returned", 1, &[]);
                 GreylistAction::Pass
             }
@@ -178,15 +181,9 @@ enum GreylistAction {
     Wait(Duration),
 }
 
-/// A hash, because addresses can be longer than a key. Finding a collision gains a sender no more than waiting for the
-/// delay would.
+/// The combination as text, in lower case: at most two addresses of 320 octets and a network, which a key has room for.
 fn key(network: &str, sender: &Address, rcpt: &Address) -> String {
-    let text = format!("{network} {}@{} {rcpt}", stable(&sender.local), sender.domain_ascii);
-    let fnv = |hash: u128, octet: u8| {
-        (hash ^ u128::from(octet)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    };
-    let hash = text.to_lowercase().bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fnv);
-    format!("seen {hash:032x}")
+    format!("seen {network} {}@{} {}", stable(&sender.local), sender.domain, rcpt.text.to_lowercase())
 }
 
 /// A sender's local part in lower case, without the parts that change with each message or day: the codes of BATV and
@@ -239,11 +236,7 @@ mod tests {
     use super::*;
 
     fn address(local: &str) -> Address {
-        Address {
-            local: local.to_owned(),
-            domain: "example.org".to_owned(),
-            domain_ascii: "example.org".to_owned(),
-        }
+        Address::new(local, "example.org")
     }
 
     #[test]

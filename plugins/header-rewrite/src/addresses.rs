@@ -1,6 +1,7 @@
 //! Address rewriting (masquerading) in header fields and the envelope.
 
 use pintle_plugin_sdk::Address;
+use pintle_plugin_sdk::mailboxes::FieldMailbox;
 use pintle_plugin_sdk::settings::Mailbox;
 use serde::Deserialize;
 
@@ -36,8 +37,14 @@ enum AddressPlace {
     Header,
 }
 
-/// Rewrites the addresses in header fields.
-pub(crate) fn in_fields(mappings: &[Mapping], mail: &MailAtStage, block: &mut Block) {
+/// Rewrites the addresses in header fields. `mailboxes` finds them in a value; a field for which it returns `None` stays
+/// unchanged.
+pub(crate) fn in_fields(
+    mappings: &[Mapping],
+    mail: &MailAtStage,
+    block: &mut Block,
+    mailboxes: impl Fn(&str) -> Option<Vec<FieldMailbox>>,
+) {
     let concerned = |line: &FieldLine| {
         let is_for = |mapping: &&Mapping| {
             mapping.concerns(AddressPlace::Header, mail) && mapping.fields.iter().any(|name| line.is(name))
@@ -48,8 +55,8 @@ pub(crate) fn in_fields(mappings: &[Mapping], mail: &MailAtStage, block: &mut Bl
         |line| !concerned(line).is_empty(),
         |line| {
             let mappings = concerned(line);
-            replace_addresses(&line.value, |local, domain| {
-                mappings.iter().find_map(|mapping| mapping.map(local, domain))
+            replace_addresses(&line.value, &mailboxes(&line.value)?, |address| {
+                mappings.iter().find_map(|mapping| mapping.map(&address.local, &address.domain))
             })
         },
     );
@@ -72,8 +79,8 @@ fn in_envelope(
     address: &Address,
 ) -> Option<String> {
     let mut concerned = mappings.iter().filter(|mapping| mapping.concerns(place, mail));
-    let new = concerned.find_map(|mapping| mapping.map(&address.local, &address.domain_ascii))?;
-    (new != address.to_string()).then_some(new)
+    let new = concerned.find_map(|mapping| mapping.map(&address.local, &address.domain))?;
+    (new != address.text).then_some(new)
 }
 
 impl Mapping {
@@ -113,10 +120,8 @@ impl Mapping {
         if self.to.contains('@') {
             return Some(self.to.clone());
         }
-        let address =
-            Address { local: local.to_owned(), domain: self.to.clone(), domain_ascii: self.to.clone() };
         // The text form quotes the local part if needed.
-        Some(address.to_string())
+        Some(Address::new(local, &self.to).text)
     }
 }
 
@@ -145,6 +150,24 @@ pub(crate) mod tests {
         }
     }
 
+    /// The mailboxes at these addresses, which occur in the value in this order.
+    fn mailboxes(value: &str, addresses: &[&str]) -> Vec<FieldMailbox> {
+        let mut from = 0;
+        let mailbox = |address: &&str| {
+            let begin = from + value[from..].find(address).unwrap();
+            from = begin + address.len();
+            let (local, domain) = address.split_once('@').unwrap();
+            let place = |at: usize| u32::try_from(at).unwrap();
+            FieldMailbox { begin: place(begin), end: place(from), address: Address::new(local, domain) }
+        };
+        addresses.iter().map(mailbox).collect()
+    }
+
+    /// Takes the whole value for one address.
+    pub(crate) fn only_mailbox(value: &str) -> Option<Vec<FieldMailbox>> {
+        Some(mailboxes(value, &[value]))
+    }
+
     #[test]
     fn addresses_change_and_what_stands_around_them_stays() {
         let mappings =
@@ -152,7 +175,9 @@ pub(crate) mod tests {
         let mut header = block(
             "From: \"Ann <x@a.corp.example>\" <ann@a.corp.example> (at home), root@A.corp.example\nTo: b@a.corp.example",
         );
-        in_fields(&mappings, &MailAtStage::of(MailDirection::Outbound), &mut header);
+        in_fields(&mappings, &MailAtStage::of(MailDirection::Outbound), &mut header, |value| {
+            Some(mailboxes(value, &["ann@a.corp.example", "root@A.corp.example"]))
+        });
         assert_eq!(
             lines(&header),
             [
@@ -161,18 +186,23 @@ pub(crate) mod tests {
             ]
         );
         let mut inbound = block("From: ann@a.corp.example");
-        in_fields(&mappings, &MailAtStage::of(MailDirection::Inbound), &mut inbound);
+        in_fields(&mappings, &MailAtStage::of(MailDirection::Inbound), &mut inbound, only_mailbox);
         assert_eq!(lines(&inbound), ["From: ann@a.corp.example"]);
+    }
+
+    #[test]
+    fn a_field_with_too_many_mailboxes_stays_and_is_reported() {
+        let mut header = block("From: ann@a.corp.example");
+        let mail = MailAtStage::of(MailDirection::Outbound);
+        in_fields(&[mapping(".corp.example", "corp.example")], &mail, &mut header, |_| None);
+        assert_eq!(lines(&header), ["From: ann@a.corp.example"]);
+        assert_eq!(header.unwritable().count(), 1);
     }
 
     #[test]
     fn the_envelope_changes_where_it_is_asked_for() {
         let mappings = [mapping(".corp.example", "corp.example")];
-        let address = |local: &str, domain: &str| Address {
-            local: local.to_owned(),
-            domain: domain.to_owned(),
-            domain_ascii: domain.to_owned(),
-        };
+        let address = Address::new;
         let from = |sender: Address| MailAtStage { sender, ..MailAtStage::of(MailDirection::Outbound) };
         assert_eq!(
             sender(&mappings, &from(address("a b", "x.corp.example"))).as_deref(),

@@ -4,6 +4,8 @@ use pintle_plugin_sdk::Header;
 use pintle_plugin_sdk::message::{Field, HeaderEdit, Position, can_be_written};
 use serde::Deserialize;
 
+use crate::octets;
+
 /// Limit on the total size of new values, in octets: half of what the gateway accepts from a call. Senders control how
 /// often a rule matches in their mail.
 const MAX_WRITTEN: usize = 2 << 20;
@@ -48,6 +50,7 @@ pub(crate) struct Glob {
 }
 
 impl Block {
+    /// The fields of a message, with values in the form of [`octets`].
     pub(crate) fn new(fields: Vec<Field>) -> Self {
         let line = |field: Field| FieldLine {
             name: field.name.clone(),
@@ -78,15 +81,15 @@ impl Block {
         chosen.for_each(|(_, line)| line.removed = true);
     }
 
-    /// Changes the values of fields. A field stays unchanged if it is not UTF-8, if `new` returns `None` (the value
-    /// became too long), or if the new values exceed the limit on their total size.
+    /// Changes the values of fields. A field stays unchanged if `new` returns `None` (the value became too long), or if
+    /// the new values exceed the limit on their total size.
     pub(crate) fn rewrite(
         &mut self,
         what: impl Fn(&FieldLine) -> bool,
         new: impl Fn(&FieldLine) -> Option<String>,
     ) {
         let mut written = self.written;
-        for line in self.fields_mut().filter(|line| line.is_readable() && what(line)) {
+        for line in self.fields_mut().filter(|line| what(line)) {
             let others = written - line.written();
             match new(line) {
                 Some(value) if value == line.value => {}
@@ -134,9 +137,11 @@ impl Block {
     pub(crate) fn difference(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self.lines.iter().filter(|line| line.edits(Position::Bottom).is_some()) {
-            lines.extend(line.old.as_ref().map(|old| format!("- {}: {}", old.name, old.value)));
+            lines.extend(
+                line.old.as_ref().map(|old| format!("- {}: {}", old.name, octets::shown(&old.value))),
+            );
             if !line.removed {
-                lines.push(format!("+ {}: {}", line.name, line.value));
+                lines.push(format!("+ {}: {}", line.name, octets::shown(&line.value)));
             }
         }
         lines
@@ -146,11 +151,6 @@ impl Block {
 impl FieldLine {
     pub(crate) fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
-    }
-
-    /// Octets that are not UTF-8 appear as U+FFFD to plugins, so such a value cannot be written back.
-    pub(crate) fn is_readable(&self) -> bool {
-        !self.value.contains('\u{fffd}')
     }
 
     fn can_be_written(&self) -> bool {
@@ -171,7 +171,7 @@ impl FieldLine {
     }
 
     /// The edits of the field; `None` if it is unchanged. A field with a new name and a new value is added before
-    /// itself.
+    /// itself; one whose value is not UTF-8 is written as octets.
     fn edits(&self, place: Position) -> Option<Vec<HeaderEdit>> {
         let header = || Header { name: self.name.clone(), value: self.value.clone() };
         match (&self.old, self.removed) {
@@ -179,6 +179,9 @@ impl FieldLine {
             (Some(old), true) => Some(vec![HeaderEdit::Remove(old.index)]),
             (_, false) if self.has_new_value() && !self.can_be_written() => None,
             (None, false) => Some(vec![HeaderEdit::Add((place, header()))]),
+            (Some(old), false) if self.has_new_value() && octets::has_octets(&self.value) => {
+                Some(vec![HeaderEdit::ReplaceRaw((old.index, octets::field(&self.name, &self.value)))])
+            }
             (Some(old), false) => match (self.is_renamed(), self.has_new_value()) {
                 (true, true) => Some(vec![
                     HeaderEdit::Add((Position::Before(old.index), header())),
@@ -275,8 +278,8 @@ pub(crate) mod tests {
     fn what_cannot_be_written_anew_is_left_alone() {
         let long = "x".repeat(1_000);
         let far = format!("a{}b", " ".repeat(1_000));
-        let mut changed = block(&format!("A: {long}\nB: {long}\nC: caf\u{fffd}\nE: {far}\nA: {far}"));
-        changed.rewrite(|line| line.is("A") || line.is("C"), |line| Some(format!("{}y", line.value)));
+        let mut changed = block(&format!("A: {long}\nB: {long}\nC: caf\u{10ffe9}\nE: {far}\nA: {far}"));
+        changed.rewrite(|line| line.is("A"), |line| Some(format!("{}y", line.value)));
         changed.fields_mut().filter(|line| !line.is("A")).for_each(|line| line.name.insert_str(0, "X-"));
         changed.add(false, "D", long);
         let changes = changes(&changed);
@@ -284,6 +287,20 @@ pub(crate) mod tests {
         assert_eq!(changes.len(), 3);
         assert_eq!(changed.unwritable().count(), 3);
         assert!(changed.difference().iter().all(|line| !line.contains("A:") && !line.contains("D:")));
+    }
+
+    #[test]
+    fn a_value_that_is_not_utf_8_is_written_as_octets() {
+        let mut changed = block("A: caf\u{10ffe9} one\nB: caf\u{10ffe9}\nC: caf\u{10ffe9}");
+        changed.rewrite(|line| line.is("A"), |line| Some(line.value.replace("one", "two")));
+        changed.rewrite(|line| line.is("B"), |_| Some("plain".to_owned()));
+        changed.fields_mut().filter(|line| line.is("A")).for_each(|line| line.name = "X-A".to_owned());
+        let edits = changed.edits().changes.concat();
+        assert_eq!(edits.len(), 2, "{edits:?}");
+        let written = HeaderEdit::ReplaceRaw((0, b"X-A: caf\xe9 two".to_vec()));
+        assert_eq!(edits[0], written);
+        assert_eq!(edits[1], HeaderEdit::Replace((1, "plain".to_owned())));
+        assert_eq!(changed.difference()[..2], ["- A: caf\u{fffd} one", "+ X-A: caf\u{fffd} two"]);
     }
 
     #[test]

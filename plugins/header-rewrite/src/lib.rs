@@ -9,9 +9,11 @@
 mod addresses;
 mod block;
 mod mail;
+mod octets;
 mod rules;
 
-use pintle_plugin_sdk::{fields, metrics, prelude::*};
+use pintle_plugin_sdk::mailboxes::{self, FieldMailbox};
+use pintle_plugin_sdk::{metrics, prelude::*};
 use serde::Deserialize;
 
 use crate::addresses::Mapping;
@@ -79,8 +81,8 @@ impl Plugin for HeaderRewrite {
 impl HeaderRewrite {
     fn on_headers(&self) -> Result<Verdict, HostError> {
         let mail = MailAtStage::received()?;
-        let mut block = Block::new(message::headers()?);
-        self.rewrite(&mut block, &mail);
+        let mut block = Block::new(octets::fields()?);
+        self.rewrite(&mut block, &mail, mailboxes_in);
         self.change_fields(&block)?;
         self.change_envelope(&mail)?;
         Ok(Verdict::Next)
@@ -91,8 +93,8 @@ impl HeaderRewrite {
             return Ok(Verdict::Next);
         }
         let mail = MailAtStage::delivered()?;
-        let mut block = Block::new(message::headers()?);
-        self.rewrite(&mut block, &mail);
+        let mut block = Block::new(octets::fields()?);
+        self.rewrite(&mut block, &mail, mailboxes_in);
         self.change_fields(&block)?;
         Ok(Verdict::Next)
     }
@@ -104,8 +106,13 @@ impl HeaderRewrite {
             || self.addresses.iter().any(|mapping| mapping.stage == RewriteStage::Deliver)
     }
 
-    /// Applies all steps to the header.
-    fn rewrite(&self, block: &mut Block, mail: &MailAtStage) {
+    /// Applies all steps to the header. `mailboxes` finds the mailboxes in a value, as [`mailboxes_in`] does.
+    fn rewrite(
+        &self,
+        block: &mut Block,
+        mail: &MailAtStage,
+        mailboxes: impl Fn(&str) -> Option<Vec<FieldMailbox>>,
+    ) {
         match mail.way {
             MailDirection::Inbound if mail.stage == RewriteStage::Receive => {
                 strip(&self.strip_inbound, block, mail.stage);
@@ -119,7 +126,7 @@ impl HeaderRewrite {
         for rule in self.rules.iter().filter(|rule| rule.stage == mail.stage) {
             rule.apply(block, mail);
         }
-        addresses::in_fields(&self.addresses, mail, block);
+        addresses::in_fields(&self.addresses, mail, block, mailboxes);
     }
 
     /// RFC 8601 section 5: a field with our own identifier that others wrote must be removed.
@@ -146,13 +153,13 @@ impl HeaderRewrite {
         message::edit_headers(&edits.removals)?;
         let refused = message::edit_headers_each(&edits.changes)?;
         tell_left(&refused.iter().map(|at| edits.names[*at]).collect::<Vec<_>>());
-        metrics::count("fields_changed", (count - refused.len()) as u64, &[]);
+        metrics::count_all("fields_changed", count - refused.len(), &[]);
         Ok(())
     }
 
     fn change_envelope(&self, mail: &MailAtStage) -> Result<(), HostError> {
         if let Some(to) = addresses::sender(&self.addresses, mail) {
-            self.tell(&[format!("- MAIL FROM:<{}>", mail.sender), format!("+ MAIL FROM:<{to}>")]);
+            self.tell(&[format!("- MAIL FROM:<{}>", mail.sender.text), format!("+ MAIL FROM:<{to}>")]);
             if !self.dry_run {
                 rewritten("senders_rewritten", transaction::rewrite_sender(&to))?;
             }
@@ -161,7 +168,7 @@ impl HeaderRewrite {
             let Some(to) = addresses::recipient(&self.addresses, mail, &rcpt.address) else {
                 continue;
             };
-            self.tell(&[format!("- RCPT TO:<{}>", rcpt.address), format!("+ RCPT TO:<{to}>")]);
+            self.tell(&[format!("- RCPT TO:<{}>", rcpt.address.text), format!("+ RCPT TO:<{to}>")]);
             if !self.dry_run {
                 rewritten("recipients_rewritten", transaction::rewrite_recipient(rcpt.id, &to))?;
             }
@@ -183,7 +190,7 @@ impl HeaderRewrite {
 /// Logs the fields whose new value could not be written.
 fn tell_left(names: &[&str]) {
     if !names.is_empty() {
-        metrics::count("fields_left", names.len() as u64, &[]);
+        metrics::count_all("fields_left", names.len(), &[]);
         warn!(fields = names.join(" "); "left unchanged, since the new value fits in no header");
     }
 }
@@ -213,14 +220,26 @@ fn strip(names: &[Glob], block: &mut Block, stage: RewriteStage) {
     block.remove_each(|at, field| Some(at) != own && names.iter().any(|glob| glob.matches(&field.name)));
 }
 
-/// Replaces the addresses in a field's value by the results of `map`; `None` if the value exceeds the length limit of a
-/// field.
-fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) -> Option<String> {
-    // Built in one pass from the front: a field may contain tens of thousands of addresses.
+/// The mailboxes in the value of an address field, which earlier steps may have changed. `None` if they are more than the
+/// gateway returns, or if the value is far longer than any that the gateway writes.
+fn mailboxes_in(value: &str) -> Option<Vec<FieldMailbox>> {
+    let is_readable = value.len() <= 16 * message::MAX_VALUE;
+    let entries = is_readable.then(|| mailboxes::in_text(value).ok()).flatten()?;
+    Some(entries.into_iter().flat_map(|entry| entry.mailboxes).collect())
+}
+
+/// Replaces the addresses of these mailboxes, which are in order, by the results of `map`; `None` if the value exceeds
+/// the length limit of a field.
+fn replace_addresses(
+    value: &str,
+    mailboxes: &[FieldMailbox],
+    map: impl Fn(&Address) -> Option<String>,
+) -> Option<String> {
+    // Built in one pass from the front: a field may contain thousands of addresses.
     let (mut new, mut from) = (String::with_capacity(value.len()), 0);
-    for found in fields::addresses(value) {
-        let place = found.place;
-        let fresh = map(&found.local, &found.domain).filter(|_| place.start >= from);
+    for mailbox in mailboxes {
+        let place = mailbox.range();
+        let fresh = map(&mailbox.address).filter(|_| place.start >= from);
         if let Some(to) = fresh {
             new.push_str(&value[from..place.start]);
             new.push_str(&to);
@@ -238,6 +257,7 @@ pintle_plugin_sdk::export!(HeaderRewrite: on_headers, on_deliver);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addresses::tests::only_mailbox;
     use crate::block::tests::{block, lines};
 
     fn plugin() -> HeaderRewrite {
@@ -250,7 +270,7 @@ mod tests {
 
     fn rewritten(plugin: &HeaderRewrite, mail: &MailAtStage) -> Vec<String> {
         let mut block = block(HEADER);
-        plugin.rewrite(&mut block, mail);
+        plugin.rewrite(&mut block, mail, only_mailbox);
         lines(&block)
     }
 
@@ -306,11 +326,12 @@ mod tests {
         plugin.rules[0].stage = RewriteStage::Deliver;
         plugin.addresses[0].stage = RewriteStage::Deliver;
         let mut header = block("From: x@a.example");
-        plugin.rewrite(&mut header, &MailAtStage::of(MailDirection::Outbound));
+        plugin.rewrite(&mut header, &MailAtStage::of(MailDirection::Outbound), only_mailbox);
         assert_eq!(lines(&header), ["From: x@a.example"]);
         plugin.rewrite(
             &mut header,
             &MailAtStage { stage: RewriteStage::Deliver, ..MailAtStage::of(MailDirection::Outbound) },
+            only_mailbox,
         );
         assert_eq!(lines(&header), ["X-Out: 1", "From: x@b.example"]);
     }

@@ -51,7 +51,7 @@ pub(crate) enum Direction {
 impl MailAtStage {
     /// The mail in `on-headers`.
     pub(crate) fn received() -> Result<Self, HostError> {
-        Self::at(RewriteStage::Receive, transaction::recipients())
+        Self::at(RewriteStage::Receive, transaction::recipients()?)
     }
 
     /// The mail in `on-deliver`.
@@ -60,14 +60,12 @@ impl MailAtStage {
     }
 
     fn at(stage: RewriteStage, recipients: Vec<Recipient>) -> Result<Self, HostError> {
-        let session = session::info();
+        let session = session::info()?;
         // An address without a domain is <postmaster>, which is ours (RFC 5321 section 4.5.1).
-        let is_ours =
-            |address: &Address| address.domain.is_empty() || gateway::is_local(&address.domain_ascii);
-        let leaves = recipients.iter().any(|recipient| !is_ours(&recipient.address));
+        let leaves = recipients.iter().any(|rcpt| !rcpt.local && !rcpt.address.domain.is_empty());
         Ok(Self {
             stage,
-            way: MailDirection::of(stage, !session.is_stranger(), leaves),
+            way: MailDirection::of(stage, session.known, leaves),
             listener: session.listener,
             hostname: gateway::info().hostname,
             sender: transaction::info()?.sender,
@@ -77,11 +75,7 @@ impl MailAtStage {
 
     #[cfg(test)]
     pub(crate) fn of(way: MailDirection) -> Self {
-        let sender = Address {
-            local: "ann".to_owned(),
-            domain: "x.example".to_owned(),
-            domain_ascii: "x.example".to_owned(),
-        };
+        let sender = Address::new("ann", "x.example");
         let (listener, hostname) = ("mx".to_owned(), "gate.ours.example".to_owned());
         Self { stage: RewriteStage::Receive, way, listener, hostname, sender, recipients: Vec::new() }
     }

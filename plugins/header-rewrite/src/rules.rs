@@ -310,8 +310,10 @@ pub(crate) mod tests {
             applied(replace(r"^\[(\w+)\] ", "$1: "), header),
             ["Subject: list: Hello", "X-Subject: [list]"]
         );
-        let broken = "Subject: [list] caf\u{fffd}";
-        assert_eq!(applied(replace("list", "x"), broken), [broken], "what cannot be written back stays");
+        // The form of a value that is not UTF-8 (`octets`).
+        let latin = "Subject: [list] caf\u{10ffe9}";
+        assert_eq!(applied(replace("list", "x"), latin), ["Subject: [x] caf\u{10ffe9}"]);
+        assert_eq!(applied(replace("[^ -~]$", "e"), latin), ["Subject: [list] cafe"]);
     }
 
     #[test]

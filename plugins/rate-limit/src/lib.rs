@@ -1,5 +1,6 @@
 //! Rate limits: token buckets by address, network, identity, sender or recipient. When a bucket is empty, the reply is
-//! delayed or the client is deferred.
+//! delayed or the client is deferred. Concurrency limits: how many sessions a client may have at once, and how many
+//! messages a user may send at once.
 //!
 //! The buckets are in the host's store (`kv.take`), so that all instances share them and concurrent takes cannot
 //! overdraw one. A client in a trusted network is only ever delayed: Exchange waits a quarter of an hour after each
@@ -7,16 +8,19 @@
 
 use std::time::Duration;
 
-use pintle_plugin_sdk::kv::{self, Bucket, Scope};
+use pintle_plugin_sdk::kv::{self, Bucket};
 use pintle_plugin_sdk::settings::{self, Network, network_of};
-use pintle_plugin_sdk::{metrics, prelude::*};
+use pintle_plugin_sdk::{leases, metrics, prelude::*};
 use serde::Deserialize;
 
 /// The operator's configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateLimit {
+    #[serde(default)]
     limits: Vec<RateLimitRule>,
+    #[serde(default)]
+    concurrent: Vec<ConcurrencyRule>,
     /// Clients without limits.
     #[serde(default)]
     exempt_networks: Vec<Network>,
@@ -44,6 +48,29 @@ struct RateLimitRule {
     max_delay: Duration,
     #[serde(default)]
     clients: LimitedClients,
+}
+
+/// How much may go on at once.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConcurrencyRule {
+    /// Name of the limit in the log and the counters; unique among all limits.
+    name: String,
+    by: CountedParty,
+    max: u32,
+    #[serde(default)]
+    clients: LimitedClients,
+}
+
+/// Whose sessions are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CountedParty {
+    All,
+    Address,
+    Network,
+    /// Who has authenticated. That is known from MAIL on, so the messages are counted that are being sent.
+    Identity,
 }
 
 /// What is counted.
@@ -117,34 +144,56 @@ impl Plugin for RateLimit {
                 wrong("by", "not known when this is counted");
             }
         }
+        for (at, limit) in self.concurrent.iter().enumerate() {
+            let mut wrong =
+                |key: &str, text: &str| mistakes.push(mistake(format!("/concurrent/{at}/{key}"), text));
+            let others = self.concurrent[..at].iter().map(|other| &other.name);
+            if others.chain(self.limits.iter().map(|other| &other.name)).any(|other| *other == limit.name) {
+                wrong("name", "another limit has this name");
+            }
+            if limit.max == 0 {
+                wrong("max", "0 would block all mail: remove the limit, or refuse elsewhere");
+            }
+        }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        calls::not_networks(&["on-connect", "on-mail", "on-rcpt"], &self.exempt_networks)
     }
 }
 
 impl RateLimit {
-    fn on_connect(&self) -> Verdict {
-        match self.count(CountedUnit::Connections, &KeySource::of_session()) {
-            Some(text) => Verdict::Close(Some(Reply::new(421, "4.7.0", text))),
-            None => Verdict::Next,
-        }
+    fn on_connect(&self) -> Result<Verdict, HostError> {
+        let keys = KeySource::of_session()?;
+        let refusal = self.count(CountedUnit::Connections, &keys)?;
+        // A session that is refused is counted until it has been closed.
+        let crowded = self.take_leases(&keys, |by| by != CountedParty::Identity)?;
+        let Some(text) = refusal.or(crowded) else {
+            return Ok(Verdict::Next);
+        };
+        session::close()?;
+        Ok(Verdict::Defer(Some(Reply::new(421, "4.7.0", text))))
     }
 
     fn on_mail(&self) -> Result<Verdict, HostError> {
-        let keys = KeySource::of_session().with_sender(transaction::info()?.sender);
-        Ok(deferred(self.count(CountedUnit::Messages, &keys)))
+        let keys = KeySource::of_session()?.with_sender(transaction::info()?.sender);
+        let refusal = self.count(CountedUnit::Messages, &keys)?;
+        let crowded = self.take_leases(&keys, |by| by == CountedParty::Identity)?;
+        Ok(deferred(refusal.or(crowded)))
     }
 
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
-        let mut keys = KeySource::of_session().with_sender(transaction::info()?.sender);
+        let mut keys = KeySource::of_session()?.with_sender(transaction::info()?.sender);
         keys.recipient = Some(rcpt.address.clone());
-        Ok(deferred(self.count(CountedUnit::Recipients, &keys)))
+        Ok(deferred(self.count(CountedUnit::Recipients, &keys)?))
     }
 
     /// Takes one token from every bucket for this unit. Delays the reply for limits that slow, and returns the reply
     /// text if a limit defers.
-    fn count(&self, unit: CountedUnit, keys: &KeySource) -> Option<String> {
+    fn count(&self, unit: CountedUnit, keys: &KeySource) -> Result<Option<String>, HostError> {
         if self.exempt_networks.iter().any(|network| network.contains(&keys.session.client)) {
-            return None;
+            return Ok(None);
         }
         let mut refusal = None;
         let concerned = |limit: &&RateLimitRule| limit.count == unit && limit.clients.include(&keys.session);
@@ -152,13 +201,53 @@ impl RateLimit {
             let Some(key) = keys.of(limit.by) else { continue };
             match limit.take(&key) {
                 Ok(None) => {}
-                Ok(Some(wait)) if limit.slows(&keys.session) => slow(limit, &key, wait),
+                Ok(Some(wait)) if limit.slows(&keys.session) => slow(limit, &key, wait)?,
                 Ok(Some(wait)) => refusal = Some(refuse(limit, &key, wait)),
                 Err(fault) => warn!(limit = limit.name; "the store failed, so nothing is limited: {fault}"),
             }
         }
-        refusal
+        Ok(refusal)
     }
+}
+
+impl RateLimit {
+    /// Counts the session or the message under every concurrency limit for these parties. Delays the reply to trusted
+    /// clients beyond a limit, and returns the reply text for others.
+    fn take_leases(
+        &self,
+        keys: &KeySource,
+        counted: impl Fn(CountedParty) -> bool,
+    ) -> Result<Option<String>, HostError> {
+        if self.exempt_networks.iter().any(|network| network.contains(&keys.session.client)) {
+            return Ok(None);
+        }
+        let mut refusal = None;
+        let concerned = |limit: &&ConcurrencyRule| counted(limit.by) && limit.clients.include(&keys.session);
+        for limit in self.concurrent.iter().filter(concerned) {
+            let Some(key) = keys.of(limit.by.bucket()) else { continue };
+            match leases::take(&format!("{} {key}", limit.name), limit.max) {
+                Ok(Some(_)) => {}
+                Ok(None) if keys.session.trusted => wait_for_a_lease(limit, &key)?,
+                Ok(None) => refusal = Some(refuse_for_now(limit, &key)),
+                Err(fault) => {
+                    warn!(limit = limit.name; "nothing can be counted, so nothing is limited: {fault}")
+                }
+            }
+        }
+        Ok(refusal)
+    }
+}
+
+fn wait_for_a_lease(limit: &ConcurrencyRule, key: &str) -> Result<(), HostError> {
+    metrics::count("slowed", 1, &[("limit", &limit.name)]);
+    info!(limit = limit.name, key = key; "too many at once: the reply waits");
+    session::delay_reply(10_000)
+}
+
+fn refuse_for_now(limit: &ConcurrencyRule, key: &str) -> String {
+    metrics::count("deferred", 1, &[("limit", &limit.name)]);
+    info!(limit = limit.name, key = key; "too many at once: asked to retry");
+    format!("Too many {} at once (limit {}): please try again later", limit.by.name(), limit.name)
 }
 
 /// The longest delay before a reply that the plugin contract permits.
@@ -167,8 +256,8 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 impl RateLimitRule {
     /// Takes a token; if none is left, returns how long to wait for one.
     fn take(&self, key: &str) -> Result<Option<Duration>, HostError> {
-        let taken = kv::take(Scope::Local, &format!("{} {key}", self.name), 1, self.bucket())?;
-        Ok((!taken.allowed).then(|| Duration::from_millis(taken.retry_after_ms)))
+        let taken = kv::take(&format!("{} {key}", self.name), 1, self.bucket())?;
+        Ok((!taken.allowed).then(|| Duration::from_millis(taken.retry_after_ms.into())))
     }
 
     fn bucket(&self) -> Bucket {
@@ -183,11 +272,11 @@ impl RateLimitRule {
     }
 }
 
-fn slow(limit: &RateLimitRule, key: &str, wait: Duration) {
+fn slow(limit: &RateLimitRule, key: &str, wait: Duration) -> Result<(), HostError> {
     let wait = wait.min(limit.max_delay);
     metrics::count("slowed", 1, &[("limit", &limit.name)]);
     info!(limit = limit.name, key = key; "too fast: the reply waits {} ms", wait.as_millis());
-    session::delay_reply(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+    session::delay_reply(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX))
 }
 
 fn refuse(limit: &RateLimitRule, key: &str, wait: Duration) -> String {
@@ -211,6 +300,24 @@ impl CountedUnit {
     }
 }
 
+impl CountedParty {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "messages",
+            _ => "sessions",
+        }
+    }
+
+    fn bucket(self) -> BucketBy {
+        match self {
+            Self::All => BucketBy::All,
+            Self::Address => BucketBy::Address,
+            Self::Network => BucketBy::Network,
+            Self::Identity => BucketBy::Identity,
+        }
+    }
+}
+
 impl BucketBy {
     fn is_known_at(self, unit: CountedUnit) -> bool {
         match self {
@@ -225,8 +332,8 @@ impl LimitedClients {
     fn include(self, session: &session::Snapshot) -> bool {
         match self {
             Self::Any => true,
-            Self::Strangers => session.is_stranger(),
-            Self::Ours => !session.is_stranger(),
+            Self::Strangers => !session.known,
+            Self::Ours => session.known,
         }
     }
 }
@@ -240,8 +347,8 @@ struct KeySource {
 }
 
 impl KeySource {
-    fn of_session() -> Self {
-        Self { session: session::info(), sender: None, recipient: None }
+    fn of_session() -> Result<Self, HostError> {
+        Ok(Self { session: session::info()?, sender: None, recipient: None })
     }
 
     fn with_sender(mut self, sender: Address) -> Self {
@@ -251,8 +358,9 @@ impl KeySource {
 
     /// The bucket's key; `None` if the value to count by is not available.
     fn of(&self, by: BucketBy) -> Option<String> {
-        let whole = |address: &Address| address.to_string().to_lowercase();
-        let domain = |address: &Address| address.domain_ascii.clone();
+        // A domain has one bucket, in whichever form it was sent.
+        let whole = |address: &Address| format!("{}@{}", address.local.to_lowercase(), address.domain);
+        let domain = |address: &Address| address.domain.clone();
         match by {
             BucketBy::All => Some("all".to_owned()),
             BucketBy::Address => Some(self.session.client.text.clone()),
@@ -291,6 +399,11 @@ mod tests {
         }
     }
 
+    fn concurrent(name: &str) -> ConcurrencyRule {
+        let clients = LimitedClients::Any;
+        ConcurrencyRule { name: name.to_owned(), by: CountedParty::Address, max: 1, clients }
+    }
+
     fn keys(sender: &str) -> KeySource {
         let address = |text: &str| IpAddress { text: text.to_owned(), octets: vec![192, 0, 2, 7] };
         let session = session::Snapshot {
@@ -305,10 +418,11 @@ mod tests {
             tls: false,
             identity: None,
             trusted: false,
+            known: false,
             age_ms: 0,
         };
-        let sender = Address { local: sender.to_owned(), domain: String::new(), domain_ascii: String::new() };
-        KeySource { session, sender: None, recipient: None }.with_sender(sender)
+        let domain = if sender.is_empty() { "" } else { "x.example" };
+        KeySource { session, sender: None, recipient: None }.with_sender(Address::new(sender, domain))
     }
 
     #[test]
@@ -321,7 +435,7 @@ mod tests {
     #[test]
     fn what_is_not_there_has_no_bucket() {
         assert_eq!(keys("").of(BucketBy::Sender), None, "bounces");
-        assert_eq!(keys("ann").of(BucketBy::Sender).as_deref(), Some("ann"));
+        assert_eq!(keys("Ann").of(BucketBy::Sender).as_deref(), Some("ann@x.example"));
         assert_eq!(keys("ann").of(BucketBy::Identity), None);
         assert_eq!(keys("ann").of(BucketBy::Network).as_deref(), Some("192.0.2.0/24"));
     }
@@ -331,7 +445,7 @@ mod tests {
         let mut keys = keys("ann");
         let limit = limit(CountedUnit::Messages, BucketBy::Address);
         assert!(!limit.slows(&keys.session));
-        keys.session.trusted = true;
+        (keys.session.trusted, keys.session.known) = (true, true);
         assert!(limit.slows(&keys.session));
         assert!(
             LimitedClients::Ours.include(&keys.session) && !LimitedClients::Strangers.include(&keys.session)
@@ -345,9 +459,13 @@ mod tests {
         nothing.per = Duration::ZERO;
         let mut plugin = RateLimit {
             limits: vec![limit(CountedUnit::Messages, BucketBy::Sender), nothing],
+            concurrent: ["l", "c", "c"].map(concurrent).into(),
             exempt_networks: vec![],
         };
+        plugin.concurrent[1].max = 0;
         let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
-        assert_eq!(places, ["/limits/1/name", "/limits/1/max", "/limits/1/per", "/limits/1/by"]);
+        let limits = ["/limits/1/name", "/limits/1/max", "/limits/1/per", "/limits/1/by"];
+        let concurrent = ["/concurrent/0/name", "/concurrent/1/max", "/concurrent/2/name"];
+        assert_eq!(places, [&limits[..], &concurrent[..]].concat());
     }
 }

@@ -13,9 +13,9 @@ mod senders;
 
 use std::collections::BTreeMap;
 
-use pintle_plugin_sdk::kv::{self, Bucket, Scope};
+use pintle_plugin_sdk::kv::{self, Bucket};
 use pintle_plugin_sdk::settings::Domain;
-use pintle_plugin_sdk::{fields, gateway, metrics, prelude::*};
+use pintle_plugin_sdk::{gateway, mailboxes, metrics, prelude::*};
 use serde::Deserialize;
 
 use crate::rules::{Client, Rule, Word};
@@ -91,11 +91,15 @@ impl Plugin for RelayControl {
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        calls::only_known(&["on-mail", "on-headers"])
+    }
 }
 
 impl RelayControl {
     fn on_mail(&self) -> Result<Verdict, HostError> {
-        let Some(identity) = session::info().identity else {
+        let Some(identity) = session::info()?.identity else {
             return Ok(Verdict::Next);
         };
         let sender = transaction::info()?.sender;
@@ -107,8 +111,8 @@ impl RelayControl {
     }
 
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
-        let session = session::info();
-        let client = Client::of_session(&session, transaction::info()?.sender);
+        let session = session::info()?;
+        let client = Client::of_session(&session, transaction::info()?.sender)?;
         let verdict = match self.relaying(&client, &rcpt.address, gateway::is_local) {
             Relaying::None => Verdict::Next,
             Relaying::Allowed(rule) => {
@@ -131,21 +135,24 @@ impl RelayControl {
     }
 
     fn on_headers(&self) -> Result<Verdict, HostError> {
-        let Some(identity) = session::info().identity.filter(|_| self.check_from) else {
+        let Some(identity) = session::info()?.identity.filter(|_| self.check_from) else {
             return Ok(Verdict::Next);
         };
-        let from = message::headers_named(&["From".to_owned()])?;
-        for author in from.iter().flat_map(|field| fields::addresses(&field.value)) {
-            let domain = gateway::ascii(&author.domain);
-            if !may_use(&self.senders, self.other_senders, &identity, &author.local, &domain) {
-                return Ok(not_as(&identity, &format!("{}@{}", author.local, author.domain)));
+        let authors = match mailboxes::addresses_in_headers(&["From"]) {
+            // The sender decides how many there are, so this is not a fault.
+            Err(HostError::Limit(_)) => return Ok(not_as(&identity, "more authors than can be checked")),
+            authors => authors?,
+        };
+        for author in authors {
+            if !self.allows(&identity, &author) {
+                return Ok(not_as(&identity, &format!("{}@{}", author.local, author.domain_shown)));
             }
         }
         Ok(Verdict::Next)
     }
 
     fn allows(&self, identity: &str, sender: &Address) -> bool {
-        may_use(&self.senders, self.other_senders, identity, &sender.local, &sender.domain_ascii)
+        may_use(&self.senders, self.other_senders, identity, &sender.local, &sender.domain)
     }
 
     /// The combined decision of the rules for every domain that mail to this address might reach.
@@ -154,9 +161,9 @@ impl RelayControl {
             return Relaying::None;
         }
         let hidden = hidden::hidden(&address.local);
-        let mut targets = vec![(address.local.clone(), address.domain_ascii.clone())];
+        let mut targets = vec![(address.local.clone(), address.domain.clone())];
         // A rule that names a mailbox applies to every spelling that the next hop may normalise to it.
-        targets.push((normal::normal(&address.local), address.domain_ascii.clone()));
+        targets.push((normal::normal(&address.local), address.domain.clone()));
         targets.extend(hidden.hosts.into_iter().map(|domain| (String::new(), domain)));
         // RFC 5321 section 4.5.1: <postmaster> without a domain is ours.
         let is_ours = |domain: &str| {
@@ -190,7 +197,7 @@ impl RelayControl {
             return Ok(Verdict::Next);
         };
         let bucket = Bucket { capacity: limit, refill_per_minute: f64::from(limit) / 60.0 };
-        if kv::take(Scope::Local, &format!("{what} {identity}"), 1, bucket)?.allowed {
+        if kv::take(&format!("{what} {identity}"), 1, bucket)?.allowed {
             return Ok(Verdict::Next);
         }
         metrics::count("limited", 1, &[("what", what)]);
@@ -239,7 +246,7 @@ mod tests {
     use super::*;
 
     fn address(local: &str, domain: &str) -> Address {
-        Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
+        Address::new(local, domain)
     }
 
     /// Our domain is ours.example; trusted clients may send to partner.example, and no client to enemy.example.

@@ -1,7 +1,7 @@
 //! Relay rules: conditions on the client, the sender and the recipient, and a decision.
 
 use pintle_plugin_sdk::settings::{Mailbox, Network};
-use pintle_plugin_sdk::{Address, IpAddress, session};
+use pintle_plugin_sdk::{Address, HostError, IpAddress, session};
 use serde::Deserialize;
 
 use crate::senders::untagged;
@@ -70,18 +70,17 @@ pub(crate) fn word(rules: &[Rule], client: &Client, local: &str, domain: &str) -
 }
 
 impl Client {
-    pub(crate) fn of_session(session: &session::Snapshot, sender: Address) -> Self {
-        Self {
+    pub(crate) fn of_session(session: &session::Snapshot, sender: Address) -> Result<Self, HostError> {
+        let certificate = session::client_certificate()?;
+        Ok(Self {
             address: session.client.clone(),
             listener: session.listener.clone(),
             identity: session.identity.clone(),
-            certificate: session::tls()
-                .and_then(|tls| tls.client_certificate_sha256)
-                .map(|text| fingerprint(&text)),
+            certificate: certificate.map(|certificate| fingerprint(&certificate.sha256)),
             trusted: session.trusted,
             tls: session.tls,
             sender,
-        }
+        })
     }
 
     #[cfg(test)]
@@ -93,11 +92,7 @@ impl Client {
             certificate: None,
             trusted: false,
             tls: false,
-            sender: Address {
-                local: "ann".to_owned(),
-                domain: "x.example".to_owned(),
-                domain_ascii: "x.example".to_owned(),
-            },
+            sender: Address::new("ann", "x.example"),
         }
     }
 }
@@ -147,7 +142,7 @@ impl Rule {
             && self.tls.is_none_or(|wanted| wanted == client.tls)
             && any(&self.listeners, |name| *name == client.listener)
             && any(&self.senders, |mailbox| {
-                mailbox.names(untagged(&client.sender.local), &client.sender.domain_ascii)
+                mailbox.names(untagged(&client.sender.local), &client.sender.domain)
             })
             && any(&self.recipients, |mailbox| mailbox.names(local, domain))
     }
@@ -198,7 +193,7 @@ mod tests {
         client.listener = "submission".to_owned();
         assert_eq!(word(&rules, &client, "c", "y.example"), Word::Refuse("first".to_owned()));
         client.listener = "mx".to_owned();
-        client.sender.domain_ascii = "z.example".to_owned();
+        client.sender.domain = "z.example".to_owned();
         assert_eq!(word(&rules, &client, "c", "y.example"), Word::None);
     }
 
@@ -211,7 +206,6 @@ mod tests {
             [("director", true), ("prvs=0123abcdef=Director", true), ("prvs=x=director", false)]
         {
             client.sender.local = local.to_owned();
-            client.sender.domain_ascii = "x.example".to_owned();
             assert_eq!(rule.fits(&client, "c", "y.example"), fits, "{local}");
         }
     }

@@ -5,7 +5,7 @@
 //! client can neither end the field or a comment nor add a pair.
 
 use pintle_plugin_sdk::Address;
-use pintle_plugin_sdk::sender_auth::{Outcome, SpfResult};
+use pintle_plugin_sdk::sender_auth::{AuthOutcome, SpfResult};
 
 pub(crate) const NAME: &str = "Received-SPF";
 
@@ -23,7 +23,7 @@ pub(crate) struct Checked<'a> {
 impl Checked<'_> {
     /// The field's value for one identity, with all that is needed to repeat the check.
     pub(crate) fn value(&self, result: &SpfResult) -> String {
-        let says = says(result.outcome);
+        let says = says(result.outcome());
         let comment = format!("{}: {} {says} {}", self.receiver, piece(&result.domain), self.client);
         let identity = if result.mail_from { "mailfrom" } else { "helo" };
         let mut pairs = vec![("identity", identity.to_owned()), ("client-ip", self.client.to_owned())];
@@ -36,7 +36,7 @@ impl Checked<'_> {
         pairs.push(("receiver", self.receiver.to_owned()));
         let pairs: Vec<String> =
             pairs.iter().map(|(key, value)| format!("{key}={}", word(&piece(value)))).collect();
-        format!("{} ({}) {}", result.outcome.name(), escaped(&comment, "()\\"), pairs.join("; "))
+        format!("{} ({}) {}", result.outcome, escaped(&comment, "()\\"), pairs.join("; "))
     }
 
     /// RFC 7208 section 2.4: a null reverse-path stands for the postmaster of the HELO name.
@@ -46,7 +46,7 @@ impl Checked<'_> {
         } else {
             // With the quotes of its local part, without which it would be a different address, and in A-labels, since
             // the field may pass servers without SMTPUTF8.
-            Address { domain: self.sender.domain_ascii.clone(), ..self.sender.clone() }.to_string()
+            Address::new(&self.sender.local, &self.sender.domain).text
         }
     }
 }
@@ -98,15 +98,15 @@ fn pairs(value: &str) -> Option<Vec<String>> {
 }
 
 /// The domain owner's statement about the client, in words.
-fn says(outcome: Outcome) -> &'static str {
+fn says(outcome: AuthOutcome) -> &'static str {
     match outcome {
-        Outcome::Pass => "lets its mail come from",
-        Outcome::Fail => "forbids its mail to come from",
-        Outcome::Softfail => "would rather not have its mail come from",
-        Outcome::Neutral => "says nothing about",
-        Outcome::None => "has no record about",
-        Outcome::Temperror => "cannot be asked now about",
-        Outcome::Permerror | Outcome::Policy => "has a broken record about",
+        AuthOutcome::Pass => "lets its mail come from",
+        AuthOutcome::Fail => "forbids its mail to come from",
+        AuthOutcome::Softfail => "would rather not have its mail come from",
+        AuthOutcome::Neutral => "says nothing about",
+        AuthOutcome::None => "has no record about",
+        AuthOutcome::Temperror => "cannot be asked now about",
+        AuthOutcome::Permerror | AuthOutcome::Policy | AuthOutcome::Other => "has a broken record about",
     }
 }
 
@@ -143,15 +143,18 @@ mod tests {
 
     #[test]
     fn a_domain_is_written_in_a_labels() {
-        let domain_ascii = "xn--bcher-kva.example".to_owned();
-        let sender = Address { domain: "b\u{fc}cher.example".to_owned(), domain_ascii, ..address("a", "") };
-        let value = value(&sender, "h.example", false, Outcome::Pass);
+        let sender = Address {
+            text: "a@b\u{fc}cher.example".to_owned(),
+            domain_shown: "b\u{fc}cher.example".to_owned(),
+            ..address("a", "xn--bcher-kva.example")
+        };
+        let value = value(&sender, "h.example", false, "pass");
         assert!(value.contains("envelope-from=\"a@xn--bcher-kva.example\""), "{value}");
     }
 
     #[test]
     fn a_local_part_keeps_its_quotes() {
-        let value = value(&address("a b\"c", "x.example"), "h.example", true, Outcome::Pass);
+        let value = value(&address("a b\"c", "x.example"), "h.example", true, "pass");
         assert!(value.contains(r#"envelope-from="\"a b\\\"c\"@x.example""#), "{value}");
         assert!(
             pairs(&value).unwrap().iter().any(|pair| pair.trim() == r#"envelope-from="a b\"c"@x.example"#)
@@ -159,33 +162,40 @@ mod tests {
     }
 
     fn address(local: &str, domain: &str) -> Address {
-        let domain = domain.to_owned();
-        Address { local: local.to_owned(), domain_ascii: domain.clone(), domain }
+        Address::new(local, domain)
     }
 
-    fn value(sender: &Address, hello: &str, mail_from: bool, outcome: Outcome) -> String {
+    fn value(sender: &Address, hello: &str, mail_from: bool, outcome: &str) -> String {
         let checked = Checked { client: "2001:db8::1", hello, sender, receiver: "gate.example" };
         let domain = if mail_from { sender.domain.clone() } else { hello.to_owned() };
-        let mechanism = (outcome == Outcome::Fail).then(|| "-ip6:2001:db8::/32".to_owned());
-        let problem = (outcome == Outcome::Permerror).then(|| "it has \"several\"; records".to_owned());
-        checked.value(&SpfResult { outcome, domain, mail_from, explanation: None, mechanism, problem })
+        let mechanism = (outcome == "fail").then(|| "-ip6:2001:db8::/32".to_owned());
+        let problem = (outcome == "permerror").then(|| "it has \"several\"; records".to_owned());
+        checked.value(&SpfResult {
+            outcome: outcome.to_owned(),
+            domain,
+            mail_from,
+            explanation: None,
+            mechanism,
+            problem,
+            details: Vec::new(),
+        })
     }
 
     #[test]
     fn a_result_can_be_checked_again() {
         assert_eq!(
-            value(&address("joe", "a.example"), "mx.a.example", true, Outcome::Fail),
+            value(&address("joe", "a.example"), "mx.a.example", true, "fail"),
             "fail (gate.example: a.example forbids its mail to come from 2001:db8::1) identity=mailfrom; \
              client-ip=\"2001:db8::1\"; helo=mx.a.example; envelope-from=\"joe@a.example\"; \
              mechanism=\"-ip6:2001:db8::/32\"; receiver=gate.example"
         );
-        let broken = value(&address("joe", "a.example"), "mx.a.example", true, Outcome::Permerror);
+        let broken = value(&address("joe", "a.example"), "mx.a.example", true, "permerror");
         assert!(
             broken.contains(r#"; problem="it has \"several\"; records"; receiver=gate.example"#),
             "{broken}"
         );
         assert_eq!(
-            value(&address("", ""), "mx.a.example", false, Outcome::None),
+            value(&address("", ""), "mx.a.example", false, "none"),
             "none (gate.example: mx.a.example has no record about 2001:db8::1) identity=helo; \
              client-ip=\"2001:db8::1\"; helo=mx.a.example; envelope-from=\"postmaster@mx.a.example\"; \
              receiver=gate.example"
@@ -197,7 +207,7 @@ mod tests {
         let hostile = address("a\" receiver=x; b\\", "c.example");
         let hello = "x) identity=mailfrom; receiver=\"gate.example\r\nEvil: 1(\u{e9}";
         for mail_from in [true, false] {
-            let field = value(&hostile, hello, mail_from, Outcome::Pass);
+            let field = value(&hostile, hello, mail_from, "pass");
             assert!(field.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{field}");
             let pairs = pairs(&field).unwrap();
             assert_eq!(pairs.len(), 5, "{field}");
@@ -206,13 +216,13 @@ mod tests {
             assert_eq!(pairs[2].trim(), "helo=x) identity=mailfrom; receiver=\"gate.example??Evil: 1(?");
             assert_eq!(pairs[3].trim(), r#"envelope-from="a\" receiver=x; b\\"@c.example"#);
         }
-        let long = value(&address(&"l".repeat(4_000), "d.example"), &"h".repeat(4_000), true, Outcome::Pass);
+        let long = value(&address(&"l".repeat(4_000), "d.example"), &"h".repeat(4_000), true, "pass");
         assert!(long.len() < 1_000, "{}", long.len());
     }
 
     #[test]
     fn fields_in_our_name_are_known_however_they_are_written() {
-        let plain = value(&address("joe", "a.example"), "h.example", true, Outcome::Pass);
+        let plain = value(&address("joe", "a.example"), "h.example", true, "pass");
         for ours in [
             plain.as_str(),
             "pass receiver=gate.example",

@@ -10,7 +10,7 @@
 mod field;
 
 use pintle_plugin_sdk::action::{Action, ActionReason};
-use pintle_plugin_sdk::sender_auth::{self, Outcome, SpfResult};
+use pintle_plugin_sdk::sender_auth::{self, AuthOutcome, SpfResult};
 use pintle_plugin_sdk::settings::Network;
 use pintle_plugin_sdk::{Header, metrics, prelude::*};
 
@@ -56,49 +56,40 @@ impl Plugin for Spf {
     const ID: &'static str = "pintle.spf";
     const WANTS: &'static [&'static str] = &["sender-auth", "auth-results", "edit-headers"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn conditions(&self) -> Result<(), HostError> {
+        calls::only_strangers(&["on-mail", "on-headers"])?;
+        if !self.received_spf {
+            calls::never("on-headers")?;
+        }
+        calls::not_networks(&["on-mail"], &self.exempt_networks)
+    }
 }
 
 impl Spf {
     fn on_mail(&self) -> Result<Verdict, HostError> {
-        let session = session::info();
-        if !session.is_stranger() || self.is_exempt(&session) {
+        let session = session::info()?;
+        if session.known || self.is_exempt(&session) {
             return Ok(Verdict::Next);
         }
+        sender_auth::report(&["spf"])?;
         let results = sender_auth::spf()?;
-        for result in &results {
-            report(result)?;
-        }
         let Some(deciding) = self.deciding(&results) else {
             return Ok(Verdict::Next);
         };
-        let name = deciding.outcome.name();
-        transaction::set_fact("spf", name)?;
-        metrics::count("results", 1, &[("result", name)]);
-        match self.action(deciding.outcome) {
-            // At this stage there is no message to hold yet.
-            Action::Quarantine => Ok(Verdict::Next),
-            action => act(action, deciding, &session),
-        }
+        transaction::set_fact("result", &deciding.outcome)?;
+        metrics::count("results", 1, &[("result", &deciding.outcome)]);
+        act(self.action(deciding.outcome()), deciding, &session)
     }
 
     fn on_headers(&self) -> Result<Verdict, HostError> {
-        let session = session::info();
-        if !session.is_stranger() {
-            return Ok(Verdict::Next);
-        }
         if self.received_spf {
-            self.write_fields(&session)?;
-        }
-        if self.is_exempt(&session) || !self.quarantines() {
-            return Ok(Verdict::Next);
-        }
-        let results = sender_auth::spf()?;
-        match self.deciding(&results) {
-            Some(deciding) if self.action(deciding.outcome) == Action::Quarantine => {
-                act(Action::Quarantine, deciding, &session)
+            let session = session::info()?;
+            if !session.known {
+                self.write_fields(&session)?;
             }
-            _ => Ok(Verdict::Next),
         }
+        Ok(Verdict::Next)
     }
 
     /// Adds a Received-SPF field at the top for each identity that was checked, and removes forged ones.
@@ -127,35 +118,22 @@ impl Spf {
     /// The result that the action is based on.
     fn deciding<'r>(&self, results: &'r [SpfResult]) -> Option<&'r SpfResult> {
         let hello = results.iter().find(|result| !result.mail_from);
-        let forbidden = hello.filter(|result| self.hello && result.outcome == Outcome::Fail);
+        let forbidden = hello.filter(|result| self.hello && result.outcome() == AuthOutcome::Fail);
         let sender = results.iter().find(|result| result.mail_from);
         forbidden.or(sender).or(hello)
     }
 
-    fn quarantines(&self) -> bool {
-        let actions = [self.fail, self.softfail, self.permerror, self.temperror, self.neutral, self.none];
-        actions.contains(&Action::Quarantine)
-    }
-
-    fn action(&self, outcome: Outcome) -> Action {
+    fn action(&self, outcome: AuthOutcome) -> Action {
         match outcome {
-            Outcome::Fail => self.fail,
-            Outcome::Softfail => self.softfail,
-            Outcome::Permerror => self.permerror,
-            Outcome::Temperror => self.temperror,
-            Outcome::Neutral => self.neutral,
-            Outcome::None => self.none,
-            Outcome::Pass | Outcome::Policy => Action::PassOn,
+            AuthOutcome::Fail => self.fail,
+            AuthOutcome::Softfail => self.softfail,
+            AuthOutcome::Permerror => self.permerror,
+            AuthOutcome::Temperror => self.temperror,
+            AuthOutcome::Neutral => self.neutral,
+            AuthOutcome::None => self.none,
+            AuthOutcome::Pass | AuthOutcome::Policy | AuthOutcome::Other => Action::PassOn,
         }
     }
-}
-
-/// Adds the result to the Authentication-Results field (RFC 8601 section 2.7.2).
-fn report(result: &SpfResult) -> Result<(), HostError> {
-    let property = if result.mail_from { "smtp.mailfrom" } else { "smtp.helo" };
-    let properties = [(property.to_owned(), result.domain.clone())];
-    let known = if result.domain.is_empty() { &[][..] } else { &properties[..] };
-    sender_auth::report("spf", result.outcome, None, known)
 }
 
 /// Removals of fields from strangers that name this gateway. RFC 7208 section 9.1 lets fields of other receivers stay
@@ -165,7 +143,7 @@ fn forged(hostname: &str) -> Result<Vec<message::HeaderEdit>, HostError> {
     let forged = found.iter().filter(|found| field::is_from(&found.value, hostname));
     let edits: Vec<_> = forged.map(|found| message::HeaderEdit::Remove(found.index)).collect();
     if !edits.is_empty() {
-        metrics::count("forged_fields", edits.len() as u64, &[]);
+        metrics::count_all("forged_fields", edits.len(), &[]);
     }
     Ok(edits)
 }
@@ -188,27 +166,27 @@ fn fields(session: &session::Snapshot, hostname: &str) -> Result<Vec<message::He
 
 /// Applies the action for the result.
 fn act(action: Action, result: &SpfResult, session: &session::Snapshot) -> Result<Verdict, HostError> {
-    let name = result.outcome.name();
+    let name = &result.outcome;
     if action.stops() {
         info!(client = session.client, domain = result.domain; "not passed on: {name}");
     }
     action.take(&ActionReason {
         rule: name,
         quarantine: "spf",
-        code: code(result.outcome),
+        code: code(result.outcome()),
         text: &explain(result),
     })
 }
 
 /// Enhanced status code for a result (RFC 7372 section 3.2).
-fn code(outcome: Outcome) -> &'static str {
-    if outcome == Outcome::Fail { "7.23" } else { "7.24" }
+fn code(outcome: AuthOutcome) -> &'static str {
+    if outcome == AuthOutcome::Fail { "7.23" } else { "7.24" }
 }
 
 /// The domain owner's explanation, marked as the owner's words (RFC 7208 section 6.2).
 fn explain(result: &SpfResult) -> String {
     let SpfResult { outcome, domain, explanation, .. } = result;
-    let mut text = format!("SPF of {domain}: {}", outcome.name());
+    let mut text = format!("SPF of {domain}: {outcome}");
     if let Some(explanation) = explanation {
         text.push_str(&format!("; {domain} explains: {explanation}"));
     }
@@ -221,23 +199,30 @@ pintle_plugin_sdk::export!(Spf: on_mail, on_headers);
 mod tests {
     use super::*;
 
-    fn result(mail_from: bool, outcome: Outcome) -> SpfResult {
-        let domain = "a.example".to_owned();
-        SpfResult { outcome, domain, mail_from, explanation: None, mechanism: None, problem: None }
+    fn result(mail_from: bool, outcome: &str) -> SpfResult {
+        SpfResult {
+            outcome: outcome.to_owned(),
+            domain: "a.example".to_owned(),
+            mail_from,
+            explanation: None,
+            mechanism: None,
+            problem: None,
+            details: Vec::new(),
+        }
     }
 
     #[test]
     fn the_sender_decides_unless_hello_is_forbidden_or_alone() {
         let spf = Spf::default();
         let decides =
-            |spf: &Spf, results: &[SpfResult]| spf.deciding(results).map(|it| (it.mail_from, it.outcome));
-        let forged = [result(false, Outcome::Fail), result(true, Outcome::Pass)];
-        assert_eq!(decides(&spf, &forged), Some((false, Outcome::Fail)));
+            |spf: &Spf, results: &[SpfResult]| spf.deciding(results).map(|it| (it.mail_from, it.outcome()));
+        let forged = [result(false, "fail"), result(true, "pass")];
+        assert_eq!(decides(&spf, &forged), Some((false, AuthOutcome::Fail)));
         let lenient = Spf { hello: false, ..Spf::default() };
-        assert_eq!(decides(&lenient, &forged), Some((true, Outcome::Pass)));
-        let plain = [result(false, Outcome::None), result(true, Outcome::Softfail)];
-        assert_eq!(decides(&spf, &plain), Some((true, Outcome::Softfail)));
-        assert_eq!(decides(&spf, &plain[..1]), Some((false, Outcome::None)));
+        assert_eq!(decides(&lenient, &forged), Some((true, AuthOutcome::Pass)));
+        let plain = [result(false, "none"), result(true, "softfail")];
+        assert_eq!(decides(&spf, &plain), Some((true, AuthOutcome::Softfail)));
+        assert_eq!(decides(&spf, &plain[..1]), Some((false, AuthOutcome::None)));
         assert_eq!(decides(&spf, &[]), None);
     }
 
@@ -248,18 +233,19 @@ mod tests {
         }
     }
 
-    const ALL: [Outcome; 7] = [
-        Outcome::Fail,
-        Outcome::Softfail,
-        Outcome::Permerror,
-        Outcome::Temperror,
-        Outcome::Neutral,
-        Outcome::None,
-        Outcome::Pass,
+    const ALL: [AuthOutcome; 8] = [
+        AuthOutcome::Fail,
+        AuthOutcome::Softfail,
+        AuthOutcome::Permerror,
+        AuthOutcome::Temperror,
+        AuthOutcome::Neutral,
+        AuthOutcome::None,
+        AuthOutcome::Pass,
+        AuthOutcome::Other,
     ];
 
     #[test]
-    fn each_result_has_an_action_of_its_own_but_pass() {
+    fn each_result_has_an_action_but_pass_and_unknown_ones() {
         let spf = Spf {
             fail: Action::Score(1.0),
             softfail: Action::Score(2.0),
@@ -272,15 +258,19 @@ mod tests {
         let actions = ALL.map(|outcome| spf.action(outcome));
         let points = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(Action::Score);
         assert_eq!(actions[..6], points);
-        assert_eq!(actions[6], Action::PassOn);
+        assert_eq!(actions[6..], [Action::PassOn; 2]);
     }
 
     #[test]
     fn refusals_carry_the_codes_of_rfc_7372_and_the_owners_words_as_his() {
-        let mut fail = result(true, Outcome::Fail);
+        let mut fail = result(true, "fail");
         fail.explanation = Some("go away".to_owned());
-        let finding =
-            ActionReason { rule: "fail", quarantine: "spf", code: code(fail.outcome), text: &explain(&fail) };
+        let finding = ActionReason {
+            rule: "fail",
+            quarantine: "spf",
+            code: code(fail.outcome()),
+            text: &explain(&fail),
+        };
         let told = |verdict| match verdict {
             Verdict::Reject(Some(reply)) | Verdict::Defer(Some(reply)) => {
                 (reply.enhanced.unwrap(), reply.text)
@@ -291,11 +281,5 @@ mod tests {
         assert_eq!(told(Action::Reject.take(&finding).unwrap()), ("5.7.23".to_owned(), text.clone()));
         assert_eq!(told(Action::Defer.take(&finding).unwrap()), ("4.7.23".to_owned(), text));
         assert!(ALL[1..].iter().all(|outcome| code(*outcome) == "7.24"));
-    }
-
-    #[test]
-    fn only_a_quarantine_waits_for_the_header() {
-        assert!(!Spf::default().quarantines());
-        assert!(Spf { none: Action::Quarantine, ..Spf::default() }.quarantines());
     }
 }

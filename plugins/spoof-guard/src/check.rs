@@ -120,6 +120,17 @@ impl Actions {
         }
     }
 
+    /// The score of each check, which is the sum of its findings. No check is made in both hooks.
+    pub(crate) fn scores(&self, findings: &[SpoofFinding]) -> BTreeMap<Check, f64> {
+        let mut scores = BTreeMap::new();
+        for finding in findings {
+            if let Action::Score(points) = self.of(finding) {
+                *scores.entry(finding.check).or_default() += points;
+            }
+        }
+        scores
+    }
+
     /// The finding with the strongest action that stops the mail; the first of several.
     pub(crate) fn decisive<'f>(&self, findings: &'f [SpoofFinding]) -> Option<&'f SpoofFinding> {
         let stops = findings.iter().rev().filter(|finding| self.of(finding).stops());
@@ -169,6 +180,14 @@ mod tests {
         assert_eq!(actions.decisive(&[]), None);
         actions.0.insert(Check::DisplayAddress, Action::Reject);
         assert_eq!(actions.decisive(&found[..1]), Some(&found[0]));
+    }
+
+    #[test]
+    fn the_findings_of_a_check_are_summed() {
+        let found =
+            [Check::DisplayAddress, Check::PaddedName, Check::DisplayAddress, Check::NullFrom].map(finding);
+        let scores = Actions::default().scores(&found);
+        assert_eq!(scores, BTreeMap::from([(Check::DisplayAddress, 4.0), (Check::PaddedName, 3.0)]));
     }
 
     #[test]

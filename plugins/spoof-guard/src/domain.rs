@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use pintle_plugin_sdk::HostError;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::{MixedScript, RestrictionLevel, RestrictionLevelDetection};
+
+use crate::gateway_text::{registered_domains, skeletons};
 
 /// A domain in U-labels, normal form and lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,23 +54,6 @@ impl ComparedDomain {
         above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
     }
 
-    /// Whether both probably belong to one owner: one is a subdomain of the other, or both are in one registered
-    /// domain. Instead of a public suffix list, a second label of at most three letters, as in `co.uk`, counts as part
-    /// of the suffix.
-    pub(crate) fn is_related(&self, other: &Self) -> bool {
-        if self.is_within(other) || other.is_within(self) {
-            return true;
-        }
-        let shared: Vec<&str> = self
-            .labels()
-            .rev()
-            .zip(other.labels().rev())
-            .take_while(|(a, b)| a == b)
-            .map(|(a, _)| a)
-            .collect();
-        shared.len() > 2 || shared.get(1).is_some_and(|label| label.chars().count() > 3)
-    }
-
     /// The name formed by its last `count` labels.
     pub(crate) fn last(&self, count: usize) -> Option<Self> {
         let skipped = self.labels().count().checked_sub(count)?;
@@ -95,6 +81,29 @@ impl fmt::Display for ComparedDomain {
     }
 }
 
+/// A domain with its registered domain, by which its owner is known.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedDomain {
+    pub(crate) name: ComparedDomain,
+    /// `None` for a public suffix, an IP address, and what is not a domain.
+    registered: Option<String>,
+}
+
+impl OwnedDomain {
+    pub(crate) fn all(names: Vec<ComparedDomain>) -> Result<Vec<Self>, HostError> {
+        let ascii: Vec<String> = names.iter().map(ComparedDomain::ascii).collect();
+        let registered = registered_domains(ascii.iter().map(String::as_str))?;
+        let pairs = names.into_iter().zip(registered);
+        Ok(pairs.map(|(name, registered)| Self { name, registered }).collect())
+    }
+
+    /// Whether both belong to one owner: one is a subdomain of the other, or both are in one registered domain.
+    pub(crate) fn is_related(&self, other: &Self) -> bool {
+        let has_same = self.registered.is_some() && self.registered == other.registered;
+        has_same || self.name.is_within(&other.name) || other.name.is_within(&self.name)
+    }
+}
+
 fn u_label(label: &str) -> String {
     let decoded = label.strip_prefix("xn--").and_then(idna::punycode::decode_to_string);
     // A label that encodes only ASCII, or nothing, is not a valid A-label (RFC 5890 section 2.3.2.1).
@@ -111,11 +120,15 @@ fn is_ignored(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
 }
 
-/// The shape of a text: texts that look alike have the same shape. It is coarser than the skeleton of UTS 39: it
-/// ignores case and diacritics, and equates vv with w.
-pub(crate) fn shape(text: &str) -> String {
-    let skeleton: String = unicode_security::skeleton(text).collect();
-    let plain = skeleton.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase);
+/// The shapes of texts: texts that look alike have the same shape. It is coarser than the skeleton of UTS 39: it ignores
+/// case and diacritics, and equates vv with w.
+pub(crate) fn shapes<'t>(texts: impl Iterator<Item = &'t str>) -> Result<Vec<String>, HostError> {
+    Ok(skeletons(texts)?.iter().map(|skeleton| coarser(skeleton)).collect())
+}
+
+/// Skeletons are in normal form D, so diacritics are characters of their own.
+fn coarser(skeleton: &str) -> String {
+    let plain = skeleton.chars().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase);
     plain.collect::<String>().replace("vv", "w")
 }
 
@@ -147,11 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_told_apart_as_far_as_names_tell() {
-        let related = |a: &str, b: &str| name(a).is_related(&name(b));
+    fn owners_are_told_apart_by_registered_domains() {
+        let related = |a: &str, b: &str| {
+            let both = OwnedDomain::all(vec![name(a), name(b)]).unwrap();
+            both[0].is_related(&both[1])
+        };
         assert!(related("shop.example", "mail.shop.example") && related("a.shop.example", "b.shop.example"));
         assert!(!related("shop.example", "pop.example") && !related("badshop.example", "shop.example"));
         assert!(!related("one.co.uk", "two.co.uk") && related("a.one.co.uk", "b.one.co.uk"));
+        assert!(related("a.ibm.com", "b.ibm.com"), "a short name is not a suffix");
+        assert!(!related("ann.github.io", "eve.github.io"), "customers of a provider");
+        assert!(related("a.b\u{fc}cher.example", "b.xn--bcher-kva.example"));
+        assert!(!related("[192.0.2.1]", "[192.0.2.2]"));
     }
 
     #[test]
@@ -183,8 +203,10 @@ mod tests {
             ("vvest", "west"),
             ("PayPaI", "paypal"),
         ] {
-            assert_eq!(shape(a), shape(b), "{a} {b}");
+            let both = shapes([a, b].into_iter()).unwrap();
+            assert_eq!(both[0], both[1], "{a} {b}");
         }
-        assert_ne!(shape("ours"), shape("hours"));
+        let other = shapes(["ours", "hours"].into_iter()).unwrap();
+        assert_ne!(other[0], other[1]);
     }
 }

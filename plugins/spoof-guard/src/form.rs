@@ -1,11 +1,13 @@
 //! Checks the form of From: whether it names one sender, and whether a display name shows a different one.
 
-use pintle_plugin_sdk::fields::{self, FieldAddress, FieldEntry};
-use pintle_plugin_sdk::{encoded_words, message::Field};
+use pintle_plugin_sdk::mailboxes::{FieldMailbox, MailboxEntry};
+use pintle_plugin_sdk::{Address, HostError};
 
 use crate::check::{Check, SpoofFinding, quoted};
-use crate::domain::ComparedDomain;
+use crate::domain::{ComparedDomain, OwnedDomain};
+use crate::gateway_text::{decoded, mailboxes_in};
 use crate::known::{Known, People, posed_as};
+use crate::sender_fields::SenderFields;
 use crate::shown::{self, Shown};
 
 /// Maximum number of authors whose names are checked. Whether all share one domain is checked for all authors.
@@ -19,10 +21,10 @@ pub(crate) struct From {
     answers: Vec<Shown>,
 }
 
-/// One entry of a From field.
+/// One entry of a From field, with at least one mailbox.
 struct FromEntry {
-    entry: FieldEntry,
-    /// The display name with encoded words decoded.
+    mailboxes: Vec<FieldMailbox>,
+    /// The display name with encoded words decoded, control characters included.
     name: String,
     /// The address as written in the field, and its domain for comparisons.
     typed: String,
@@ -33,18 +35,21 @@ struct FromEntry {
 }
 
 impl From {
-    pub(crate) fn read(fields: &[Field]) -> Self {
-        let named = |name: &'static str| {
-            fields.iter().filter(move |field| field.name.trim_end().eq_ignore_ascii_case(name))
-        };
-        let mut values: Vec<String> = named("From").map(|field| field.value.clone()).collect();
+    pub(crate) fn read(header: &SenderFields) -> Result<Self, HostError> {
+        let mut fields: Vec<_> = header.named("From").collect();
         // An identical second line is a bug of a mail program, and names one sender.
-        values.dedup();
-        let authors = values.iter().flat_map(|value| authors(value)).collect();
-        let answers = named("Reply-To").flat_map(|field| fields::addresses(&field.value)).map(|found| {
-            Shown { domain: ComparedDomain::new(&found.domain), local: found.local, is_apart: false }
+        fields.dedup_by(|second, first| second.field.value == first.field.value);
+        let authors = fields.iter().flat_map(|field| authors(&field.field.value, field.entries));
+        let mut authors: Vec<FromEntry> = authors.collect();
+        let names = decoded(authors.iter().take(READ).map(|author| author.name.as_str()))?;
+        authors.iter_mut().zip(names).for_each(|(author, name)| author.name = name);
+        let answers = header.addresses("Reply-To").map(|address| Shown {
+            domain: ComparedDomain::new(&address.domain_shown),
+            local: address.local.clone(),
+            is_apart: false,
         });
-        Self { authors, answers: answers.collect(), values }
+        let values = fields.iter().map(|field| field.field.value.clone()).collect();
+        Ok(Self { authors, answers: answers.collect(), values })
     }
 
     /// The domains of the senders.
@@ -53,7 +58,7 @@ impl From {
     }
 
     /// The findings about the form, which do not depend on SPF and DKIM.
-    pub(crate) fn examine(&self, known: &Known) -> Vec<SpoofFinding> {
+    pub(crate) fn examine(&self, known: &Known) -> Result<Vec<SpoofFinding>, HostError> {
         let mut found = Vec::new();
         if self.values.len() > 1 {
             found.push(SpoofFinding::new(
@@ -62,96 +67,100 @@ impl From {
             ));
         }
         if self.authors.is_empty() {
-            found.push(self.nobody());
+            found.push(self.nobody()?);
         }
         for author in self.authors.iter().take(READ) {
-            found.extend(author.form());
+            found.extend(author.form()?);
             found.extend(author.domain_form());
             found.extend(shown::oddities(&author.name));
-            found.extend(known.examine(&author.domain, author.typed_domain()));
-            found.extend(
-                self.shows(author, known).filter(|finding| finding.check != Check::DisplayProtectedAddress),
-            );
+            found.extend(known.examine(&author.domain, author.typed_domain())?);
+            let shows = self.shows(author, known)?.into_iter();
+            found.extend(shows.filter(|finding| finding.check != Check::DisplayProtectedAddress));
         }
         if self.authors.iter().any(|author| author.domain != self.authors[0].domain) {
             let text = "From names senders of several domains: it must name those of one";
             found.push(SpoofFinding::new(Check::SeveralAuthors, text));
         }
-        found
+        Ok(found)
     }
 
     /// The findings about senders that impersonate our domains or people.
-    pub(crate) fn poses(&self, known: &Known, people: &People) -> Vec<SpoofFinding> {
+    pub(crate) fn poses(&self, known: &Known, people: &People) -> Result<Vec<SpoofFinding>, HostError> {
         let mut found = Vec::new();
         for author in self.authors.iter().take(READ) {
-            found.extend(
-                self.shows(author, known).filter(|finding| finding.check == Check::DisplayProtectedAddress),
-            );
+            let shows = self.shows(author, known)?.into_iter();
+            found.extend(shows.filter(|finding| finding.check == Check::DisplayProtectedAddress));
             if known.is_own(&author.domain) {
                 continue;
             }
-            let meant = people.meant_by(&author.name);
-            let addresses = author.entry.addresses.iter().filter(|_| !meant.is_empty());
+            let meant = people.meant_by(&author.name)?;
+            let addresses = author.addresses().filter(|_| !meant.is_empty());
             let posed = addresses.filter_map(|address| Some((address, posed_as(&meant, address)?)));
             found.extend(posed.take(READ).map(|(address, person)| {
                 let text = format!("{person} does not write from {}", shown_address(address));
                 SpoofFinding::new(Check::OwnPerson, text)
             }));
         }
-        found
+        Ok(found)
     }
 
-    /// The addresses that a display name shows and that are not the sender's.
-    fn shows<'a>(
-        &'a self,
-        author: &'a FromEntry,
-        known: &'a Known,
-    ) -> impl Iterator<Item = SpoofFinding> + 'a {
-        let domains: Vec<ComparedDomain> =
-            author.entry.addresses.iter().map(|found| ComparedDomain::new(&found.domain)).collect();
-        let foreign =
-            move |shown: &Shown| !domains.iter().any(|domain| known.are_one_owners(&shown.domain, domain));
+    /// The findings about addresses that a display name shows and that are not the sender's.
+    fn shows(&self, author: &FromEntry, known: &Known) -> Result<Vec<SpoofFinding>, HostError> {
+        let mut all = shown::addresses(&author.name);
         // Shops write blanks around the @ in their names, so that form counts only if it shows a known domain.
-        let meant = move |shown: &Shown| !shown.is_apart || known.is_known(&shown.domain);
-        shown::addresses(&author.name).into_iter().filter(meant).filter(foreign).map(move |shown| {
-            let is_known = known.is_known(&shown.domain);
-            let check = if shown::says_via(&author.name) || (!is_known && self.answers.contains(&shown)) {
-                Check::DisplayRelayed
-            } else if is_known {
-                Check::DisplayProtectedAddress
-            } else {
-                Check::DisplayAddress
-            };
-            let shown = quoted(&format!("{}@{}", shown.local, shown.domain));
-            let text =
-                format!("The sender's name shows {shown}, but the sender is {}", author.shown_address());
-            SpoofFinding::new(check, text)
-        })
+        all.retain(|shown| !shown.is_apart || known.is_known(&shown.domain));
+        if all.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = author.addresses().map(|address| ComparedDomain::new(&address.domain_shown));
+        let real = OwnedDomain::all(names.collect())?;
+        let owned = OwnedDomain::all(all.iter().map(|shown| shown.domain.clone()).collect())?;
+        let is_foreign = |shown: &OwnedDomain| !real.iter().any(|real| known.are_one_owners(shown, real));
+        let foreign = all.into_iter().zip(&owned).filter(|(_, owned)| is_foreign(owned));
+        Ok(foreign.map(|(shown, _)| self.shown_finding(author, &shown, known)).collect())
     }
 
-    fn nobody(&self) -> SpoofFinding {
-        let values: Vec<String> = self.values.iter().map(|value| encoded_words::decode(value)).collect();
-        if values.iter().any(|value| !fields::addresses(value).is_empty()) {
+    fn shown_finding(&self, author: &FromEntry, shown: &Shown, known: &Known) -> SpoofFinding {
+        let is_known = known.is_known(&shown.domain);
+        let check = if shown::says_via(&author.name) || (!is_known && self.answers.contains(shown)) {
+            Check::DisplayRelayed
+        } else if is_known {
+            Check::DisplayProtectedAddress
+        } else {
+            Check::DisplayAddress
+        };
+        let shown = quoted(&format!("{}@{}", shown.local, shown.domain));
+        let text = format!("The sender's name shows {shown}, but the sender is {}", author.shown_address());
+        SpoofFinding::new(check, text)
+    }
+
+    /// The finding about a message whose From fields have no mailbox.
+    fn nobody(&self) -> Result<SpoofFinding, HostError> {
+        let values = decoded(self.values.iter().take(READ).map(String::as_str))?;
+        // More mailboxes than the gateway returns are mailboxes too.
+        let has_mailbox = |value: &String| {
+            mailboxes_in(value).map_or(true, |all| all.iter().any(|entry| !entry.mailboxes.is_empty()))
+        };
+        if values.iter().any(has_mailbox) {
             let text = "The sender's address in From is an encoded word: only names may be";
-            return SpoofFinding::new(Check::EncodedAddress, text);
+            return Ok(SpoofFinding::new(Check::EncodedAddress, text));
         }
         if values.iter().any(|value| !shown::addresses(value).is_empty()) {
             let text = "The sender's address in From is written with signs that only look like those of one";
-            return SpoofFinding::new(Check::EncodedAddress, text);
+            return Ok(SpoofFinding::new(Check::EncodedAddress, text));
         }
-        match values.iter().find(|value| names_somebody(value)) {
+        Ok(match values.iter().find(|value| names_somebody(value)) {
             Some(value) => {
                 SpoofFinding::new(Check::NoDomain, format!("The sender {} has no domain", quoted(value)))
             }
             None => SpoofFinding::new(Check::NullFrom, "The message does not say in From who sent it"),
-        }
+        })
     }
 }
 
-fn authors(value: &str) -> Vec<FromEntry> {
+fn authors(value: &str, entries: &[MailboxEntry]) -> Vec<FromEntry> {
     let brackets: Vec<(usize, &str)> = value.match_indices(['<', '>', '"']).collect();
-    let entries = fields::entries(value).into_iter();
-    entries.filter_map(|entry| FromEntry::read(value, &brackets, entry)).collect()
+    entries.iter().filter_map(|entry| FromEntry::read(value, &brackets, entry)).collect()
 }
 
 /// Whether a value without an address has a word in the place of one.
@@ -165,20 +174,27 @@ fn names_somebody(value: &str) -> bool {
 }
 
 impl FromEntry {
-    /// Parses an entry. The positions of brackets and quotes are computed once per field, which may have thousands of
-    /// authors.
-    fn read(value: &str, brackets: &[(usize, &str)], entry: FieldEntry) -> Option<Self> {
-        let last = entry.addresses.last()?;
-        let typed = value[last.place.clone()].to_owned();
-        let plain = plain_part(&last.domain);
-        let (domain, has_more) = (ComparedDomain::new(plain), plain.len() < last.domain.len());
-        let routed = |found: &FieldAddress| {
-            let start = found.place.start;
+    /// Examines an entry. The positions of brackets and quotes are computed once per field, which may have thousands of
+    /// authors. The name is not decoded yet.
+    fn read(value: &str, brackets: &[(usize, &str)], entry: &MailboxEntry) -> Option<Self> {
+        let last = entry.mailboxes.last()?;
+        let typed = value.get(last.range()).unwrap_or(&last.address.text).to_owned();
+        let written = &last.address.domain_shown;
+        let plain = plain_part(written);
+        let (domain, has_more) = (ComparedDomain::new(plain), plain.len() < written.len());
+        let routed = |found: &FieldMailbox| {
+            let start = found.range().start;
             let before = &brackets[..brackets.partition_point(|(at, _)| *at < start)];
-            value[..start].trim_end().ends_with(':') && before.last().is_some_and(|(_, sign)| *sign == "<")
+            let is_after_colon = value.get(..start).is_some_and(|text| text.trim_end().ends_with(':'));
+            is_after_colon && before.last().is_some_and(|(_, sign)| *sign == "<")
         };
-        let has_route = entry.addresses.iter().any(routed);
-        Some(Self { name: encoded_words::decode(&entry.name), entry, typed, domain, has_more, has_route })
+        let has_route = entry.mailboxes.iter().any(routed);
+        let (mailboxes, name) = (entry.mailboxes.clone(), entry.encoded_name.clone());
+        Some(Self { mailboxes, name, typed, domain, has_more, has_route })
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.mailboxes.iter().map(|mailbox| &mailbox.address)
     }
 
     fn typed_domain(&self) -> &str {
@@ -186,31 +202,31 @@ impl FromEntry {
     }
 
     fn shown_address(&self) -> String {
-        self.entry.addresses.last().map(shown_address).unwrap_or_default()
+        self.addresses().last().map(shown_address).unwrap_or_default()
     }
 
     /// One mailbox has one address (RFC 5322 section 3.4), and it must be unambiguous.
-    fn form(&self) -> Vec<SpoofFinding> {
-        let addresses = &self.entry.addresses;
-        let same =
-            |found: &FieldAddress| found.domain == addresses[0].domain && found.local == addresses[0].local;
+    fn form(&self) -> Result<Vec<SpoofFinding>, HostError> {
+        let first = &self.mailboxes[0].address;
+        let same = |found: &Address| found.domain_shown == first.domain_shown && found.local == first.local;
+        let is_encoded = |found: &Address| is_encoded(&found.local) || is_encoded(&found.domain_shown);
         let two = |text: &str| SpoofFinding::new(Check::TwoAddresses, text);
         let mut found = Vec::new();
-        if addresses.iter().any(|address| is_encoded(&address.local) || is_encoded(&address.domain)) {
+        if self.addresses().any(is_encoded) {
             let text = "The sender's address in From is made of encoded words: only names may be";
             found.push(SpoofFinding::new(Check::EncodedAddress, text));
-        } else if !addresses.iter().all(same) {
+        } else if !self.addresses().all(same) {
             found.push(two("From shows two addresses for one sender: write the sender's alone"));
         } else if self.has_route {
             found.push(two("From shows a route to the sender: write the address alone"));
-        } else if addresses.iter().any(|address| address.local.contains(['@', '<', '>'])) {
+        } else if self.addresses().any(|address| address.local.contains(['@', '<', '>'])) {
             found.push(two("From hides an address in the sender's: write one that is plain"));
         }
-        let odd = addresses.iter().find_map(|address| {
-            shown::address_oddity(&encoded_words::decode(&format!("{}@{}", address.local, address.domain)))
-        });
-        found.extend(odd);
-        found
+        let texts: Vec<String> =
+            self.addresses().map(|address| format!("{}@{}", address.local, address.domain_shown)).collect();
+        let texts = decoded(texts.iter().map(String::as_str))?;
+        found.extend(texts.iter().find_map(|text| shown::address_oddity(text)));
+        Ok(found)
     }
 
     fn domain_form(&self) -> Option<SpoofFinding> {
@@ -230,8 +246,8 @@ fn is_encoded(text: &str) -> bool {
     text.contains("=?") && text.contains("?=")
 }
 
-fn shown_address(address: &FieldAddress) -> String {
-    quoted(&format!("{}@{}", address.local, ComparedDomain::new(&address.domain)))
+fn shown_address(address: &Address) -> String {
+    quoted(&format!("{}@{}", address.local, ComparedDomain::new(&address.domain_shown)))
 }
 
 #[cfg(test)]
@@ -239,18 +255,13 @@ mod tests {
     use super::*;
     use crate::known::Likeness;
 
-    fn field(index: u32, line: &str) -> Field {
-        let (name, value) = line.split_once(':').unwrap();
-        Field { index, name: name.to_owned(), value: value.trim().to_owned() }
-    }
-
     fn checks(header: &[&str]) -> Vec<&'static str> {
         let known =
-            Known::new(["ours.example"].into_iter(), ["bank.example"].into_iter(), Likeness::default());
-        let fields: Vec<Field> = header.iter().map(|line| field(0, line)).collect();
-        let from = From::read(&fields);
-        let mut found = from.examine(&known);
-        found.extend(from.poses(&known, &People::default()));
+            Known::new(["ours.example"].into_iter(), ["bank.example"].into_iter(), Likeness::default())
+                .unwrap();
+        let from = From::read(&SenderFields::of_lines(header)).unwrap();
+        let mut found = from.examine(&known).unwrap();
+        found.extend(from.poses(&known, &People::default()).unwrap());
         found.into_iter().map(|finding| finding.check.name()).collect()
     }
 
@@ -340,10 +351,13 @@ mod tests {
     fn people_of_ours_write_from_their_addresses() {
         use pintle_plugin_sdk::settings::Mailbox;
         let addresses = vec![Mailbox::try_from("ann@ours.example".to_owned()).unwrap()];
-        let people = People::new(&[("Ann Lee".to_owned(), addresses)].into());
-        let known = Known::new(["ours.example"].into_iter(), std::iter::empty(), Likeness::default());
-        let found =
-            |value: &str| From::read(&[field(0, &format!("From: {value}"))]).poses(&known, &people).len();
+        let people = People::new(&[("Ann Lee".to_owned(), addresses)].into()).unwrap();
+        let known =
+            Known::new(["ours.example"].into_iter(), std::iter::empty(), Likeness::default()).unwrap();
+        let found = |value: &str| {
+            let header = SenderFields::of_lines(&[&format!("From: {value}")]);
+            From::read(&header).unwrap().poses(&known, &people).unwrap().len()
+        };
         assert_eq!(found("=?utf-8?Q?Lee=2C_Ann?= <eve@evil.example>"), 1);
         assert_eq!(found("eve@evil.example (Ann Lee)"), 1);
         assert_eq!(found("Ann Lee via List <list@lists.example>"), 0);

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use pintle_plugin_sdk::fields::FieldAddress;
 use pintle_plugin_sdk::settings::Mailbox;
+use pintle_plugin_sdk::{Address, HostError};
 
 use crate::check::{Check, SpoofFinding};
-use crate::domain::{ComparedDomain, shape};
+use crate::domain::{ComparedDomain, OwnedDomain, shapes};
 
 /// Minimum length for a known name to be found as a word in a longer name.
 const SHORTEST_COUSIN: usize = 4;
@@ -40,13 +40,13 @@ impl Known {
         own: impl Iterator<Item = &'a str>,
         protected: impl Iterator<Item = &'a str>,
         likeness: Likeness,
-    ) -> Self {
-        let target = |(pattern, is_own): (&str, bool)| {
-            let name = ComparedDomain::new(pattern.trim_start_matches('.'));
-            KnownDomain { shape: shape(name.as_str()), name, is_own }
-        };
-        let all = own.map(|pattern| (pattern, true)).chain(protected.map(|pattern| (pattern, false)));
-        Self { targets: all.map(target).collect(), likeness }
+    ) -> Result<Self, HostError> {
+        let named = |pattern: &str| ComparedDomain::new(pattern.trim_start_matches('.'));
+        let all = own.map(|pattern| (named(pattern), true));
+        let all: Vec<_> = all.chain(protected.map(|pattern| (named(pattern), false))).collect();
+        let shapes = shapes(all.iter().map(|(name, _)| name.as_str()))?;
+        let target = |((name, is_own), shape)| KnownDomain { name, shape, is_own };
+        Ok(Self { targets: all.into_iter().zip(shapes).map(target).collect(), likeness })
     }
 
     /// Whether it is one of our domains or a subdomain, which readers take for ours too.
@@ -59,31 +59,40 @@ impl Known {
         self.targets.iter().any(|target| name.is_within(&target.name))
     }
 
-    /// Whether both domains belong to one owner. If a known domain is involved, this is decided exactly and not
-    /// heuristically.
-    pub(crate) fn are_one_owners(&self, shown: &ComparedDomain, real: &ComparedDomain) -> bool {
-        if self.is_own(shown) && self.is_own(real) {
+    /// Whether both domains belong to one owner. Those of a known domain are exactly it and the domains below it.
+    pub(crate) fn are_one_owners(&self, shown: &OwnedDomain, real: &OwnedDomain) -> bool {
+        if self.is_own(&shown.name) && self.is_own(&real.name) {
             true
-        } else if self.is_known(shown) {
-            real.is_within(shown) || shown.is_within(real)
+        } else if self.is_known(&shown.name) {
+            real.name.is_within(&shown.name) || shown.name.is_within(&real.name)
         } else {
             shown.is_related(real)
         }
     }
 
     /// The finding about a foreign domain, if it resembles a known one; `typed` is its form in the message.
-    pub(crate) fn examine(&self, name: &ComparedDomain, typed: &str) -> Option<SpoofFinding> {
+    pub(crate) fn examine(
+        &self,
+        name: &ComparedDomain,
+        typed: &str,
+    ) -> Result<Option<SpoofFinding>, HostError> {
         if self.is_known(name) {
-            return None;
+            return Ok(None);
         }
+        let shapes = shapes([name.as_str(), typed].into_iter())?;
+        let shapes: Vec<_> = shapes.into_iter().map(ComparedDomain::of_shape).collect();
+        Ok(self.likeness_of(name, &shapes))
+    }
+
+    /// The finding about a domain that is not known. `shapes` are those of its name and of its form in the message.
+    fn likeness_of(&self, name: &ComparedDomain, shapes: &[ComparedDomain]) -> Option<SpoofFinding> {
         let like = |check: Check, how: &str, target: &KnownDomain| {
             SpoofFinding::new(
                 check,
                 format!("The sender's domain {name} {how} {}, which it is not", target.name),
             )
         };
-        let shapes = [shape(name.as_str()), shape(typed)].map(ComparedDomain::of_shape);
-        if let Some(target) = self.targets.iter().find(|target| target.looks_like(name, &shapes)) {
+        if let Some(target) = self.targets.iter().find(|target| target.looks_like(name, shapes)) {
             return Some(like(Check::LookalikeDomain, "looks like", target));
         }
         if let Some(label) = name.mixed_label() {
@@ -94,7 +103,8 @@ impl Known {
         if let Some(target) = self.targets.iter().find(|target| self.is_typo(target, name)) {
             return Some(like(Check::TypoDomain, "is one letter away from", target));
         }
-        let cousin = self.targets.iter().find(|target| self.likeness.cousins && target.is_word_of(name));
+        let shape = shapes.first()?.as_str();
+        let cousin = self.targets.iter().find(|target| self.likeness.cousins && target.is_word_of(shape));
         cousin.map(|target| like(Check::CousinDomain, "uses the name of", target))
     }
 
@@ -119,12 +129,12 @@ impl KnownDomain {
         !name.is_within(&self.name) && shapes.iter().any(tail)
     }
 
-    fn is_word_of(&self, name: &ComparedDomain) -> bool {
+    /// Whether its first label is one of the words in this shape of a name.
+    fn is_word_of(&self, shape: &str) -> bool {
         let Some(word) = self.shape.split('.').next().filter(|word| word.len() >= SHORTEST_COUSIN) else {
             return false;
         };
-        let labels = shape(name.as_str());
-        let mut words = labels.rsplit_once('.').map_or("", |(words, _)| words).split(['.', '-']);
+        let mut words = shape.rsplit_once('.').map_or("", |(words, _)| words).split(['.', '-']);
         words.any(|theirs| theirs == word)
     }
 }
@@ -154,51 +164,70 @@ pub(crate) struct Person {
 }
 
 impl People {
-    pub(crate) fn new(people: &BTreeMap<String, Vec<Mailbox>>) -> Self {
-        let person = |(name, addresses): (&String, &Vec<Mailbox>)| Person {
+    pub(crate) fn new(people: &BTreeMap<String, Vec<Mailbox>>) -> Result<Self, HostError> {
+        let words = words(people.keys().map(String::as_str))?;
+        let person = |((name, addresses), words): ((&String, &Vec<Mailbox>), _)| Person {
             name: name.clone(),
-            words: words(name),
+            words,
             addresses: addresses.clone(),
         };
-        Self(people.iter().map(person).collect())
+        Ok(Self(people.iter().zip(words).map(person).collect()))
+    }
+
+    /// The people whose name has no letters, so that no display name can contain it.
+    pub(crate) fn without_letters(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(|person| person.words[0].is_empty()).map(|person| person.name.as_str())
     }
 
     /// Our people whose name this display name contains. Computed once for all addresses beside it, of which there may
     /// be thousands.
-    pub(crate) fn meant_by(&self, shown: &str) -> Vec<&Person> {
+    pub(crate) fn meant_by(&self, shown: &str) -> Result<Vec<&Person>, HostError> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
         // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and other additions to a name.
         let parts = shown
             .split(['(', ')', '[', ']', '|', '/', '–', '—', '<', '>'])
             .flat_map(|part| part.split(" - "));
-        let forms = parts.flat_map(|part| words(part).into_iter().enumerate());
+        let forms = words(parts)?.into_iter().flat_map(|forms| forms.into_iter().enumerate());
         let names: HashSet<(usize, Vec<String>)> = forms.filter(|(_, words)| !words.is_empty()).collect();
         let is_meant =
             |person: &&Person| person.words.iter().cloned().enumerate().any(|form| names.contains(&form));
-        self.0.iter().filter(is_meant).collect()
+        Ok(self.0.iter().filter(is_meant).collect())
     }
 }
 
 /// The name of a person among `meant` who does not use this address; `None` if the address belongs to one of them.
-pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &FieldAddress) -> Option<&'p str> {
-    let domain = ComparedDomain::new(&address.domain).ascii();
+pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &Address) -> Option<&'p str> {
+    let domain = ComparedDomain::new(&address.domain_shown).ascii();
     let is_theirs =
         |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
     // If two people have the same name, the address of either is permitted.
     if meant.iter().any(is_theirs) { None } else { meant.last().map(|person| person.name.as_str()) }
 }
 
-/// The words of a name by their shapes, sorted, so that "Lee, Ann" equals "Ann Lee". Computed twice, with and without
+/// The words of each name by their shapes, sorted, so that "Lee, Ann" equals "Ann Lee". Computed twice, with and without
 /// lower-casing first: a capital I looks like an l only before it is lower-cased.
-pub(crate) fn words(name: &str) -> [Vec<String>; 2] {
-    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '.' | '-' | '_');
-    let plain = |word: &str| -> String { word.chars().filter(|c| c.is_alphanumeric()).collect() };
-    let sorted = |text: &str| {
-        let words = text.split(is_between).filter(|word| !word.contains('@')).map(plain);
-        let mut words: Vec<String> = words.map(|word| shape(&word)).filter(|word| !word.is_empty()).collect();
+fn words<'n>(names: impl Iterator<Item = &'n str>) -> Result<Vec<[Vec<String>; 2]>, HostError> {
+    let plain: Vec<[Vec<String>; 2]> =
+        names.map(|name| [plain_words(name), plain_words(&name.to_lowercase())]).collect();
+    // In one call of the gateway, since a name may have thousands of words.
+    let mut shapes = shapes(plain.iter().flatten().flatten().map(String::as_str))?.into_iter();
+    let mut sorted = |words: &Vec<String>| {
+        let mut words: Vec<String> =
+            shapes.by_ref().take(words.len()).filter(|word| !word.is_empty()).collect();
         words.sort();
         words
     };
-    [sorted(name), sorted(&name.to_lowercase())]
+    Ok(plain.iter().map(|[as_written, lower]| [sorted(as_written), sorted(lower)]).collect())
+}
+
+/// The words of a name, without signs and addresses.
+fn plain_words(name: &str) -> Vec<String> {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '.' | '-' | '_');
+    let plain = |word: &str| -> String { word.chars().filter(|c| c.is_alphanumeric()).collect() };
+    let words = name.split(is_between).filter(|word| !word.contains('@')).map(plain);
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -208,10 +237,11 @@ mod tests {
     fn known() -> Known {
         let likeness = Likeness { cousins: true, typos_from: Some(5) };
         Known::new(["ours.example", ".corp.example"].into_iter(), ["paypal.example"].into_iter(), likeness)
+            .unwrap()
     }
 
     fn check(domain: &str) -> Option<Check> {
-        known().examine(&ComparedDomain::new(domain), domain).map(|finding| finding.check)
+        known().examine(&ComparedDomain::new(domain), domain).unwrap().map(|finding| finding.check)
     }
 
     #[test]
@@ -242,22 +272,25 @@ mod tests {
         ] {
             assert_eq!(check(other), None, "{other}");
         }
-        let plain = Known::new(["paypal.example"].into_iter(), std::iter::empty(), Likeness::default());
+        let plain =
+            Known::new(["paypal.example"].into_iter(), std::iter::empty(), Likeness::default()).unwrap();
         for off in ["paypall.example", "secure-paypal.example"] {
-            assert_eq!(plain.examine(&ComparedDomain::new(off), off), None, "{off}");
+            assert_eq!(plain.examine(&ComparedDomain::new(off), off).unwrap(), None, "{off}");
         }
     }
 
     #[test]
     fn a_neighbour_of_ours_is_not_us() {
         let known =
-            Known::new(["a.host.example", "b.example"].into_iter(), std::iter::empty(), Likeness::default());
+            Known::new(["a.host.example", "b.example"].into_iter(), std::iter::empty(), Likeness::default())
+                .unwrap();
         let one = |shown: &str, real: &str| {
-            known.are_one_owners(&ComparedDomain::new(shown), &ComparedDomain::new(real))
+            let both = OwnedDomain::all([shown, real].map(ComparedDomain::new).into()).unwrap();
+            known.are_one_owners(&both[0], &both[1])
         };
         assert!(one("a.host.example", "x.a.host.example") && one("x.a.host.example", "b.example"));
         assert!(!one("a.host.example", "evil.host.example"));
-        assert!(one("c.host.example", "evil.host.example"), "a guess");
+        assert!(one("c.host.example", "evil.host.example"), "one registered domain");
     }
 
     #[test]
@@ -274,10 +307,9 @@ mod tests {
     fn people_are_known_however_their_names_are_written() {
         let mailbox = |text: &str| Mailbox::try_from(text.to_owned()).unwrap();
         let addresses = vec![mailbox("ann@ours.example"), mailbox("ann@home.example")];
-        let people = People::new(&BTreeMap::from([("Ann-Kathrin Müller".to_owned(), addresses)]));
+        let people = People::new(&BTreeMap::from([("Ann-Kathrin Müller".to_owned(), addresses)])).unwrap();
         let posed = |shown: &str, local: &str, domain: &str| {
-            let found = FieldAddress { place: 0..0, local: local.to_owned(), domain: domain.to_owned() };
-            posed_as(&people.meant_by(shown), &found).is_some()
+            posed_as(&people.meant_by(shown).unwrap(), &Address::new(local, domain)).is_some()
         };
         for shown in [
             "Ann-Kathrin Müller",

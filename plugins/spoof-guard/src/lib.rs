@@ -10,7 +10,9 @@
 mod check;
 mod domain;
 mod form;
+mod gateway_text;
 mod known;
+mod sender_fields;
 mod shown;
 mod vouched;
 
@@ -18,22 +20,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use pintle_plugin_sdk::message::Field;
 use pintle_plugin_sdk::settings::{Domain, Mailbox, Network};
-use pintle_plugin_sdk::{fields, gateway, metrics, prelude::*};
+use pintle_plugin_sdk::{gateway, metrics, prelude::*};
 use serde::Deserialize;
 
 use crate::check::{Actions, Check, SpoofFinding};
 use crate::domain::ComparedDomain;
 use crate::form::From;
 use crate::known::{Known, Likeness, People};
+use crate::sender_fields::SenderFields;
 use crate::vouched::{Standing, Vouched};
 
-/// The header fields that are read.
-const READ: [&str; 7] =
-    ["From", "Reply-To", "Sender", "List-Id", "List-Post", "Resent-From", "Resent-Sender"];
-
-/// The transaction's fact that lists all findings.
+/// The transaction's fact that lists all findings, and the note from which it is made.
 const FOUND: &str = "found";
 
 /// The operator's configuration.
@@ -87,10 +85,11 @@ enum CheckedPlace {
     Hello,
 }
 
-/// The domains to compare with, and the gateway's list that they were computed from, which a reload may change.
+/// The domains to compare with, and the generation of the gateway's list that they were computed from, which a reload may
+/// change.
 #[derive(Debug)]
 struct PreparedDomains {
-    local: Vec<String>,
+    generation: u32,
     known: Rc<Known>,
 }
 
@@ -122,16 +121,16 @@ impl Plugin for SpoofGuard {
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
 
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
-        self.prepared_people = People::new(&self.people);
+        let people = People::new(&self.people);
+        self.prepared_people =
+            people.map_err(|error| vec![mistake("/people", format!("too many: {error:?}"))])?;
         let mut mistakes = Vec::new();
-        for (name, addresses) in &self.people {
-            let at = format!("/people/{}", name.replace('~', "~0").replace('/', "~1"));
-            if known::words(name)[0].is_empty() {
-                mistakes.push(mistake(&at, "this name has no letters"));
-            }
-            if addresses.is_empty() {
-                mistakes.push(mistake(&at, "name the addresses or domains that this person writes from"));
-            }
+        let at = |name: &str| format!("/people/{}", name.replace('~', "~0").replace('/', "~1"));
+        for name in self.prepared_people.without_letters() {
+            mistakes.push(mistake(at(name), "this name has no letters"));
+        }
+        for name in self.people.iter().filter(|(_, addresses)| addresses.is_empty()).map(|(name, _)| name) {
+            mistakes.push(mistake(at(name), "name the addresses or domains that this person writes from"));
         }
         if self.distance > 1 {
             mistakes
@@ -139,26 +138,39 @@ impl Plugin for SpoofGuard {
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        if self.clients == CheckedClients::Strangers {
+            calls::only_strangers(&["on-headers"])?;
+        }
+        calls::only_strangers(&["on-message"])?;
+        calls::not_networks(&["on-message"], &self.allow_networks)
+    }
 }
 
 impl SpoofGuard {
     fn on_headers(&self) -> Result<Verdict, HostError> {
-        if self.is_exempt(&session::info()) {
+        if self.is_exempt(&session::info()?) {
             return Ok(Verdict::Next);
         }
-        let from = From::read(&header()?);
-        self.act(from.examine(&self.known()))
+        let Some(header) = SenderFields::of_message()? else {
+            return self.act(vec![too_many_mailboxes()]);
+        };
+        self.act(From::read(&header)?.examine(&*self.known()?)?)
     }
 
     fn on_message(&self) -> Result<Verdict, HostError> {
-        let session = session::info();
+        let session = session::info()?;
         let allowed = self.allow_networks.iter().any(|network| network.contains(&session.client));
-        if allowed || !session.is_stranger() {
+        if allowed || session.known {
             return Ok(Verdict::Next);
         }
-        let (known, header) = (self.known(), header()?);
-        let from = From::read(&header);
-        let poses = from.poses(&known, &self.prepared_people);
+        let Some(header) = SenderFields::of_message()? else {
+            return self.act(vec![too_many_mailboxes()]);
+        };
+        let known = self.known()?;
+        let from = From::read(&header)?;
+        let poses = from.poses(&known, &self.prepared_people)?;
         let uses = self.uses(&known, &from, &header, &session)?;
         if poses.is_empty() && uses.is_empty() {
             return Ok(Verdict::Next);
@@ -168,7 +180,7 @@ impl SpoofGuard {
             debug!("own domain used by an allowed sender");
             return Ok(Verdict::Next);
         }
-        let relayed = is_relayed(&header) && vouched.is_by_somebody();
+        let relayed = header.is_relayed() && vouched.is_by_somebody();
         let forged = uses.into_iter().filter_map(|(place, name)| {
             let standing = vouched.standing(&name, |name| known.is_own(name));
             self.forged(place, &name, standing, relayed)
@@ -177,23 +189,25 @@ impl SpoofGuard {
     }
 
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
-        self.clients == CheckedClients::Strangers && !session.is_stranger()
+        self.clients == CheckedClients::Strangers && session.known
     }
 
-    fn known(&self) -> Rc<Known> {
-        let local = gateway::local_domains();
+    fn known(&self) -> Result<Rc<Known>, HostError> {
+        let generation = gateway::generation();
         let mut prepared = self.prepared.borrow_mut();
-        let fresh = prepared.take().filter(|prepared| prepared.local == local);
-        let prepared = prepared.insert(fresh.unwrap_or_else(|| self.prepare(local)));
-        Rc::clone(&prepared.known)
+        if let Some(fresh) = prepared.as_ref().filter(|prepared| prepared.generation == generation) {
+            return Ok(Rc::clone(&fresh.known));
+        }
+        let known = Rc::new(self.prepare(&gateway::local_domains())?);
+        *prepared = Some(PreparedDomains { generation, known: Rc::clone(&known) });
+        Ok(known)
     }
 
-    fn prepare(&self, local: Vec<String>) -> PreparedDomains {
+    fn prepare(&self, local: &[String]) -> Result<Known, HostError> {
         let own = local.iter().map(String::as_str).chain(self.own_domains.iter().map(Domain::as_str));
         let likeness =
             Likeness { cousins: self.cousins, typos_from: (self.distance > 0).then_some(self.distance_from) };
-        let known = Known::new(own, self.protect.iter().map(Domain::as_str), likeness);
-        PreparedDomains { known: Rc::new(known), local }
+        Known::new(own, self.protect.iter().map(Domain::as_str), likeness)
     }
 
     /// The places in which this message uses one of our domains.
@@ -201,7 +215,7 @@ impl SpoofGuard {
         &self,
         known: &Known,
         from: &From,
-        header: &[Field],
+        header: &SenderFields,
         session: &session::Snapshot,
     ) -> Result<Vec<(CheckedPlace, ComparedDomain)>, HostError> {
         let mut uses = Vec::new();
@@ -246,18 +260,15 @@ impl SpoofGuard {
         if findings.is_empty() {
             return Ok(Verdict::Next);
         }
-        let client = session::info().client;
+        let client = session::info()?.client;
         for finding in &findings {
             let name = finding.check.name();
             metrics::count("found", 1, &[("check", name)]);
             info!(check = name, client = client; "found: {}", finding.text);
         }
         remember(&findings)?;
-        for finding in &findings {
-            let action = self.actions.of(finding);
-            if !action.stops() {
-                action.take(&finding.told())?;
-            }
+        for (check, points) in self.actions.scores(&findings) {
+            transaction::set_score(check.name(), points)?;
         }
         let decisive = self.actions.decisive(&findings);
         decisive.map_or(Ok(Verdict::Next), |finding| self.actions.of(finding).take(&finding.told()))
@@ -288,35 +299,26 @@ impl CheckedPlace {
     }
 }
 
-fn header() -> Result<Vec<Field>, HostError> {
-    message::headers_named(&READ.map(str::to_owned))
+fn domains_in(header: &SenderFields, name: &str) -> Vec<ComparedDomain> {
+    header.addresses(name).map(|address| ComparedDomain::new(&address.domain_shown)).collect()
 }
 
-fn domains_in(header: &[Field], name: &str) -> Vec<ComparedDomain> {
-    let fields = header.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
-    fields
-        .flat_map(|field| fields::addresses(&field.value))
-        .map(|found| ComparedDomain::new(&found.domain))
-        .collect()
+/// The finding about a message that cannot be checked, since no mail program writes so many senders.
+fn too_many_mailboxes() -> SpoofFinding {
+    SpoofFinding::new(Check::SeveralFrom, "From, Sender and Reply-To name more addresses than can be checked")
 }
 
-/// Whether the header marks the message as passed on by a list or a person: RFC 2919, RFC 2369 section 3.4, RFC 5322
-/// section 3.6.6.
-fn is_relayed(header: &[Field]) -> bool {
-    let signs = &READ[3..];
-    header.iter().any(|field| signs.iter().any(|sign| field.name.eq_ignore_ascii_case(sign)))
-}
-
-/// Adds the findings to the fact.
+/// Adds the findings to the fact. Those of the header are in a note, since a plugin does not know the name under which
+/// the operator runs it, and so not the full name of its fact.
 fn remember(findings: &[SpoofFinding]) -> Result<(), HostError> {
-    let before = transaction::fact(FOUND);
-    let mut names: Vec<&str> = before.iter().flat_map(|names| names.split(',')).collect();
+    let mut names: Vec<String> = transaction::note_as(FOUND)?.unwrap_or_default();
     for finding in findings {
         let name = finding.check.name();
-        if !names.contains(&name) {
-            names.push(name);
+        if !names.iter().any(|found| found == name) {
+            names.push(name.to_owned());
         }
     }
+    transaction::set_note_as(FOUND, &names)?;
     transaction::set_fact(FOUND, &names.join(","))
 }
 
@@ -352,11 +354,5 @@ mod tests {
         assert!(found(Standing::Unknown, false).unwrap().undecided);
         let strict = SpoofGuard { unless_authenticated: false, ..SpoofGuard::default() };
         assert!(!strict.forged(CheckedPlace::From, &name, Standing::Vouched, false).unwrap().undecided);
-    }
-
-    #[test]
-    fn what_is_passed_on_says_so() {
-        let field = |name: &str| Field { index: 0, name: name.to_owned(), value: String::new() };
-        assert!(is_relayed(&[field("list-id")]) && !is_relayed(&[field("List-Unsubscribe")]));
     }
 }

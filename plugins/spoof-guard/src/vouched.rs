@@ -1,7 +1,7 @@
 //! Which domains authenticate a message: SPF, DKIM and ARC results for the domains of interest.
 
 use pintle_plugin_sdk::HostError;
-use pintle_plugin_sdk::sender_auth::{self, ArcResult, Outcome};
+use pintle_plugin_sdk::sender_auth::{self, ArcResult, AuthOutcome};
 use pintle_plugin_sdk::settings::Domain;
 
 use crate::domain::ComparedDomain;
@@ -10,7 +10,7 @@ use crate::domain::ComparedDomain;
 #[derive(Debug)]
 pub(crate) struct Vouched {
     /// Domains of SPF (of the envelope sender, or of HELO if that is null) and of DKIM, with their results.
-    by: Vec<(ComparedDomain, Outcome)>,
+    by: Vec<(ComparedDomain, AuthOutcome)>,
     /// The message's ARC chain: its sealers, and the results that they reported.
     chain: ArcResult,
 }
@@ -32,11 +32,11 @@ impl Vouched {
         let has_sender = spf.iter().any(|result| result.mail_from);
         let spf = spf.into_iter().filter(|result| result.mail_from == has_sender);
         let mut by: Vec<_> =
-            spf.map(|result| (ComparedDomain::new(&result.domain), result.outcome)).collect();
+            spf.map(|result| (ComparedDomain::new(&result.domain), result.outcome())).collect();
         by.extend(
             sender_auth::dkim()?
                 .into_iter()
-                .map(|result| (ComparedDomain::new(&result.domain), result.outcome)),
+                .map(|result| (ComparedDomain::new(&result.domain), result.outcome())),
         );
         Ok(Self { by, chain: sender_auth::arc()? })
     }
@@ -50,9 +50,9 @@ impl Vouched {
     ) -> Standing {
         let aligned = |by: &ComparedDomain| by.is_within(domain) || (domain.is_within(by) && is_own(by));
         let has = |outcome| self.by.iter().any(|(by, found)| *found == outcome && aligned(by));
-        if has(Outcome::Pass) {
+        if has(AuthOutcome::Pass) {
             Standing::Vouched
-        } else if has(Outcome::Temperror) {
+        } else if has(AuthOutcome::Temperror) {
             Standing::Unknown
         } else {
             Standing::Not
@@ -72,17 +72,21 @@ impl Vouched {
             .chain
             .vouches(|sealer| is_listed(sealers, sealer), |author| is_own(&ComparedDomain::new(author)));
         is_sealed
-            || self.by.iter().any(|(by, found)| *found == Outcome::Pass && is_listed(senders, &by.ascii()))
+            || self
+                .by
+                .iter()
+                .any(|(by, found)| *found == AuthOutcome::Pass && is_listed(senders, &by.ascii()))
     }
 
     /// Whether the message is authenticated for any domain.
     pub(crate) fn is_by_somebody(&self) -> bool {
-        self.by.iter().any(|(_, found)| *found == Outcome::Pass)
+        self.by.iter().any(|(_, found)| *found == AuthOutcome::Pass)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pintle_plugin_sdk::sender_auth::ArcSet;
     use pintle_plugin_sdk::transaction::AuthResult;
 
     use super::*;
@@ -96,13 +100,17 @@ mod tests {
         }
     }
 
-    fn vouched(by: &[(&str, Outcome)], sealers: &[(&str, &str)]) -> Vouched {
+    fn vouched(by: &[(&str, AuthOutcome)], sealers: &[(&str, &str)]) -> Vouched {
+        let set = |(sealer, author): &(&str, &str)| ArcSet {
+            sealer: (*sealer).to_owned(),
+            results: vec![passed(author)],
+        };
         Vouched {
             by: by.iter().map(|(name, outcome)| (ComparedDomain::new(name), *outcome)).collect(),
             chain: ArcResult {
-                outcome: if sealers.is_empty() { Outcome::None } else { Outcome::Pass },
-                sealers: sealers.iter().map(|(sealer, _)| (*sealer).to_owned()).collect(),
-                results: sealers.iter().map(|(_, author)| vec![passed(author)]).collect(),
+                outcome: if sealers.is_empty() { "none" } else { "pass" }.to_owned(),
+                sets: sealers.iter().map(set).collect(),
+                details: Vec::new(),
             },
         }
     }
@@ -113,22 +121,22 @@ mod tests {
             let is_own = |name: &ComparedDomain| name.is_within(&ComparedDomain::new("ours.example"));
             vouched(&[(by, outcome)], &[]).standing(&ComparedDomain::new("news.ours.example"), is_own)
         };
-        assert_eq!(standing("news.ours.example", Outcome::Pass), Standing::Vouched);
-        assert_eq!(standing("a.news.ours.example", Outcome::Pass), Standing::Vouched);
-        assert_eq!(standing("ours.example", Outcome::Pass), Standing::Vouched);
-        assert_eq!(standing("example", Outcome::Pass), Standing::Not, "it is not ours");
-        assert_eq!(standing("evil.example", Outcome::Pass), Standing::Not);
-        assert_eq!(standing("ours.example", Outcome::Softfail), Standing::Not);
-        assert_eq!(standing("ours.example", Outcome::Temperror), Standing::Unknown);
-        assert_eq!(standing("evil.example", Outcome::Temperror), Standing::Not);
+        assert_eq!(standing("news.ours.example", AuthOutcome::Pass), Standing::Vouched);
+        assert_eq!(standing("a.news.ours.example", AuthOutcome::Pass), Standing::Vouched);
+        assert_eq!(standing("ours.example", AuthOutcome::Pass), Standing::Vouched);
+        assert_eq!(standing("example", AuthOutcome::Pass), Standing::Not, "it is not ours");
+        assert_eq!(standing("evil.example", AuthOutcome::Pass), Standing::Not);
+        assert_eq!(standing("ours.example", AuthOutcome::Softfail), Standing::Not);
+        assert_eq!(standing("ours.example", AuthOutcome::Temperror), Standing::Unknown);
+        assert_eq!(standing("evil.example", AuthOutcome::Temperror), Standing::Not);
     }
 
     #[test]
     fn services_are_believed_when_they_prove_to_be_the_sender() {
         let list = [Domain::try_from("lists.example".to_owned()).unwrap()];
         let is_own = |name: &ComparedDomain| *name == ComparedDomain::new("ours.example");
-        assert!(vouched(&[("lists.example", Outcome::Pass)], &[]).is_by(&list, &[], is_own));
-        assert!(!vouched(&[("lists.example", Outcome::Fail)], &[]).is_by(&list, &[], is_own));
+        assert!(vouched(&[("lists.example", AuthOutcome::Pass)], &[]).is_by(&list, &[], is_own));
+        assert!(!vouched(&[("lists.example", AuthOutcome::Fail)], &[]).is_by(&list, &[], is_own));
         assert!(vouched(&[], &[("lists.example", "ours.example")]).is_by(&[], &list, is_own));
         let passed_on = vouched(&[], &[("lists.example", "evil.example")]);
         assert!(!passed_on.is_by(&[], &list, is_own), "it saw somebody else");

@@ -89,13 +89,8 @@ impl Edge {
         certificate(folder.path(), &ca, "mx.example.org");
         let exchange = Sink::start(Script::new().starttls(&ca.issue(&["exchange.example"]))).await;
         let world = Sink::start_at(SocketAddr::new(WORLD, 0), Script::new()).await;
-        write(
-            folder.path(),
-            "batv.json",
-            r#"{"keys": [{"number": 0, "secret": "something of the test's own"}],
-                "refuse_at": "data", "accept_receipts": true}"#,
-        );
         std::fs::create_dir_all(folder.path().join("keys")).unwrap();
+        write(folder.path(), "keys/batv.key", "something of the test's own");
         let keys = [("r2026", "rsa"), ("e2026", "ed25519")];
         let keys =
             keys.map(|(selector, algorithm)| key(folder.path(), domain, selector, algorithm)).join("\n");

@@ -47,7 +47,7 @@ impl ZoneProcess {
         let record = record.ok_or_else(|| ChoreError::BadRun(format!("no record in: {said}")))?;
         let file = folder.join("zone");
         write(&file, &format!("{ZONE}{record}\n"))?;
-        write(&folder.join("batv.json"), r#"{"keys": [{"number": 0, "secret": "the benchmark's own"}]}"#)?;
+        write(&folder.join("batv.key"), "the benchmark's own")?;
         let mut command = Command::new(release("pintle-zone"));
         let started = command.arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child =
@@ -89,16 +89,15 @@ impl ZoneProcess {
         let (plugins, _) =
             plugins.ok_or_else(|| ChoreError::BadRun("the edge example has no plugins".to_owned()))?;
         let plugins = plugins.split_once('\n').map_or("", |(_, rest)| rest);
-        let batv = format!("config_file = \"{}\"", self.folder.join("batv.json").display());
         let exchanges =
             [("max = 600", "max = 1000000000"), ("burst = 100", "burst = 1000000000"), ("\"5m\"", "\"0s\"")];
         let plugins = exchanged(plugins, &exchanges)?;
-        let plugins = exchanged(&plugins, &[("config_file = \"batv.json\"", &batv)])?;
         Ok(format!(
             "[dns]\nservers = [\"{}\"]\n[dkim_keys.example-rsa]\ndomain = \"load.example\"\nselector = \"s1\"\n\
-             key = {{ file = \"{}\" }}\n{plugins}",
+             key = {{ file = \"{}\" }}\n[secrets.batv]\nkey = {{ file = \"{}\" }}\n{plugins}",
             self.address,
-            self.key.display()
+            self.key.display(),
+            self.folder.join("batv.key").display()
         ))
     }
 }

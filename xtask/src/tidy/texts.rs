@@ -184,4 +184,15 @@ mod tests {
         assert_eq!(copies().unwrap(), []);
         assert!(copy_violation("plugin.wit").to_string().contains("wit/plugin.wit"));
     }
+
+    /// The page says of which day the public suffix list is, so a new version of the crate needs a new date there.
+    #[test]
+    fn the_page_names_the_public_suffix_list_that_is_built_in() {
+        let read = |path: &str| fs::read_to_string(pintle_guest_build::repository().join(path)).unwrap();
+        let lock = read("Cargo.lock");
+        let version =
+            lock.split("name = \"psl\"\nversion = \"").nth(1).and_then(|rest| rest.split('"').next());
+        let named = format!("(crate psl {})", version.unwrap());
+        assert!(read("docs/plugins.md").contains(&named), "docs/plugins.md does not say {named}");
+    }
 }

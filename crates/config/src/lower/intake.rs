@@ -95,7 +95,7 @@ fn roots(section: &Section<'_>) -> ClientConfig {
 /// The rules that a reload can change while sessions run. `loops`: the routes send mail for our own name back to us.
 pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rules {
     let accepted: Vec<DomainPattern> = root.table("domains").get("accepted");
-    let score = root.table("score");
+    let (score, recipients) = (root.table("score"), root.table("recipients"));
     let (reject, quarantine) = (score.optional("reject"), score.optional("quarantine"));
     if let (Some(reject), Some(quarantine)) = (reject, quarantine)
         && quarantine >= reject
@@ -117,6 +117,8 @@ pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rule
         keys,
         reject_score: reject,
         quarantine_score: quarantine,
+        refused_recipients: recipients.get("refused"),
+        one_group_per_transaction: recipients.get("one_group_per_transaction"),
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod operation;
 mod plugins;
 mod quarantine;
 mod relays;
+mod secrets;
 mod signing;
 mod surroundings;
 
@@ -103,10 +104,10 @@ impl Settings {
         let plugins = self.plugins.plugins.iter_mut();
         let following = plugins.filter(|plugin| self.follow_sessions.contains(&plugin.name));
         plugins::follow_sessions(following, &in_force.inbound.listeners);
-        let Gateway { hostname: _, domains, keys, relays } = self.plugins.gateway;
+        let Gateway { hostname: _, domains, keys, relays, secrets } = self.plugins.gateway;
         self.plugins = pintle_plugin::Config {
             plugins: self.plugins.plugins,
-            gateway: Gateway { hostname: in_force.hostname.clone(), domains, keys, relays },
+            gateway: Gateway { hostname: in_force.hostname.clone(), domains, keys, relays, secrets },
             ..in_force.plugins.clone()
         };
         Self {
@@ -143,6 +144,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         domains: rules.domains.clone(),
         keys: signing::key_names(root, &keys),
         relays: outbound.relays.keys().cloned().collect(),
+        secrets: secrets::secrets(root),
     };
     outbound.keys = keys;
     let shared = listener::ListenerDefaults {

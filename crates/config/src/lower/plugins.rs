@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Names, Stock, surroundings, unique};
 use crate::places;
 use crate::reader::Section;
-use crate::values::{JsonTable, OnFault, OrZero, Positive, Size, json};
+use crate::values::{JsonTable, OnFault, OrZero, PluginName, Positive, Size, json};
 use crate::{Cause, DeliveryRule, exposed};
 
 /// The value of `max_instances` for plugins without that key. An operator cannot write it, since 0 is not allowed.
@@ -38,7 +38,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
     let folder = folder.unwrap_or_else(|| root.here().reader.base.clone());
     let mut names = Names::new();
     let lower = |section: &Section<'_>| {
-        let name: String = section.get("name");
+        let PluginName(name) = section.get("name");
         unique(&mut names, section, "name", "plugin", &name);
         let component = component(section, &folder, stock);
         plugin(section, PluginConfig::new(name, component))

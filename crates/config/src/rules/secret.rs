@@ -14,6 +14,8 @@ pub enum SecretRule {
     CredentialsInTheClear(String),
     /// Credentials for this relay, whose certificate is not verified.
     CredentialsUnverified(String),
+    /// A key of `[secrets]` that has fewer characters than this.
+    ShortSecret(usize),
     /// A secret is written in the configuration file (a warning).
     InlineSecret,
 }
@@ -32,6 +34,9 @@ impl fmt::Display for SecretRule {
                     "the password for relay {relay:?} could be sent to any host that answers: its certificate is not verified"
                 )
             }
+            Self::ShortSecret(fewest) => {
+                write!(f, "the key has fewer than {fewest} characters, so that it could be guessed")
+            }
             Self::InlineSecret => f.write_str("a secret is written in the configuration file"),
         }
     }
@@ -49,6 +54,7 @@ impl SecretRule {
                 "set tls = \"verified\" for the relay, with [tls] roots if its certificate is from your own authority; \
                  credentials_without_verified_tls = true allows the password to be sent to an unverified host"
             }
+            Self::ShortSecret(_) => "take a random text: `openssl rand -hex 20` writes one",
             Self::InlineSecret => "write { file = \"...\" } or { env = \"NAME\" } instead",
         }
         .into()

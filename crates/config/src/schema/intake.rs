@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pintle_inbound::{AuthOffer, TlsMode};
+use pintle_inbound::{AuthOffer, RefusedRecipients, TlsMode};
 use pintle_smtp::Extension;
 use pintle_smtp::server::SaslMechanism;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
@@ -296,6 +296,28 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
             optional::<f64>(
                 "quarantine",
                 "The score from which the message is held in the quarantine `score`.",
+            ),
+        ],
+    },
+    SectionDefinition {
+        name: "recipients",
+        shape: SectionShape::One,
+        about: "Recipients of one message that plugins treat differently.",
+        keys: &[
+            key::<RefusedRecipients>(
+                "refused",
+                "\"quarantine\"",
+                "What becomes of recipients that a plugin refuses at the end of the data although others receive the \
+                 message, if the client does not take a reply for each recipient (PRDR): their copy is held in the \
+                 quarantine `refused`, reported to the sender as undeliverable, or dropped. A report goes to trusted \
+                 and authenticated clients; mail of strangers, and bounces, are held.",
+            ),
+            key::<bool>(
+                "one_group_per_transaction",
+                "false",
+                "Take only recipients with the same groups in one transaction. A recipient whose groups differ from \
+                 those of the first one gets 452, and the client sends it the message in another transaction. \
+                 Recipients that plugins add are exempt.",
             ),
         ],
     },

@@ -8,7 +8,9 @@ use pintle_plugin::Grant;
 
 use super::{key, optional, required};
 use crate::definition::{SectionDefinition, SectionShape};
-use crate::values::{JsonTable, LogFormat, LogLevel, OnFault, OrZero, Positive, Size};
+use crate::values::{
+    JsonTable, LogFormat, LogLevel, OnFault, OrZero, PluginName, Positive, SecretText, Size,
+};
 
 pub(super) const SECTIONS: &[SectionDefinition] = &[
     SectionDefinition {
@@ -102,10 +104,10 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
         shape: SectionShape::Many,
         about: "A plugin. Plugins are called in the order of the file.",
         keys: &[
-            required::<String>(
+            required::<PluginName>(
                 "name",
-                "The name in logs, metrics and scores. Every plugin needs its own; the same component may run under \
-                 several names.",
+                "The name in logs, metrics, facts and scores. Every plugin needs its own; the same component may run \
+                 under several names.",
             ),
             required::<String>(
                 "component",
@@ -121,7 +123,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
                 "[]",
                 "The permissions of the plugin. It may do nothing that is not named here.",
             ),
-            key::<bool>("mandatory", "false", "Call it even after another plugin has accepted."),
+            key::<bool>("mandatory", "false", "Its objections count even after another plugin has accepted."),
             key::<bool>(
                 "required",
                 "true",
@@ -160,6 +162,16 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
                 "Number of calls after which an instance is replaced; 0 never replaces it.",
             ),
         ],
+    },
+    SectionDefinition {
+        name: "secrets",
+        shape: SectionShape::Named,
+        about: "A key that plugins with the grant `secrets` use by NAME, such as `batv` for the tags of return \
+                addresses. Plugins never see the key itself. A reload replaces it.",
+        keys: &[required::<SecretText>(
+            "key",
+            "The key: a text of at least 16 characters. `openssl rand -hex 20` writes one.",
+        )],
     },
     SectionDefinition {
         name: "log",

@@ -1,6 +1,6 @@
 //! The types whose values are words (enumerations), with the words that the file uses for them.
 
-use pintle_inbound::{AuthOffer, TlsMode};
+use pintle_inbound::{AuthOffer, RefusedRecipients, TlsMode};
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
 use pintle_plugin::{FailurePolicy, GrantKind};
@@ -75,6 +75,11 @@ impl Choice for SaslMechanism {
     const WORDS: &'static [(&'static str, Self)] = &[("PLAIN", Self::Plain), ("LOGIN", Self::Login)];
 }
 
+impl Choice for RefusedRecipients {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("quarantine", Self::Quarantine), ("report", Self::Report), ("discard", Self::Discard)];
+}
+
 impl Choice for Extension {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("PIPELINING", Self::Pipelining),
@@ -84,6 +89,7 @@ impl Choice for Extension {
         ("CHUNKING", Self::Chunking),
         ("ENHANCEDSTATUSCODES", Self::EnhancedStatusCodes),
         ("DSN", Self::Dsn),
+        ("PRDR", Self::Prdr),
     ];
 }
 

@@ -2,6 +2,7 @@
 
 mod choices;
 mod network;
+mod plugin_name;
 mod secret;
 mod tables;
 
@@ -13,6 +14,7 @@ use toml::de::DeValue;
 pub(crate) use choices::ListenerKind;
 pub use choices::{LogFormat, LogLevel};
 pub(crate) use network::{Domain, DomainPattern, NameServer, Nat64, RelayHost, RoutePattern};
+pub(crate) use plugin_name::PluginName;
 pub(crate) use secret::SecretText;
 pub(crate) use tables::{ByQuarantine, JsonTable, OnFault, json};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{EnhancedCode, Reply};
-use pintle_policy::{AuthVerdict, Credentials, Session, View};
+use pintle_policy::{AuthVerdict, Credentials, Hook, LoginOutcome, LoginResult, Session, View};
 use pintle_smtp::server;
 
 use super::StageAnswer;
@@ -36,10 +36,18 @@ pub(super) async fn answer(
     let rules = services.rules.load_full();
     let guess = match begin(services, &view.session, &rules) {
         Ok(guess) => guess,
-        Err(wait) => return refuse(&view.session, &credentials.username, wait),
+        Err(wait) => {
+            let refusal = refuse(&view.session, &credentials.username, wait);
+            tell(services, view, &credentials, LoginOutcome::Refused).await;
+            return refusal;
+        }
     };
     let verdict = ask(services, view, &credentials, &rules).await;
     log_login(&view.session, &credentials.username, &verdict);
+    if let AuthVerdict::Granted(identity) = &verdict {
+        Arc::make_mut(&mut view.session).identity = Some(identity.clone());
+    }
+    tell(services, view, &credentials, outcome(&verdict)).await;
     match verdict {
         AuthVerdict::Denied(_) | AuthVerdict::Next => slow_down(guess, &rules).await,
         AuthVerdict::Granted(_) | AuthVerdict::Unavailable(_) => {
@@ -47,10 +55,7 @@ pub(super) async fn answer(
         }
     }
     match verdict {
-        AuthVerdict::Granted(identity) => {
-            Arc::make_mut(&mut view.session).identity = Some(identity.clone());
-            StageAnswer::Granted { identity }
-        }
+        AuthVerdict::Granted(identity) => StageAnswer::Granted { identity },
         AuthVerdict::Denied(reply) => StageAnswer::Denied(reply),
         AuthVerdict::Unavailable(reply) => StageAnswer::Unavailable(reply),
         AuthVerdict::Next => StageAnswer::Denied(None),
@@ -77,6 +82,24 @@ async fn ask(
     match chain.authenticate(credentials, view).await.verdict {
         AuthVerdict::Next => rules.users.judge(credentials, &services.hashing, view.session.trusted).await,
         verdict => verdict,
+    }
+}
+
+/// Informs the plugins of how the login ended.
+async fn tell(services: &Services, view: &mut View, credentials: &Credentials, outcome: LoginOutcome) {
+    let chain = services.chain.load_full();
+    if chain.wants(Hook::AuthResult) {
+        let Credentials { mechanism, username, .. } = credentials.clone();
+        chain.auth_result(&Arc::new(LoginResult { mechanism, username, outcome }), view).await;
+    }
+}
+
+/// Credentials that no plugin and no user of the configuration knows are wrong.
+fn outcome(verdict: &AuthVerdict) -> LoginOutcome {
+    match verdict {
+        AuthVerdict::Granted(_) => LoginOutcome::Granted,
+        AuthVerdict::Denied(_) | AuthVerdict::Next => LoginOutcome::Denied,
+        AuthVerdict::Unavailable(_) => LoginOutcome::Unavailable,
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
+use pintle_mail::{EnhancedCode, HeaderBlock, Recipient, Reply};
 use pintle_policy::{Call, Hook, Message, Transaction};
 use pintle_smtp::server::{self, Headers};
-use pintle_spool::{HoldReason, Quarantine};
+use pintle_spool::{HoldReason, Quarantine, Receipt};
 
 use super::Pipeline;
-use super::fate::StageAnswer;
-use super::fate::local_error;
-use crate::quarantines::Reservation;
+use super::fate::{DroppedRecipients, RefusedRecipient, SortedRecipients, StageAnswer, local_error};
+use crate::config::RefusedRecipients;
 use crate::receive::{self, Accepted, CompleteMessage, IncomingDraft};
 use crate::sign::Signing;
 use crate::{ids, records, relay, score, submission};
@@ -19,6 +18,19 @@ use crate::{ids, records, relay, score, submission};
 const QUOTA: &str = "quota";
 
 impl Pipeline {
+    /// DATA or the first BDAT: all recipients are known. The gateway has no rule of its own here, so that without a plugin
+    /// that wants this hook there is nothing to ask, to wait for or to show in a dry run.
+    pub(super) async fn data(&mut self) -> StageAnswer {
+        if self.services.chain.load().wants(Hook::Data) {
+            let decision = self.judge(Call::Data).await;
+            if let Some(refusal) = self.refused(Hook::Data, &decision) {
+                return refusal;
+            }
+        }
+        self.in_data = true;
+        StageAnswer::Accept(None)
+    }
+
     pub(super) async fn headers(&mut self, headers: Headers) -> StageAnswer {
         self.taken.octets(headers.header.len());
         let block = HeaderBlock::parse(headers.header);
@@ -34,7 +46,6 @@ impl Pipeline {
         if let Some(refusal) = self.refused(Hook::Headers, &decision) {
             return refusal;
         }
-        self.fate.take(Hook::Headers, decision);
         match IncomingDraft::begin(self.services.spool.as_ref(), headers.separated) {
             Ok(incoming) => {
                 self.incoming = Some(incoming);
@@ -67,91 +78,175 @@ impl Pipeline {
             message.body = Some(received.body());
         }
         let mut decision = self.judge(Call::Message).await;
-        let points = self.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
-        score::weigh(&self.services.rules.load(), points, &mut decision);
+        if let Some(transaction) = &mut self.view.transaction {
+            score::weigh(&self.services.rules.load(), Arc::make_mut(transaction), &mut decision);
+        }
         records::dmarc(&*self.services.records, &self.view);
         if let Some(refusal) = self.refused(Hook::Message, &decision) {
             return refusal;
         }
-        self.fate.take(Hook::Message, decision);
-        self.finish(received, counted).await
+        let size = counted.header_size + counted.body_size;
+        self.finish(received, size).await.unwrap_or_else(|refusal| refusal)
     }
 
-    /// Commits an accepted message, or drops it if no recipients are left.
-    async fn finish(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
-        self.with_recipients(receive::unite);
+    /// Commits an accepted message for the recipients who keep it, each copy with its own fate.
+    async fn finish(&mut self, received: CompleteMessage, size: u64) -> Result<StageAnswer, StageAnswer> {
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {
-            return self.refuse(Hook::Message, local_error(), None);
+            return Err(self.refuse(Hook::Message, local_error(), None));
         };
-        if self.fate.discard.is_some() || transaction.envelope.recipients.is_empty() {
-            let (stage, by) = self.fate.discard.take().unwrap_or((Hook::Message, None));
-            self.discard(stage, None, by.as_deref());
-            return StageAnswer::Discard(None);
+        let mut sorted = SortedRecipients::of(&transaction);
+        if let Some((reply, by)) = sorted.refusal_of_all(self.named_recipients) {
+            return Err(self.refuse(Hook::Message, reply.clone(), Some(by)));
         }
-        if let Some(reply) = self.may_all_pass(&transaction) {
-            return self.refuse(Hook::Message, reply, None);
+        // Before the commit, so that the answer after it fits: a client that heard 451 then would send the message again.
+        let told = transaction.envelope.params.prdr;
+        sorted.settle_refused(self.setting_for_refused(&transaction), told);
+        if let Some(reply) = self.may_all_pass(&sorted) {
+            return Err(self.refuse(Hook::Message, reply, None));
         }
-        let quarantine = self.fate.quarantine.take();
-        let size = counted.header_size + counted.body_size;
-        // Held until the message is stored and counted, so that a burst of messages cannot use the same space twice.
-        let _place = match self.place(quarantine.as_ref(), size).await {
-            Ok(place) => place,
-            Err(reply) => return self.refuse(Hook::Message, reply, Some(QUOTA)),
-        };
-        self.commit(received, &transaction, &message, quarantine, size).await
+        sorted.unite();
+        let mut places = Vec::new();
+        for held in &sorted.held {
+            let place = self.services.quarantines.room(&held.quarantine.name, size).await;
+            // Held until the message is stored and counted, so that a burst of messages cannot use the same space twice.
+            places.push(place.map_err(|reply| self.refuse(Hook::Message, reply, Some(QUOTA)))?);
+        }
+        if sorted.has_copies() {
+            let receipt = self.commit(received, &transaction, &message, &sorted, size).await?;
+            self.record_dropped(&transaction, &sorted);
+            metrics::counter!("pintle_messages_accepted_total").increment(1);
+            let refused = self.record_refused(sorted.refused);
+            return Ok(if refused.is_empty() {
+                StageAnswer::Accepted { receipt, reply: None }
+            } else {
+                StageAnswer::AcceptedExcept { receipt, refused }
+            });
+        }
+        self.record_dropped(&transaction, &sorted);
+        if sorted.dropped.is_empty() {
+            // Plugins have removed all recipients one by one.
+            records::discard(&*self.services.records, &transaction, Hook::Message, &[], None);
+        }
+        let refused = self.record_refused(sorted.refused);
+        Ok(if refused.is_empty() {
+            StageAnswer::Discard(None)
+        } else {
+            StageAnswer::DiscardExcept { refused }
+        })
     }
 
-    /// Signs the message and makes it durable. This is the commit point of the receiving side.
+    /// Records the recipients whose refusal the client is told. Returns the reply for each by its id.
+    fn record_refused(&self, refused: Vec<RefusedRecipient>) -> Vec<(u32, Reply)> {
+        let record = |RefusedRecipient { recipient, reply, by, .. }: RefusedRecipient| {
+            let records = &*self.services.records;
+            records::rejection(records, &self.view, Hook::Message, Some(&recipient), &reply, Some(&by));
+            (recipient.id, reply)
+        };
+        refused.into_iter().map(record).collect()
+    }
+
+    fn record_dropped(&self, transaction: &Transaction, sorted: &SortedRecipients) {
+        for DroppedRecipients { recipients, by, stage } in &sorted.dropped {
+            records::discard(&*self.services.records, transaction, *stage, recipients, Some(by));
+        }
+    }
+
+    /// The operator's setting for refused recipients, as far as it can be followed: a report goes to senders whom the
+    /// gateway knows, since strangers may have forged their sender, and the null reverse-path gets none.
+    fn setting_for_refused(&self, transaction: &Transaction) -> RefusedRecipients {
+        let setting = self.services.rules.load().refused_recipients;
+        let reportable = !self.is_stranger() && !transaction.envelope.sender.is_null();
+        match setting {
+            RefusedRecipients::Report if !reportable => RefusedRecipients::Quarantine,
+            setting => setting,
+        }
+    }
+
+    /// Signs the message and makes each copy durable, and records it at once. This is the commit point of the receiving
+    /// side. If a later copy cannot be stored, the client hears of a failure and sends the message again, and those before
+    /// it stay: they are held, so that no one receives the message twice, and an operator finds them in the records.
     async fn commit(
-        &self,
+        &mut self,
         received: CompleteMessage,
         transaction: &Transaction,
         message: &Message,
-        quarantine: Option<Quarantine>,
+        sorted: &SortedRecipients,
         size: u64,
-    ) -> StageAnswer {
+    ) -> Result<Receipt, StageAnswer> {
         let services = &self.services;
         let hostname = &services.hostname;
         let header = receive::without_forgeries(&message.header, &self.view.session, hostname);
         let rules = services.rules.load_full();
         let signing = Signing { keys: &rules.keys, hostname, message, transaction, now: ids::now() };
-        let signatures = match signing.fields(&header).await {
-            Ok(signatures) => signatures,
-            Err(reply) => return self.refuse(Hook::Message, reply, None),
-        };
-        let accepted = Accepted {
+        let signed = signing.fields(&header).await;
+        let signatures = signed.map_err(|reply| self.refuse(Hook::Message, reply, None))?;
+        let mut copies = copies_of(transaction, sorted);
+        let last = copies.pop().ok_or_else(|| self.refuse(Hook::Message, local_error(), None))?;
+        let accepted = |copy: &MessageCopy| Accepted {
             session: &self.view.session,
-            transaction,
+            transaction: copy.transaction.clone(),
             message,
             header: &header,
             hostname,
-            hold: quarantine.clone().map(HoldReason::Quarantine),
-            signatures,
+            hold: copy.quarantine.clone().map(HoldReason::Quarantine),
+            signatures: &signatures,
         };
-        match received.commit(accepted, services.spool.as_ref()).await {
-            Ok(receipt) => {
-                let records = &*services.records;
-                records::reception(records, &self.view, transaction, size, quarantine.as_ref());
-                metrics::counter!("pintle_messages_accepted_total").increment(1);
-                StageAnswer::Accepted { receipt, reply: None }
-            }
-            Err(error) => self.spool_trouble(Hook::Message, &error),
+        let spool = services.spool.as_ref();
+        for copy in &copies {
+            let committed = received.commit_copy(&accepted(copy), spool).await;
+            committed.map_err(|error| self.spool_trouble(Hook::Message, &error))?;
+            self.record_copy(copy, transaction, size);
         }
+        let committed = received.commit(&accepted(&last), spool).await;
+        let receipt = committed.map_err(|error| self.spool_trouble(Hook::Message, &error))?;
+        self.record_copy(&last, transaction, size);
+        copies.push(last);
+        self.note_queued(copies.into_iter().map(|copy| copy.transaction));
+        Ok(receipt)
     }
 
-    /// Reserves space in the quarantine that the message goes to, if any.
-    async fn place(&self, quarantine: Option<&Quarantine>, size: u64) -> Result<Option<Reservation>, Reply> {
-        match quarantine {
-            Some(quarantine) => self.services.quarantines.room(&quarantine.name, size).await.map(Some),
-            None => Ok(None),
+    /// Records a copy that is durable, and logs its queue id if that is not the one of the transaction (law 3).
+    fn record_copy(&self, copy: &MessageCopy, of: &Transaction, size: u64) {
+        let MessageCopy { transaction, quarantine } = copy;
+        records::reception(&*self.services.records, &self.view, transaction, size, quarantine.as_ref());
+        if transaction.id != of.id {
+            let (session, queue_id, copy) = (self.id(), of.id, transaction.id);
+            let quarantine = quarantine.as_ref().map(|quarantine| quarantine.name.as_str());
+            tracing::info!(%session, %queue_id, %copy, quarantine, "a copy is held under a queue id of its own");
         }
     }
 
     /// Applies law 7 again: plugins with a grant for the envelope may have added recipients that were not in any RCPT.
-    fn may_all_pass(&self, transaction: &Transaction) -> Option<Reply> {
+    fn may_all_pass(&self, sorted: &SortedRecipients) -> Option<Reply> {
         let rules = self.services.rules.load();
         let check = |recipient| relay::check(&self.view.session, recipient, &rules.domains);
-        transaction.envelope.recipients.iter().find_map(|recipient| check(recipient).err())
+        sorted.kept().find_map(|recipient| check(recipient).err())
     }
+}
+
+/// A copy of a message for the recipients with the same fate.
+struct MessageCopy {
+    /// The transaction with the recipients and the queue id of the copy.
+    transaction: Transaction,
+    quarantine: Option<Quarantine>,
+}
+
+/// The copies of a message in the order in which they are committed: those that are held, then the one that is delivered.
+/// The last one has the transaction's queue id, which the client is told. A client that hears of a failure and sends the
+/// message again causes no second delivery that way, only a second held copy.
+fn copies_of(transaction: &Transaction, sorted: &SortedRecipients) -> Vec<MessageCopy> {
+    let held = sorted.held.iter().map(|held| (&held.recipients, Some(&held.quarantine)));
+    let delivered = (!sorted.delivered.is_empty()).then_some((&sorted.delivered, None));
+    let copies: Vec<_> = held.chain(delivered).collect();
+    let last = copies.len().saturating_sub(1);
+    let copy = |(at, (recipients, quarantine)): (usize, (&Vec<Recipient>, Option<&Quarantine>))| {
+        let mut transaction = transaction.clone();
+        transaction.envelope.recipients.clone_from(recipients);
+        if at < last {
+            transaction.id = ids::queue_id();
+        }
+        MessageCopy { transaction, quarantine: quarantine.cloned() }
+    };
+    copies.into_iter().enumerate().map(copy).collect()
 }

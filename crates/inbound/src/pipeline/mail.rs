@@ -29,7 +29,6 @@ impl Pipeline {
             self.view.transaction = None;
             return refusal;
         }
-        self.fate.take(Hook::Mail, decision);
         StageAnswer::Accept(None)
     }
 }

@@ -12,6 +12,7 @@ mod data;
 mod ehlo;
 mod fate;
 mod mail;
+mod queued;
 mod rcpt;
 
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ use pintle_policy::{Call, Decision, Hook, Session, TlsFacts, View};
 use pintle_smtp::server::Question;
 use pintle_spool::SpoolError;
 
-use self::fate::{MessageFate, StageAnswer, refusal};
+use self::fate::{StageAnswer, refusal};
+use self::queued::QueuedNotices;
 use crate::config::ListenerConfig;
 use crate::receive::IncomingDraft;
 use crate::services::Services;
@@ -46,9 +48,16 @@ pub(crate) struct Pipeline {
     view: View,
     /// The message that is being received.
     incoming: Option<IncomingDraft>,
-    fate: MessageFate,
+    /// Whether the client is sending a message: DATA or BDAT has been accepted, and its end has not come.
+    in_data: bool,
+    /// Committed copies for which on-queued has not been called yet.
+    queued: QueuedNotices,
+    /// Whether a plugin has requested that the session be closed after the reply of its stage.
+    closing: bool,
     /// How many senders and recipients have been refused in this session.
     refusals: u32,
+    /// How many RCPT commands of this transaction have been accepted.
+    named_recipients: usize,
     strangers: StrangerLimits,
     taken: MessagesTaken,
     completes_header: bool,
@@ -70,8 +79,11 @@ impl Pipeline {
             observer: None,
             view: View::of(session),
             incoming: None,
-            fate: MessageFate::default(),
+            in_data: false,
+            queued: QueuedNotices::default(),
+            closing: false,
             refusals: 0,
+            named_recipients: 0,
             strangers: listener.strangers,
             taken: MessagesTaken::default(),
             completes_header: listener.completes_header,
@@ -119,7 +131,8 @@ impl Pipeline {
         self.view.transaction = None;
         self.view.message = None;
         self.incoming = None;
-        self.fate = MessageFate::default();
+        self.named_recipients = 0;
+        self.in_data = false;
     }
 
     pub(crate) async fn body(&mut self, chunk: Bytes) {
@@ -132,6 +145,7 @@ impl Pipeline {
     /// Ends the session.
     pub(crate) async fn end(&mut self) {
         self.reset();
+        self.tell_queued().await;
         let chain = self.services.chain.load_full();
         if chain.wants(Hook::Disconnect) {
             chain.disconnect(&self.view).await;
@@ -147,10 +161,8 @@ impl Pipeline {
                 let answer = self.sender(sender).await;
                 self.limit_refusals(answer)
             }
-            Question::Recipient(recipient) => {
-                let answer = self.recipient(recipient).await;
-                self.limit_refusals(answer)
-            }
+            Question::Recipient(recipient) => self.recipient(recipient).await,
+            Question::Data => self.data().await,
             Question::Headers(headers) => self.headers(headers).await,
             Question::Message(message) => {
                 let answer = self.message(message).await;
@@ -158,6 +170,19 @@ impl Pipeline {
                 answer
             }
         }
+    }
+
+    /// Whether to close the session now, with this reply: after the answer that was just given, or after the end of a
+    /// transaction without one.
+    pub(crate) fn closing(&mut self) -> Option<Reply> {
+        // While a message is being received, the reply is due only at the end of the data.
+        if !self.closing || self.in_data {
+            return None;
+        }
+        self.closing = false;
+        let reply = fate::closing();
+        client_log::dismissed(&self.view.session, &reply);
+        Some(reply)
     }
 
     async fn connect(&mut self) -> StageAnswer {
@@ -179,32 +204,11 @@ impl Pipeline {
         if let Some(observer) = &self.observer {
             observer.decided(&call, &decision, &self.view);
         }
+        self.closing |= decision.close && !decision.verdict.refuses();
         if decision.delay > Duration::ZERO {
             tokio::time::sleep(decision.delay.min(MAX_DELAY)).await;
         }
         decision
-    }
-
-    fn with_recipients(&mut self, change: impl FnOnce(&mut Vec<Recipient>)) {
-        if let Some(transaction) = &mut self.view.transaction {
-            change(&mut Arc::make_mut(transaction).envelope.recipients);
-        }
-    }
-
-    /// Drops one recipient, or all, and writes the record that law 1 requires.
-    fn discard(&mut self, stage: Hook, id: Option<u32>, by: Option<&str>) {
-        let Some(transaction) = &mut self.view.transaction else {
-            return;
-        };
-        let transaction = Arc::make_mut(transaction);
-        let everybody = std::mem::take(&mut transaction.envelope.recipients);
-        let (gone, left) = everybody.into_iter().partition::<Vec<_>, _>(|r| id.is_none_or(|id| r.id == id));
-        transaction.envelope.recipients = left;
-        // A message whose recipients were removed by plugins one by one is dropped too, which must be recorded.
-        if !gone.is_empty() || !std::mem::replace(&mut self.fate.discard_recorded, true) {
-            self.fate.discard_recorded = true;
-            records::discard(&*self.services.records, transaction, stage, &gone, by);
-        }
     }
 
     /// Closes the session of an untrusted client after too many refusals: a client that tries many addresses is looking
@@ -225,7 +229,7 @@ impl Pipeline {
 
     /// Returns and records the refusal that a decision stands for, if it is one.
     fn refused(&self, stage: Hook, decision: &Decision) -> Option<StageAnswer> {
-        let refusal = refusal(&decision.verdict)?;
+        let refusal = refusal(decision)?;
         self.record_refusal(stage, None, &refusal, decision.by.as_deref());
         Some(refusal)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,8 @@ use pintle_inbound::{
     AuthOffer, Boundless, Config, Inbound, InboundParts, ListenerConfig, LoginLimits, Quarantines, Rules,
     SessionLimits, StoredPassword, StrangerLimits, TlsMode, Users,
 };
-use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Ruling, Verdict, View};
+use pintle_mail::{EnhancedCode, Reply};
+use pintle_policy::{Call, Chain, Edit, Fate, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::{Record, RecordSink};
 use pintle_smtp::Extension;
 use pintle_smtp::server;
@@ -28,13 +29,19 @@ pub(crate) struct Gate {
     pub(crate) ca: TestCa,
 }
 
-/// Keeps records for tests.
+/// Keeps records for tests, and does what a test wants when one is written.
 #[derive(Default)]
-pub(crate) struct Kept(pub(crate) Mutex<Vec<Record>>);
+pub(crate) struct Kept(pub(crate) Mutex<Vec<Record>>, pub(crate) OnceLock<OnRecord>);
+
+/// What a test does when a record is written.
+pub(crate) type OnRecord = Box<dyn Fn(&Record) + Send + Sync>;
 
 impl RecordSink for Kept {
     fn record(&self, record: &Record) {
         self.0.lock().unwrap().push(record.clone());
+        if let Some(act) = self.1.get() {
+            act(record);
+        }
     }
 }
 
@@ -78,6 +85,22 @@ pub(crate) fn edits(hook: Hook, edits: Vec<Edit>) -> Arc<dyn Judge> {
     says(hook, move |_, _| Ruling { verdict: Verdict::Next, edits: edits.clone(), fault: None })
 }
 
+/// Requests that the mail be held in this quarantine, for these recipients or all.
+pub(crate) fn hold(hook: Hook, recipients: &[u32], name: &str) -> Edit {
+    let fate = Fate::Quarantine { name: name.to_owned(), reason: "as the test wants".to_owned() };
+    Edit::Fate { recipients: recipients.to_vec(), fate, hook }
+}
+
+/// Requests that these recipients be refused.
+pub(crate) fn refuse(recipients: &[u32]) -> Edit {
+    let fate = Fate::Refuse(Reply::new(550, EnhancedCode(5, 7, 1), "not for me"));
+    Edit::Fate { recipients: recipients.to_vec(), fate, hook: Hook::Message }
+}
+
+pub(crate) fn discard(recipients: &[u32]) -> Edit {
+    Edit::Fate { recipients: recipients.to_vec(), fate: Fate::Discard, hook: Hook::Message }
+}
+
 pub(crate) fn listener(tls: TlsMode) -> ListenerConfig {
     let mut smtp = server::Config { hostname: "gate.example".to_owned(), ..server::Config::default() };
     if tls == TlsMode::StartTls {
@@ -106,6 +129,16 @@ pub(crate) fn gate_with(
     judges: Vec<Arc<dyn Judge>>,
     quarantines: Arc<dyn Quarantines>,
 ) -> Gate {
+    gate_under(listener, judges, quarantines, |_| {})
+}
+
+/// A gateway whose rules are changed before it starts.
+pub(crate) fn gate_under(
+    listener: ListenerConfig,
+    judges: Vec<Arc<dyn Judge>>,
+    quarantines: Arc<dyn Quarantines>,
+    change: impl FnOnce(&mut Rules),
+) -> Gate {
     let ca = TestCa::new();
     let folder = pintle_testkit::TempDir::new().unwrap();
     let leaf = ca.issue(&["gate.example"]).write(folder.path(), "gate");
@@ -117,12 +150,13 @@ pub(crate) fn gate_with(
     .unwrap();
     let spool = Arc::new(Memory::new());
     let records = Arc::new(Kept::default());
-    let rules = Rules {
+    let mut rules = Rules {
         domains: pintle_mail::Domains::new(["ours.example", ".ours.example"]),
         users: Users::new(HashMap::from([("ann".to_owned(), StoredPassword::Plain("secret".to_owned()))])),
         logins: LoginLimits { delay: Duration::ZERO, max_failures: 4, ..LoginLimits::default() },
         ..Rules::default()
     };
+    change(&mut rules);
     let config = Config { hostname: "gate.example".to_owned(), listeners: vec![listener], rules };
     let parts = InboundParts {
         sockets: None,
@@ -153,6 +187,18 @@ impl Gate {
         let head = String::from_utf8(stored.head.to_vec()).unwrap();
         let body = stored.body.read(0, 1 << 20).await.unwrap();
         Some((stored, head, String::from_utf8(body.to_vec()).unwrap()))
+    }
+
+    /// Returns all messages in the spool with the local parts of their recipients, in the order of their commits.
+    pub(crate) async fn stored(&self) -> Vec<(Stored, Vec<String>)> {
+        let mut all = Vec::new();
+        for waiting in self.spool.claim(None, 10).await.unwrap() {
+            let stored = self.spool.load(waiting.id).await.unwrap();
+            let local = |r: &pintle_mail::Recipient| r.address.local().into_owned();
+            let recipients = stored.entry.envelope.recipients.iter().map(local).collect();
+            all.push((stored, recipients));
+        }
+        all
     }
 
     pub(crate) fn events(&self) -> Vec<&'static str> {

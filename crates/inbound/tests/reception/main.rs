@@ -5,7 +5,9 @@
 
 mod gate;
 mod limits;
+mod per_recipient;
 mod quarantine;
 mod relaying;
+mod stages;
 mod trace;
 mod verdicts;

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use pintle_inbound::{Quarantines, Reservation, TlsMode};
 use pintle_mail::Reply;
-use pintle_policy::{Hook, Verdict};
+use pintle_policy::Hook;
 use pintle_record::Record;
 use pintle_spool::Spool;
 
@@ -15,8 +15,7 @@ use crate::gate::*;
 
 #[tokio::test]
 async fn quarantined_mail_is_kept_and_held() {
-    let gate =
-        gate(listener(TlsMode::None), vec![verdict(Hook::Rcpt, Verdict::Quarantine("odd".to_owned()))]);
+    let gate = gate(listener(TlsMode::None), vec![edits(Hook::Rcpt, vec![hold(Hook::Rcpt, &[], "odd")])]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
@@ -26,6 +25,7 @@ async fn quarantined_mail_is_kept_and_held() {
     };
     assert_eq!((quarantine.name.as_str(), quarantine.stage.as_deref()), ("odd", Some("rcpt")));
     assert!(quarantine.by.is_some());
+    assert_eq!(quarantine.reason.as_deref(), Some("as the test wants"));
 }
 
 /// A quarantine with space for one message, which is released.
@@ -62,7 +62,7 @@ impl Quarantines for OneRoom {
 #[tokio::test]
 async fn mail_for_a_full_quarantine_is_refused_for_now() {
     let rooms = Arc::new(OneRoom { free: Arc::new(AtomicUsize::new(1)), asked: Mutex::default() });
-    let judges = vec![verdict(Hook::Message, Verdict::Quarantine("odd".to_owned()))];
+    let judges = vec![edits(Hook::Message, vec![hold(Hook::Message, &[], "odd")])];
     let gate = gate_with(listener(TlsMode::None), judges, Arc::clone(&rooms) as Arc<dyn Quarantines>);
     let mut client = gate.client().await;
     client.hello("client.example").await;

@@ -35,12 +35,9 @@ async fn a_submission_leaves_with_date_and_message_id_and_without_bcc() {
         let completes = ListenerConfig { completes_header: true, trusted, ..listener(TlsMode::None) };
         let seen_date = says(Hook::Headers, |_, view| {
             let header = &view.message.as_ref().unwrap().header;
-            let verdict = if header.named("Date").next().is_some() {
-                Verdict::Next
-            } else {
-                Verdict::Quarantine("bare".into())
-            };
-            Ruling { verdict, edits: Vec::new(), fault: None }
+            let is_dated = header.named("Date").next().is_some();
+            let edits = if is_dated { Vec::new() } else { vec![hold(Hook::Headers, &[], "bare")] };
+            Ruling { verdict: Verdict::Next, edits, fault: None }
         });
         let gate = gate(completes, vec![seen_date]);
         let mut client = gate.client().await;

@@ -1,8 +1,11 @@
 //! What verdicts and edits of judges mean for the client and for the stored message.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use pintle_inbound::TlsMode;
 use pintle_mail::{FieldPosition, HeaderEdit, Reply};
-use pintle_policy::{AuthResult, Edit, Hook, Piece, Verdict};
+use pintle_policy::{AuthResult, Edit, Hook, Piece, Ruling, Verdict};
 
 use crate::gate::*;
 
@@ -50,7 +53,6 @@ async fn each_verdict_has_its_reply() {
     for (hook, said, code, words) in [
         (Hook::Mail, Verdict::Reject(None), 550, "5.7.1"),
         (Hook::Mail, Verdict::Defer(Some(custom)), 450, "come back later"),
-        (Hook::Mail, Verdict::Close(None), 421, "4.7.0"),
     ] {
         let gate = gate(listener(TlsMode::None), vec![verdict(hook, said.clone())]);
         let mut client = gate.client().await;
@@ -62,8 +64,67 @@ async fn each_verdict_has_its_reply() {
 }
 
 #[tokio::test]
+async fn a_session_is_closed_after_the_reply_of_the_stage() {
+    for (verdict, code) in [(Verdict::Next, 250), (Verdict::Reject(None), 550)] {
+        let ruling = Ruling { verdict, edits: vec![Edit::Close], fault: None };
+        let gate = gate(listener(TlsMode::None), vec![says(Hook::Mail, move |_, _| ruling.clone())]);
+        let mut client = gate.client().await;
+        client.hello("client.example").await;
+        client.ask("MAIL FROM:<a@x.example>", code).await;
+        if code == 250 {
+            client.expect(421).await;
+        }
+        client.expect_closed().await;
+    }
+}
+
+/// The stage of the header has no reply of its own.
+#[tokio::test]
+async fn a_session_closed_in_the_header_ends_after_the_message() {
+    let gate = gate(listener(TlsMode::None), vec![edits(Hook::Headers, vec![Edit::Close])]);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    client.expect(421).await;
+    assert!(gate.only().await.is_some());
+}
+
+/// A client whose connection breaks in the data does not read the refusal, and tries again for days.
+#[tokio::test]
+async fn a_refusal_of_the_header_that_closes_the_session_comes_after_the_data() {
+    let ruling = Ruling { verdict: Verdict::Reject(None), edits: vec![Edit::Close], fault: None };
+    let gate = gate(listener(TlsMode::None), vec![says(Hook::Headers, move |_, _| ruling.clone())]);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.envelope("a@x.example", &["b@ours.example"]).await;
+    client.send_raw(b"Subject: one\r\n\r\n").await;
+    let early = tokio::time::timeout(Duration::from_millis(100), client.reply()).await;
+    assert!(early.is_err(), "{early:?}");
+    client.send_raw(b"body\r\n.\r\n").await;
+    client.expect(550).await;
+    client.expect_closed().await;
+}
+
+#[tokio::test]
+async fn a_session_closed_in_the_header_ends_after_a_message_that_is_too_big() {
+    let mut listener = listener(TlsMode::None);
+    Arc::make_mut(&mut listener.smtp).limits.message = 100;
+    let gate = gate(listener, vec![edits(Hook::Headers, vec![Edit::Close])]);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.envelope("a@x.example", &["b@ours.example"]).await;
+    // In one piece, the message would be refused before the header is shown to plugins.
+    client.send_raw(b"Subject: one\r\n\r\n").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.send_data(&b"text\r\n".repeat(50)).await;
+    client.expect(552).await;
+    client.expect(421).await;
+    client.expect_closed().await;
+}
+
+#[tokio::test]
 async fn discarded_mail_is_answered_with_yes_and_recorded() {
-    let gate = gate(listener(TlsMode::None), vec![verdict(Hook::Message, Verdict::Discard)]);
+    let gate = gate(listener(TlsMode::None), vec![edits(Hook::Message, vec![discard(&[])])]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;

@@ -311,11 +311,8 @@ mod tests {
 
     fn recipient(text: &str, orcpt: Option<&str>) -> Recipient {
         Recipient {
-            id: 0,
-            address: address(text),
             params: RcptParams { orcpt: orcpt.map(str::to_owned), ..RcptParams::default() },
-            original: None,
-            relay: false,
+            ..Recipient::new(0, address(text))
         }
     }
 

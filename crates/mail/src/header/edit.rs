@@ -1,17 +1,16 @@
 //! Edits of a header block: adding, replacing, renaming and removing fields, all of a list or none.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use bytes::{BufMut, BytesMut};
-use serde::{Deserialize, Serialize};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::fold::{MAX_LINE, folded, pieces};
+use super::check::{HeaderError, check_field, check_name, check_raw};
+use super::fold::folded;
 use super::{Field, HeaderBlock};
 
 /// One change of a header block. Indices refer to the fields of the original block, regardless of the other edits in
 /// the list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderEdit {
     /// Adds a new field.
     Add {
@@ -40,10 +39,25 @@ pub enum HeaderEdit {
         /// The new name of the field.
         name: String,
     },
+    /// Adds a new field that is written as given.
+    AddRaw {
+        /// Where the field is inserted.
+        at: FieldPosition,
+        /// Name, colon, value and folding, without the final CRLF.
+        field: Bytes,
+    },
+    /// Writes another field, as given, in the place of the field of this index.
+    ReplaceRaw {
+        /// The index of the field.
+        index: usize,
+        /// Name, colon, value and folding, without the final CRLF. The name may be another one.
+        field: Bytes,
+    },
 }
 
-/// Where a new field is inserted. Fields that one list of edits adds at one position are in the order of the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Where a new field is inserted. Fields that one list of edits adds at one position are in the order of the list. Those
+/// after a field are above those before the next one, and stay when the field is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FieldPosition {
     /// Above all other fields.
     Top,
@@ -51,35 +65,9 @@ pub enum FieldPosition {
     Bottom,
     /// Above the field of this index.
     Before(usize),
+    /// Below the field of this index.
+    After(usize),
 }
-
-/// Why an edit cannot be made. The caller that asked for the edit is at fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderError {
-    /// There is no field of this index.
-    NoSuchField(usize),
-    /// This is not a field name (RFC 5322 section 2.2: printable ASCII without space and colon).
-    Name(String),
-    /// The value of the field of this name holds CR, LF or NUL, or a word or white space too long for any line.
-    Value(String),
-}
-
-impl fmt::Display for HeaderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchField(index) => write!(f, "there is no header field {index}"),
-            Self::Name(name) => write!(f, "{name:?} is not a header field name"),
-            Self::Value(name) => {
-                write!(
-                    f,
-                    "the value for {name} holds CR, LF or NUL, or more than {MAX_LINE} octets that no line can hold"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for HeaderError {}
 
 impl HeaderBlock {
     /// Returns a new block with all edits made.
@@ -98,18 +86,11 @@ impl HeaderBlock {
             plan.write_added(&mut out, FieldPosition::Before(field.index));
             match plan.decision(field) {
                 None => out.put_slice(field.raw()),
-                Some(HeaderEdit::Replace { value, .. }) => {
-                    out.put_slice(&folded(&field.name_text(), value));
-                }
-                Some(HeaderEdit::Rename { name, .. }) => {
-                    out.put_slice(name.as_bytes());
-                    out.put_slice(b":");
-                    out.put_slice(field.value_octets());
-                }
-                Some(_) => {}
+                Some(edit) => write_edited(&mut out, field, edit),
             }
+            end_line(&mut out);
+            plan.write_added(&mut out, FieldPosition::After(field.index));
         }
-        end_line(&mut out);
         plan.write_added(&mut out, FieldPosition::Bottom);
         Ok(Self::parse(out.freeze()))
     }
@@ -119,22 +100,34 @@ impl HeaderBlock {
     /// # Errors
     /// Why it could not.
     pub fn check(&self, edit: &HeaderEdit) -> Result<(), HeaderError> {
-        let exists = |index: usize| {
-            self.get(index)
-                .map_or(Err(HeaderError::NoSuchField(index)), |field| Ok(field.name_text().into_owned()))
-        };
         match edit {
             HeaderEdit::Add { at, name, value } => {
-                if let FieldPosition::Before(index) = at {
-                    exists(*index)?;
-                }
+                self.check_position(*at)?;
                 check_field(name, value)
             }
-            HeaderEdit::Replace { index, value } => exists(*index).and_then(|name| check_field(&name, value)),
-            HeaderEdit::Remove(index) => exists(*index).map(|_| ()),
+            HeaderEdit::AddRaw { at, field } => {
+                self.check_position(*at)?;
+                check_raw(field)
+            }
+            HeaderEdit::ReplaceRaw { index, field } => self.existing(*index).and_then(|_| check_raw(field)),
+            HeaderEdit::Replace { index, value } => {
+                self.existing(*index).and_then(|field| check_field(&field.name_text(), value))
+            }
+            HeaderEdit::Remove(index) => self.existing(*index).map(|_| ()),
             HeaderEdit::RemoveAll(_) => Ok(()),
-            HeaderEdit::Rename { index, name } => exists(*index).and_then(|_| check_name(name)),
+            HeaderEdit::Rename { index, name } => self.existing(*index).and_then(|_| check_name(name)),
         }
+    }
+
+    fn check_position(&self, at: FieldPosition) -> Result<(), HeaderError> {
+        match at {
+            FieldPosition::Top | FieldPosition::Bottom => Ok(()),
+            FieldPosition::Before(index) | FieldPosition::After(index) => self.existing(index).map(|_| ()),
+        }
+    }
+
+    fn existing(&self, index: usize) -> Result<Field<'_>, HeaderError> {
+        self.get(index).ok_or(HeaderError::NoSuchField(index))
     }
 }
 
@@ -142,7 +135,7 @@ impl HeaderBlock {
 /// list.
 #[derive(Default)]
 struct EditIndex<'a> {
-    added: HashMap<FieldPosition, Vec<(&'a str, &'a str)>>,
+    added: HashMap<FieldPosition, Vec<&'a HeaderEdit>>,
     /// The last edit of a field, and its number in the list.
     by_index: HashMap<usize, (usize, &'a HeaderEdit)>,
     /// The last removal of all fields of a name, by the name in lower case.
@@ -154,10 +147,11 @@ impl<'a> EditIndex<'a> {
         let mut plan = Self::default();
         for (number, edit) in edits.iter().enumerate() {
             match edit {
-                HeaderEdit::Add { at, name, value } => {
-                    plan.added.entry(*at).or_default().push((name, value));
+                HeaderEdit::Add { at, .. } | HeaderEdit::AddRaw { at, .. } => {
+                    plan.added.entry(*at).or_default().push(edit);
                 }
                 HeaderEdit::Replace { index, .. }
+                | HeaderEdit::ReplaceRaw { index, .. }
                 | HeaderEdit::Remove(index)
                 | HeaderEdit::Rename { index, .. } => {
                     plan.by_index.insert(*index, (number, edit));
@@ -180,36 +174,36 @@ impl<'a> EditIndex<'a> {
     }
 
     fn write_added(&self, out: &mut BytesMut, at: FieldPosition) {
-        for (name, value) in self.added.get(&at).into_iter().flatten() {
-            out.put_slice(&folded(name, value));
+        for edit in self.added.get(&at).into_iter().flatten() {
+            match edit {
+                HeaderEdit::Add { name, value, .. } => out.put_slice(&folded(name, value)),
+                HeaderEdit::AddRaw { field, .. } => write_raw(out, field),
+                _ => {}
+            }
         }
     }
 }
 
-/// Checks that a new field may be written.
-///
-/// # Errors
-/// What is wrong with the name or the value.
-fn check_field(name: &str, value: &str) -> Result<(), HeaderError> {
-    check_name(name)?;
-    check_value(name, value)
-}
-
-fn check_name(name: &str) -> Result<(), HeaderError> {
-    let is_ftext = |byte: u8| (33..=126).contains(&byte) && byte != b':';
-    if name.is_empty() || name.len() > MAX_LINE - 2 || !name.bytes().all(is_ftext) {
-        return Err(HeaderError::Name(name.to_owned()));
+/// Writes what an edit makes of a field; nothing if it removes the field.
+fn write_edited(out: &mut BytesMut, field: Field<'_>, edit: &HeaderEdit) {
+    match edit {
+        HeaderEdit::Replace { value, .. } => out.put_slice(&folded(&field.name_text(), value)),
+        HeaderEdit::ReplaceRaw { field, .. } => write_raw(out, field),
+        HeaderEdit::Rename { name, .. } => {
+            out.put_slice(name.as_bytes());
+            out.put_slice(b":");
+            out.put_slice(field.value_octets());
+        }
+        HeaderEdit::Remove(_)
+        | HeaderEdit::RemoveAll(_)
+        | HeaderEdit::Add { .. }
+        | HeaderEdit::AddRaw { .. } => {}
     }
-    Ok(())
 }
 
-fn check_value(name: &str, value: &str) -> Result<(), HeaderError> {
-    // A line end inside a value would let its author write fields without permission.
-    let breaks_line = value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    let mut pieces = pieces(value);
-    let first = name.len() + 2 + pieces.next().map_or(0, str::len);
-    let too_long = first > MAX_LINE || pieces.any(|piece| piece.len() > MAX_LINE);
-    if breaks_line || too_long { Err(HeaderError::Value(name.to_owned())) } else { Ok(()) }
+fn write_raw(out: &mut BytesMut, field: &[u8]) {
+    out.put_slice(field);
+    out.put_slice(b"\r\n");
 }
 
 /// The last line of a block may lack its CRLF; fields added below must not run into it.
@@ -223,7 +217,7 @@ fn end_line(out: &mut BytesMut) {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::fold::FOLD_AT;
+    use super::super::fold::{FOLD_AT, MAX_LINE};
     use super::*;
 
     const BLOCK: &[u8] =

@@ -1,7 +1,11 @@
 //! Writing a new header field: folding its value over lines (RFC 5322 sections 2.1.1 and 2.2.3).
 
+use crate::encoded_words::WORD_START;
+
 /// New fields are folded so that lines stay within this many octets where white space allows (RFC 5322 section 2.1.1).
 pub(super) const FOLD_AT: usize = 78;
+/// The same with encoded words (RFC 2047 section 2).
+const FOLD_ENCODED_AT: usize = 76;
 /// The longest line that may be written, without its CRLF (RFC 5322 section 2.1.1).
 pub(super) const MAX_LINE: usize = 998;
 
@@ -14,9 +18,10 @@ pub fn folded(name: &str, value: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + value.len() + 8);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
+    let fold_at = if value.contains(WORD_START) { FOLD_ENCODED_AT } else { FOLD_AT };
     let mut line = out.len();
     for (at, piece) in pieces(value).enumerate() {
-        if at > 0 && line + piece.len() > FOLD_AT {
+        if at > 0 && line + piece.len() > fold_at {
             out.extend_from_slice(b"\r\n");
             line = 0;
         }

@@ -2,18 +2,23 @@
 //!
 //! A [`HeaderBlock`] holds the bytes of all fields with their line ends, without the empty line that follows. Fields
 //! are offsets into these bytes, so that a message is parsed once and never copied. [`HeaderBlock::edited`] writes a
-//! new block in which only the edited fields differ, so a signature over the others stays valid. Interpreting a field
-//! (as an address, a date, a MIME type) is left to a MIME library.
+//! new block in which only the edited fields differ, so a signature over the others stays valid. What a value means is
+//! read elsewhere: addresses in [`mailboxes`](crate::mailboxes), the fields of MIME in [`mime`](crate::mime).
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use memchr::memchr;
 
+mod check;
 mod edit;
+mod encoded;
+mod encoded_addresses;
 mod fold;
 
-pub use self::edit::{FieldPosition, HeaderEdit, HeaderError};
+pub use self::check::HeaderError;
+pub use self::edit::{FieldPosition, HeaderEdit};
+pub use self::encoded::encoded;
 pub use self::fold::folded;
 
 /// All header fields of a message, as received.

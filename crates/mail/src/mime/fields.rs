@@ -1,5 +1,7 @@
 //! The header fields that describe a MIME part: its type, its file name, its encoding.
 
+use memchr::memchr;
+
 use super::params::StructuredField;
 use super::{Defect, Encoding, FlagSet};
 use crate::HeaderBlock;
@@ -9,6 +11,10 @@ const MAX_FIELD: usize = 64 << 10;
 /// The longest type and the longest charset that are kept.
 const MAX_TYPE: usize = 128;
 const MAX_CHARSET: usize = 64;
+/// The longest disposition and the longest transfer encoding that are kept. All that are registered are shorter.
+const MAX_WORD: usize = 64;
+/// The longest Content-ID that is kept: a line.
+const MAX_ID: usize = 998;
 /// The longest boundary: it must fit into a line. RFC 2046 section 5.1.1 allows 70 octets, but most programs read
 /// longer ones.
 const MAX_BOUNDARY: usize = 990;
@@ -19,7 +25,10 @@ pub(super) struct PartFields {
     pub(super) content_type: Option<String>,
     pub(super) charset: Option<String>,
     pub(super) filename: Option<String>,
-    pub(super) attachment: bool,
+    pub(super) disposition: Option<String>,
+    pub(super) content_id: Option<String>,
+    /// The declared encoding in lower case, or `7bit`.
+    pub(super) transfer_encoding: String,
     pub(super) encoding: Encoding,
     pub(super) boundary: Option<Vec<u8>>,
     pub(super) malformed: FlagSet<Defect>,
@@ -39,7 +48,8 @@ impl PartFields {
         let mut found = FieldFindings::default();
         let kind = first(header, "content-type", &["boundary", "charset", "name"], &mut found);
         let disposition = first(header, "content-disposition", &["filename"], &mut found);
-        let encoding = first(header, "content-transfer-encoding", &[], &mut found);
+        let encoding = first(header, "content-transfer-encoding", &[], &mut found).map(|field| field.value);
+        let content_id = content_id(header, &mut found);
         let named = |field: &Option<StructuredField>, name| field.as_ref().and_then(|field| field.text(name));
         let (kind, content_type) = typed(kind, &mut found.malformed);
         Self {
@@ -48,12 +58,14 @@ impl PartFields {
                 .filter(|charset| charset.len() <= MAX_CHARSET)
                 .map(|charset| charset.to_lowercase()),
             filename: named(&disposition, "filename").or_else(|| named(&kind, "name")),
-            attachment: disposition.is_some_and(|field| field.value == "attachment"),
-            encoding: encoding.map_or(Encoding::Identity, |field| match field.value.as_str() {
+            disposition: disposition.and_then(|field| word(field.value)),
+            content_id,
+            encoding: encoding.as_deref().map_or(Encoding::Identity, |word| match word {
                 "base64" => Encoding::Base64,
                 "quoted-printable" => Encoding::QuotedPrintable,
                 _ => Encoding::Identity,
             }),
+            transfer_encoding: encoding.and_then(word).unwrap_or_else(|| "7bit".to_owned()),
             boundary: kind
                 .and_then(|kind| kind.octets("boundary"))
                 .map(|boundary| boundary.trim_ascii_end().to_vec())
@@ -71,14 +83,38 @@ fn first(
     wanted: &[&'static str],
     found: &mut FieldFindings,
 ) -> Option<StructuredField> {
-    let mut fields = header.named(name);
-    let octets = fields.next()?.value_octets();
-    found.cut |= octets.len() > MAX_FIELD;
-    let read = StructuredField::parse(&octets[..octets.len().min(MAX_FIELD)], wanted);
-    if read.repeated || fields.next().is_some() {
+    let read = StructuredField::parse(first_octets(header, name, found)?, wanted);
+    if read.repeated {
         found.malformed.mark(Defect::Repeated);
     }
     Some(read)
+}
+
+/// The octets of the first field of this name, at most [`MAX_FIELD`].
+fn first_octets<'a>(header: &'a HeaderBlock, name: &'a str, found: &mut FieldFindings) -> Option<&'a [u8]> {
+    let mut fields = header.named(name);
+    let octets = fields.next()?.value_octets();
+    if fields.next().is_some() {
+        found.malformed.mark(Defect::Repeated);
+    }
+    found.cut |= octets.len() > MAX_FIELD;
+    Some(&octets[..octets.len().min(MAX_FIELD)])
+}
+
+/// The text between the first angle brackets; without them the whole value, as some programs write it.
+fn content_id(header: &HeaderBlock, found: &mut FieldFindings) -> Option<String> {
+    let octets = first_octets(header, "content-id", found)?;
+    let inner = memchr(b'<', octets).map_or(octets, |start| &octets[start + 1..]);
+    let inner = memchr(b'>', inner).map_or(inner, |end| &inner[..end]);
+    let unfolded: Vec<u8> = inner.iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
+    let id = unfolded.trim_ascii();
+    (1..=MAX_ID).contains(&id.len()).then(|| String::from_utf8_lossy(id).into_owned())
+}
+
+/// The word, cut to the length that is kept; none if it is empty.
+fn word(mut word: String) -> Option<String> {
+    word.truncate(word.floor_char_boundary(MAX_WORD));
+    (!word.is_empty()).then_some(word)
 }
 
 /// A field without a type is ignored (RFC 2045 section 5.2).

@@ -5,7 +5,6 @@
 //! is not examined, and input that breaks the rules is read as most programs read it; [`Tree::malformed`] and
 //! [`Tree::truncated`] report both. The content of a part is decoded separately, by [`transfer`].
 
-mod encoded_words;
 mod fields;
 mod params;
 mod scanner;
@@ -14,7 +13,6 @@ pub mod transfer;
 use std::fmt;
 use std::ops::Range;
 
-pub(crate) use encoded_words::decode as decode_words;
 pub use scanner::Scanner;
 
 /// Limits on how much of a message's structure is examined.
@@ -26,7 +24,7 @@ pub struct MimeLimits {
     pub parts: usize,
     /// The most octets of one part's header that are read; the rest is skipped.
     pub header: usize,
-    /// The most octets of all types, charsets and file names together.
+    /// The most octets together of all strings in [`MimePart`].
     pub names: usize,
 }
 
@@ -60,9 +58,16 @@ pub struct MimePart {
     pub charset: Option<String>,
     /// The file name, decoded from whichever encoding it has; none when the part names none.
     pub filename: Option<String>,
-    /// Whether its Content-Disposition is `attachment`.
-    pub attachment: bool,
-    /// How its content is encoded.
+    /// The type in its Content-Disposition, in lower case: `attachment`, `inline` (RFC 2183); none when the part has no
+    /// such field. At most 64 octets are kept.
+    pub disposition: Option<String>,
+    /// Its Content-ID without angle brackets (RFC 2045 section 7); none when it has none, or one of more than 998
+    /// octets.
+    pub content_id: Option<String>,
+    /// The transfer encoding that it declares, in lower case; `7bit` when it declares none (RFC 2045 section 6.1). At
+    /// most 64 octets are kept.
+    pub transfer_encoding: String,
+    /// How its content is decoded.
     pub encoding: Encoding,
     /// The range of its header block and the empty line after it; none for the message itself, whose header is not in
     /// the body.
@@ -112,8 +117,8 @@ pub enum MimeLimit {
     Parts,
     /// [`MimeLimits::header`]: fields after this point were not read.
     Header,
-    /// [`MimeLimits::names`]: later parts have no charset and file name, and have the type `application/octet-stream`
-    /// unless they are multiparts or messages.
+    /// [`MimeLimits::names`]: later parts have no charset, file name, disposition and Content-ID, no transfer encoding
+    /// unless it is one that is decoded, and the type `application/octet-stream` unless they are multiparts or messages.
     Names,
 }
 
@@ -193,6 +198,17 @@ impl<T> Default for FlagSet<T> {
 impl<T: Flag> fmt::Debug for FlagSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.names()).finish()
+    }
+}
+
+impl Encoding {
+    /// The word for this encoding in Content-Transfer-Encoding; empty where octets are not changed.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Identity => "",
+            Self::Base64 => "base64",
+            Self::QuotedPrintable => "quoted-printable",
+        }
     }
 }
 

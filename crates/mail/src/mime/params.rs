@@ -3,7 +3,7 @@
 //! Nested comments are tracked by a counter, and only requested parameters are kept, so that even a hundred thousand
 //! parentheses or parameters cost no more than their octets.
 
-use super::encoded_words;
+use crate::encoded_words;
 
 /// The most pieces of one parameter (RFC 2231 section 3) that are joined.
 const MAX_PIECES: usize = 1_000;
@@ -57,7 +57,7 @@ impl StructuredField {
         let pieces = self.pieces(name)?;
         if pieces.pieces.is_empty() {
             let plain = String::from_utf8_lossy(pieces.plain.as_deref()?);
-            return Some(encoded_words::decode(&plain));
+            return Some(encoded_words::decoded(&plain));
         }
         let (charset, octets) = pieces.joined();
         Some(encoded_words::text(&octets, charset.as_deref()))

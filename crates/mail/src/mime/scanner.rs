@@ -254,19 +254,23 @@ impl Scanner {
 
     /// Records what the header says, as far as there is room for names.
     fn describe(&mut self, part: usize, kind: String, described: PartFields, is_container: bool) {
-        let PartFields { charset, filename, attachment, encoding, .. } = described;
-        let names = [Some(&kind), charset.as_ref(), filename.as_ref()];
-        let octets: usize = names.into_iter().flatten().map(String::len).sum();
+        let PartFields { charset, filename, disposition, content_id, transfer_encoding, encoding, .. } =
+            described;
+        let maybe = [&charset, &filename, &disposition, &content_id];
+        let octets = maybe.into_iter().flatten().map(String::len).sum::<usize>();
+        let octets = octets + kind.len() + transfer_encoding.len();
         let part = &mut self.parts[part];
-        part.attachment = attachment;
         part.encoding = encoding;
         if self.names + octets <= self.limits.names {
             self.names += octets;
             (part.content_type, part.charset, part.filename) = (kind, charset, filename);
+            (part.disposition, part.content_id) = (disposition, content_id);
+            part.transfer_encoding = transfer_encoding;
             return;
         }
         self.truncated.mark(MimeLimit::Names);
         part.content_type = if is_container { kind } else { "application/octet-stream".into() };
+        part.transfer_encoding = encoding.word().to_owned();
     }
 
     fn in_digest(&self, part: usize) -> bool {
@@ -399,7 +403,9 @@ fn empty(parent: Option<u32>, header: Option<Range<u64>>) -> MimePart {
         content_type: String::new(),
         charset: None,
         filename: None,
-        attachment: false,
+        disposition: None,
+        content_id: None,
+        transfer_encoding: String::new(),
         encoding: Encoding::Identity,
         content: header.as_ref().map_or(0, |header| header.end)..0,
         header,

@@ -4,7 +4,8 @@
 //! section 6.7), as programs that display mail do. Otherwise one stray octet could hide content from a plugin, but not
 //! from the reader.
 
-use super::{Encoding, MimePart, encoded_words};
+use super::{Encoding, MimePart};
+use crate::encoded_words;
 
 /// Decodes content piece by piece.
 pub struct TransferDecoder {

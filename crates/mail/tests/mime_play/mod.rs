@@ -16,7 +16,7 @@ use pintle_mail::{Bytes, HeaderBlock};
 pub const TIGHT: MimeLimits = MimeLimits { depth: 4, parts: 12, header: 120, names: 200 };
 
 /// Lines that a message may consist of, so that random choices build trees.
-pub const LINES: [&str; 40] = [
+pub const LINES: [&str; 42] = [
     "--a\r\n",
     "--a\r\n",
     "--a--\r\n",
@@ -57,6 +57,8 @@ pub const LINES: [&str; 40] = [
     "\0\u{e4}\u{20ac}",
     "--",
     "--aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n",
+    "Content-ID: <part@example>\r\n",
+    "Content-Disposition: inline\r\n",
 ];
 
 /// The message of a plan. The first octet decides how the rest is read: as indices of [`LINES`], or as octets.
@@ -112,9 +114,12 @@ pub fn check(tree: &Tree, header: &HeaderBlock, body: &[u8], limits: MimeLimits)
     assert!(tree.steps <= (6 + limits.depth as u64) * octets, "{} steps for {octets} octets", tree.steps);
     let mut depths: Vec<usize> = Vec::new();
     let mut ends: Vec<u64> = vec![0; tree.parts.len()];
+    let mut names = 0;
     for (at, part) in tree.parts.iter().enumerate() {
         assert!(part.content.start <= part.content.end && part.content.end <= body.len() as u64);
         assert!(!part.content_type.is_empty());
+        assert!(part.transfer_encoding.len() <= 64);
+        names += names_of(part);
         let Some(parent) = part.parent else {
             assert!(at == 0 && part.header.is_none());
             depths.push(0);
@@ -130,6 +135,13 @@ pub fn check(tree: &Tree, header: &HeaderBlock, body: &[u8], limits: MimeLimits)
         depths.push(depths[parent] + 1);
         assert!(depths[at] <= limits.depth);
     }
+    assert!(names <= limits.names, "{names} octets of names");
+}
+
+/// The octets of the strings of a part that it can do without.
+fn names_of(part: &MimePart) -> usize {
+    let maybe = [&part.charset, &part.filename, &part.disposition, &part.content_id];
+    maybe.into_iter().flatten().map(String::len).sum()
 }
 
 fn decode(part: &MimePart, body: &[u8]) {

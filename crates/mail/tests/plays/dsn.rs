@@ -70,11 +70,8 @@ impl Failure {
         let text = plan.text();
         let found = Address::parse(&text, charset).unwrap_or_else(|_| address("bob@example.net"));
         let recipient = Recipient {
-            id: 0,
-            address: found,
             params: RcptParams { orcpt: plan.maybe_text(), ..RcptParams::default() },
-            original: None,
-            relay: false,
+            ..Recipient::new(0, found)
         };
         let code = |plan: &mut Plan<'_>| EnhancedCode(plan.octet() % 6, plan.number(), plan.number());
         let diagnostic = plan.flag().then(|| Reply {

@@ -22,18 +22,29 @@ pub fn play(octets: &[u8]) {
 fn edit(plan: &mut Plan<'_>) -> HeaderEdit {
     let kind = plan.octet();
     let index = usize::from(plan.octet() % 8);
-    let at = match kind / 4 % 3 {
+    let at = match kind / 8 % 4 {
         0 => FieldPosition::Top,
         1 => FieldPosition::Bottom,
+        2 => FieldPosition::After(index),
         _ => FieldPosition::Before(index),
     };
-    match kind % 4 {
+    match kind % 8 {
         0 => HeaderEdit::Add { at, name: plan.text(), value: plan.text() },
         1 => HeaderEdit::Replace { index, value: plan.text() },
         2 => HeaderEdit::Remove(index),
         3 => HeaderEdit::Rename { index, name: plan.text() },
+        4 => HeaderEdit::AddRaw { at, field: Bytes::copy_from_slice(plan.octets()) },
+        5 => HeaderEdit::ReplaceRaw { index, field: Bytes::copy_from_slice(plan.octets()) },
+        6 => HeaderEdit::AddRaw { at, field: raw(plan) },
         _ => HeaderEdit::RemoveAll(plan.text()),
     }
+}
+
+/// Octets that are likely to be a field.
+fn raw(plan: &mut Plan<'_>) -> Bytes {
+    const PIECES: [&[u8]; 8] = [b"X", b":", b" a", b"\r\n\t", b"\r\n ", b"\xff", b"b", b"\n"];
+    let pieces: Vec<_> = (0..plan.octet() % 16).map(|_| PIECES[usize::from(plan.octet() % 8)]).collect();
+    Bytes::from([b"X:", pieces.concat().as_slice()].concat())
 }
 
 fn fields(block: &HeaderBlock) {
@@ -78,10 +89,10 @@ fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
     let mut out = Vec::new();
     let add = |out: &mut Vec<_>, place: FieldPosition| {
         for edit in edits {
-            if let HeaderEdit::Add { at, name, value } = edit
-                && *at == place
-            {
-                out.push((folded(name, value), true));
+            match edit {
+                HeaderEdit::Add { at, name, value } if *at == place => out.push((folded(name, value), true)),
+                HeaderEdit::AddRaw { at, field } if *at == place => out.push((ended(field), true)),
+                _ => {}
             }
         }
     };
@@ -91,22 +102,29 @@ fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
         let name = field.name_text();
         let last = edits.iter().rev().find(|edit| match edit {
             HeaderEdit::Replace { index, .. }
+            | HeaderEdit::ReplaceRaw { index, .. }
             | HeaderEdit::Remove(index)
             | HeaderEdit::Rename { index, .. } => *index == field.index,
             HeaderEdit::RemoveAll(gone) => gone.as_bytes().eq_ignore_ascii_case(field.name()),
-            HeaderEdit::Add { .. } => false,
+            HeaderEdit::Add { .. } | HeaderEdit::AddRaw { .. } => false,
         });
         match last {
             None => out.push((field.raw().to_vec(), false)),
             Some(HeaderEdit::Replace { value, .. }) => out.push((folded(&name, value), true)),
+            Some(HeaderEdit::ReplaceRaw { field, .. }) => out.push((ended(field), true)),
             Some(HeaderEdit::Rename { name, .. }) => {
                 out.push(([name.as_bytes(), b":", field.value_octets()].concat(), false));
             }
             Some(_) => {}
         }
+        add(&mut out, FieldPosition::After(field.index));
     }
     add(&mut out, FieldPosition::Bottom);
     out
+}
+
+fn ended(field: &[u8]) -> Vec<u8> {
+    [field, b"\r\n"].concat()
 }
 
 /// RFC 5322 sections 2.1.1 and 2.2.3: no line that we write is too long, and none is blank, which some readers take for

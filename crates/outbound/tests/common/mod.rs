@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pintle_mail::{
-    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
+    Address, Charset, Envelope, MailParams, QueueId, Recipient, ReversePath, SessionId, UnixTime,
 };
 use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, OutboundParts, Relay, Route, RouteTable};
-use pintle_policy::{Frozen, Notes, Session, Transaction};
+use pintle_policy::{Frozen, Leases, Notes, Session, Transaction};
 use pintle_queue::Snapshot;
 use pintle_record::{Record, RecordSink as Records};
-use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
+use pintle_spool::{Content, Entry, HoldReason, Memory, NewMessage, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
 use pintle_tls::{ClientConfig, ClientTls, Roots};
 use tokio::sync::watch;
@@ -238,6 +238,7 @@ pub struct TestMessage {
     pub head: &'static str,
     pub body: String,
     pub smtputf8: bool,
+    pub hold: Option<HoldReason>,
 }
 
 pub fn message_to(recipients: &[&str]) -> TestMessage {
@@ -249,17 +250,12 @@ pub fn message_to(recipients: &[&str]) -> TestMessage {
         head: "From: anna@sender.example\r\nSubject: hello\r\n\r\n",
         body: "A line.\r\n.A line with a dot.\r\n".into(),
         smtputf8: false,
+        hold: None,
     }
 }
 
 pub fn recipient(id: u32, text: &str) -> Recipient {
-    Recipient {
-        id,
-        address: Address::parse(text, Charset::Utf8).unwrap(),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    }
+    Recipient::new(id, Address::parse(text, Charset::Utf8).unwrap())
 }
 
 impl TestMessage {
@@ -275,7 +271,7 @@ impl TestMessage {
                 envelope: Envelope { sender: self.sender, params: self.params, recipients: self.recipients },
                 received,
                 parent: None,
-                hold: None,
+                hold: self.hold,
                 released: None,
                 has_8bit: !self.body.is_ascii() || !self.head.is_ascii(),
                 needs_smtputf8: self.smtputf8,
@@ -302,6 +298,7 @@ pub fn context(id: QueueId) -> bytes::Bytes {
         extensions: Vec::new(),
         notes: Notes::default(),
         facts: std::collections::BTreeMap::new(),
+        leases: Leases::default(),
     };
     let envelope =
         Envelope { sender: ReversePath::Null, params: MailParams::default(), recipients: Vec::new() };

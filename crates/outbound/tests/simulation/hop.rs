@@ -313,6 +313,7 @@ impl Dialogue {
     async fn judge(&mut self, text: &[u8]) -> Result<(), Over> {
         let mail = std::mem::take(&mut self.mail);
         let from = mail.from.unwrap_or_default();
+        self.world.ledger(|ledger| laws::in_one_transaction(ledger, &mail.to, text));
         let groups: Vec<&[String]> =
             if self.hop.kind.lmtp { mail.to.chunks(1).collect() } else { vec![mail.to.as_slice()] };
         for group in groups {

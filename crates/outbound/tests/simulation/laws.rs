@@ -27,7 +27,7 @@ const SLACK: Duration = Duration::from_secs(11);
 pub fn before(ledger: &mut Ledger, op: &Op) {
     match op {
         Op::Settle(id, changes, children) => settled(ledger, *id, changes, children),
-        Op::Commit(_) | Op::Hold(..) | Op::Release(..) | Op::Reroute(..) => {}
+        Op::Commit(_) | Op::Hold(..) | Op::Release(..) | Op::Reroute(..) | Op::SetContext(..) => {}
     }
 }
 
@@ -55,16 +55,17 @@ fn nothing_is_forgotten(ledger: &mut Ledger, id: QueueId, changes: &[Change]) {
     older.into_iter().for_each(|law| ledger.breach(law));
 }
 
-/// Delivered: a next hop took it. Failed: it was refused permanently. Expired: it had its maximum age. Discarded: an operator
+/// Delivered: a next hop took it. Failed: it was refused permanently, by a next hop or by plugins. Expired: it had its maximum age. Discarded: an operator
 /// deleted it, or its route leads nowhere.
 fn ended_for_a_reason(ledger: &mut Ledger, id: QueueId, recipient: u32, disposition: Disposition) {
     let Some(known) = ledger.known.get(&id) else {
         return ledger.breach(format!("{id} was settled and never committed"));
     };
     let mut recipients = known.letter.entry.envelope.recipients.iter();
-    let Some(address) = recipients.find(|r| r.id == recipient).map(|r| &r.address) else {
+    let Some(found) = recipients.find(|r| r.id == recipient) else {
         return ledger.breach(format!("{id} has no recipient {recipient}"));
     };
+    let address = &found.address;
     let sender = known.letter.entry.envelope.sender.as_str();
     let refused = || {
         ledger.refused.contains(address.as_str())
@@ -72,10 +73,13 @@ fn ended_for_a_reason(ledger: &mut Ledger, id: QueueId, recipient: u32, disposit
             || ledger.no_mail.contains(address.domain())
     };
     let sound = match disposition {
+        Disposition::Failed if found.refused.is_some() => true,
         Disposition::Delivered => known.copies.iter().any(|copy| copy.recipient == recipient),
         Disposition::Failed => known.may_bounce || refused(),
         Disposition::Expired => may_expire(ledger, id, known),
-        Disposition::Discarded => known.may_vanish || address.domain() == crate::world::NOWHERE,
+        Disposition::Discarded => {
+            known.may_vanish || address.domain() == crate::world::NOWHERE && found.refused.is_none()
+        }
     };
     if !sound {
         let (age, clock) = (ledger.now.saturating_sub(known.since.passed), ledger.clock);
@@ -209,6 +213,9 @@ pub fn taken(ledger: &mut Ledger, from: &str, to: &str, text: &[u8]) -> Option<(
         return None;
     };
     let mut wrong = Vec::new();
+    if envelope.recipients.iter().any(|r| r.id == recipient && r.refused.is_some()) {
+        wrong.push(format!("{id} went to {to}, whom plugins have refused"));
+    }
     if envelope.sender.as_str() != from {
         wrong.push(format!("{id} came from {from:?} instead of {}", envelope.sender));
     }
@@ -237,6 +244,18 @@ pub fn taken(ledger: &mut Ledger, from: &str, to: &str, text: &[u8]) -> Option<(
     ledger.counts.twice += u32::from(known.copies.iter().any(|copy| copy.recipient == recipient));
     known.copies.push(DeliveredCopy { recipient, life, heard: false });
     Some((id, known.copies.len() - 1))
+}
+
+/// The recipients of one transaction are in the same groups.
+pub fn in_one_transaction(ledger: &mut Ledger, to: &[String], text: &[u8]) {
+    let Some(known) = ledger.by_text(text).and_then(|id| ledger.known.get(&id)) else { return };
+    let recipients = known.letter.entry.envelope.recipients.iter();
+    let these = recipients.filter(|recipient| to.iter().any(|to| to == recipient.address.as_str()));
+    let groups: BTreeSet<_> = these.map(|recipient| &recipient.groups).collect();
+    if groups.len() > 1 {
+        let law = format!("{to:?} got {} in one transaction, in the groups {groups:?}", known.letter.id);
+        ledger.breach(law);
+    }
 }
 
 /// The gateway has been answered that the message was taken.

@@ -35,6 +35,7 @@ pub enum Op {
     Hold(QueueId, HoldReason),
     Release(QueueId, UnixTime, Moment),
     Reroute(QueueId, Vec<u32>, Option<NextHop>),
+    SetContext(QueueId, Bytes),
 }
 
 /// What the spool said to it.
@@ -53,6 +54,7 @@ pub enum OpResult {
 pub struct StoredState {
     pub hold: Option<HoldReason>,
     pub released: Option<UnixTime>,
+    pub context: Bytes,
     pub recipients: Vec<RecipientState>,
 }
 
@@ -261,7 +263,7 @@ impl Ledger {
                     known.since = if quarantined { *at } else { known.since };
                 }
             }
-            Op::Reroute(..) => {}
+            Op::Reroute(..) | Op::SetContext(..) => {}
         }
     }
 
@@ -356,7 +358,7 @@ impl Op {
     pub fn letters(&self) -> &[SimMessage] {
         match self {
             Self::Commit(letters) | Self::Settle(_, _, letters) => letters,
-            Self::Hold(..) | Self::Release(..) | Self::Reroute(..) => &[],
+            Self::Hold(..) | Self::Release(..) | Self::Reroute(..) | Self::SetContext(..) => &[],
         }
     }
 }
@@ -370,7 +372,12 @@ impl StoredState {
             status: DeliveryStatus::fresh(entry.received),
             route: None,
         });
-        Self { hold: entry.hold.clone(), released: entry.released, recipients: recipients.collect() }
+        Self {
+            hold: entry.hold.clone(),
+            released: entry.released,
+            context: entry.context.clone(),
+            recipients: recipients.collect(),
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -406,6 +413,11 @@ fn apply(disk: &mut Disk, op: &Op) {
             let states = disk.get_mut(id).into_iter().flat_map(|state| &mut state.recipients);
             let chosen = states.filter(|state| recipients.is_empty() || recipients.contains(&state.id));
             chosen.for_each(|state| state.route.clone_from(next_hop));
+        }
+        Op::SetContext(id, context) => {
+            if let Some(state) = disk.get_mut(id) {
+                state.context.clone_from(context);
+            }
         }
     }
 }

@@ -148,6 +148,7 @@ fn the_laws_notice_what_is_wrong() {
         (Sabotage::IgnoresHolds, "while it was held"),
         (Sabotage::LosesMessages, "does not hold what was made durable"),
         (Sabotage::AgesMessages, "ended as expired without a reason"),
+        (Sabotage::ForgetsGroups, "in one transaction, in the groups"),
     ] {
         let broken = (0..40).flat_map(|seed| run(seed, Some(sabotage), &tls).broken);
         assert!(broken.into_iter().any(|broken| broken.contains(law)), "{sabotage:?} goes unnoticed");

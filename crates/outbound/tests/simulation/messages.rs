@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pintle_mail::{
-    Address, Charset, Envelope, MailParams, Notify, QueueId, RcptParams, Recipient, Return, ReversePath,
-    UnixTime,
+    Address, Charset, EnhancedCode, Envelope, MailParams, Notify, QueueId, RcptParams, Recipient, Reply,
+    Return, ReversePath, UnixTime,
 };
 use pintle_spool::{Entry, HoldReason, Quarantine};
 
@@ -53,12 +53,15 @@ fn recipient(random: &mut Random, number: u32, at: u32) -> Recipient {
         2 => Some(Notify { success: false, failure: true, delay: false }),
         _ => None,
     };
+    // Every second message has two groups, and now and then plugins have refused a recipient.
+    let group = number.is_multiple_of(2).then(|| ("tenants".to_owned(), (at % 2).to_string()));
+    let refused = (number * 7 + at).is_multiple_of(23);
     Recipient {
-        id: at,
-        address: address(&format!("r{number}-{at}@{domain}")),
         params: RcptParams { notify, ..RcptParams::default() },
-        original: None,
         relay: true,
+        groups: group.into_iter().collect(),
+        refused: refused.then(|| Reply::new(550, EnhancedCode(5, 7, 1), "not for this recipient")),
+        ..Recipient::new(at, address(&format!("r{number}-{at}@{domain}")))
     }
 }
 

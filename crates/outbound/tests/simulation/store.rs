@@ -104,7 +104,8 @@ impl Store {
                     }
                 });
                 let Stored { entry, recipients, .. } = stored;
-                Some(StoredState { hold: entry.hold, released: entry.released, recipients })
+                let (hold, released, context) = (entry.hold, entry.released, entry.context);
+                Some(StoredState { hold, released, context, recipients })
             }
             Err(error) => {
                 world.ledger(|ledger| ledger.breach(format!("{id} cannot be read: {error}")));
@@ -246,6 +247,10 @@ impl Spool for Store {
                 let older = |time: UnixTime| UnixTime::from_millis(time.millis() - 30 * 24 * 3_600_000);
                 claimed.iter_mut().for_each(|waiting| waiting.received = older(waiting.received));
             }
+            if self.sabotaged(Sabotage::ForgetsGroups) {
+                let recipients = claimed.iter_mut().flat_map(|waiting| &mut waiting.recipients);
+                recipients.for_each(|recipient| recipient.groups.clear());
+            }
             Ok(claimed)
         })
     }
@@ -266,6 +271,10 @@ impl Spool for Store {
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         let op = Op::Reroute(id, recipients.clone(), next_hop.clone());
         self.write(op, move |spool| spool.reroute(id, recipients, next_hop))
+    }
+
+    fn set_context(&self, id: QueueId, context: Bytes) -> SpoolFuture<'_, ()> {
+        self.write(Op::SetContext(id, context.clone()), move |spool| spool.set_context(id, context))
     }
 
     fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing> {

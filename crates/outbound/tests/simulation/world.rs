@@ -49,6 +49,8 @@ pub enum Sabotage {
     LosesMessages,
     /// At a start, messages look older than any may be.
     AgesMessages,
+    /// At a start, recipients look as if they were in no group.
+    ForgetsGroups,
 }
 
 impl World {

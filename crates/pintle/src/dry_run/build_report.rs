@@ -1,17 +1,17 @@
 //! Builds the report of a dry run from the SMTP exchanges, the recorded rulings and the planned deliveries.
 
 use pintle_inbound::dry_run::{AskedQuestion, DryRunExchange, HeardReply};
-use pintle_mail::{Body, BodyError, NextHop};
+use pintle_mail::{Body, BodyError, NextHop, Recipient};
 use pintle_outbound::dry_run::PlannedDelivery;
-use pintle_policy::{Decision, Edit, Hook, Verdict, View};
+use pintle_policy::{Decision, Edit, Fate, Hook, Transaction, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::Stored;
 
 use super::diff::unified;
 use super::mail::MailFile;
 use super::report::{
-    BodyReport, DryRunReport, EnvelopeReport, FateReport, PluginReport, SessionReport, StageReport,
-    auth_result,
+    BodyReport, DryRunReport, EnvelopeReport, FateReport, PluginReport, RecipientReport, SessionReport,
+    StageReport, auth_result,
 };
 use super::show::NOT_JUDGED;
 use super::trace::{LogLine, Recorded};
@@ -32,7 +32,8 @@ pub(super) struct Played<'a> {
     pub(super) exchanges: Vec<DryRunExchange>,
     /// The event records that would be logged.
     pub(super) records: Vec<Record>,
-    /// The message as it would be stored in the spool; none if it was not accepted.
+    /// The message as it would be stored in the spool, for the recipients that receive it, or else for those of the first
+    /// quarantine; none if it was not accepted.
     pub(super) stored: Option<Stored>,
     pub(super) deliveries: Vec<PlannedDelivery>,
     /// The plugins' rulings, in the order of the calls.
@@ -74,12 +75,13 @@ impl Played<'_> {
             new_envelope: self.new_envelope().filter(|new| *new != unchanged),
             envelope,
             taken,
+            set_aside: transaction.map(set_aside).unwrap_or_default(),
             size: self.mail.octets.len() as u64,
             mended: self.mail.mended,
             fate,
             by,
             reply,
-            score: transaction.map_or(0.0, pintle_policy::Transaction::score),
+            score: transaction.map_or(0.0, Transaction::score),
             auth_results: results.unwrap_or_default(),
             header_diff,
             written: self.stored.as_ref().zip(after).and_then(|(stored, after)| {
@@ -118,12 +120,9 @@ impl Played<'_> {
         stored.or_else(seen).map(EnvelopeReport::from)
     }
 
-    /// The recipients that were neither refused nor discarded, as the client named them.
+    /// The recipients that RCPT accepted, as the client named them.
     fn taken(&self) -> Vec<String> {
-        let dropped = |exchange: &DryRunExchange| {
-            exchange.asked.iter().any(|asked| asked.decision.verdict == Verdict::Discard)
-        };
-        let taken = self.exchanges.iter().filter(|exchange| !exchange.reply.refuses() && !dropped(exchange));
+        let taken = self.exchanges.iter().filter(|exchange| !exchange.reply.refuses());
         taken.filter_map(|exchange| Some(exchange.recipient.as_ref()?.as_str().to_owned())).collect()
     }
 
@@ -165,15 +164,15 @@ impl Played<'_> {
         if let Some(held) = self.held().filter(|held| asked.hook == Hook::Message && held.by.is_some()) {
             let score = asked.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
             let name = held.quarantine.clone().unwrap_or_default();
-            if asked.decision.verdict == Verdict::Next && held.by == held.quarantine {
+            if held.by == held.quarantine {
                 gateway.push(format!("held in quarantine {name}: the message scored {score:.1}"));
             }
         }
         StageReport {
             stage: asked.hook.name(),
             about: exchange.recipient.as_ref().map(|recipient| format!("<{}>", recipient.as_str())),
-            verdict: verdict.name(),
-            by: asked.decision.by.as_ref().map(ToString::to_string),
+            verdict: asked.decision.summary().0,
+            by: asked.decision.summary().1.map(ToString::to_string),
             reply: refused.filter(|_| verdict.refuses()).map(reply_line),
             delay_ms: plugins.iter().map(|(_, delay)| delay).sum(),
             plugins: plugins.into_iter().map(|(report, _)| report).collect(),
@@ -192,8 +191,8 @@ impl Played<'_> {
         StageReport {
             stage: Hook::Deliver.name(),
             about: Some(delivery.routed.to_string()),
-            verdict: delivery.decision.verdict.name(),
-            by: delivery.decision.by.as_ref().map(ToString::to_string),
+            verdict: delivery.decision.summary().0,
+            by: delivery.decision.summary().1.map(ToString::to_string),
             reply: reply.clone().filter(|_| by_plugin),
             delay_ms: 0,
             plugins: plugins.into_iter().map(|(report, _)| report).collect(),
@@ -203,7 +202,7 @@ impl Played<'_> {
         }
     }
 
-    /// The outcome. A refusal takes precedence over a discard, and that over a quarantine.
+    /// The outcome. Of what becomes of recipients, a delivery comes first.
     fn end(&self) -> DryRunEnd {
         let refused = |exchange: &&DryRunExchange| exchange.reply.refuses();
         let some = self.exchanges.iter().filter(|exchange| exchange.recipient.is_some()).find(refused);
@@ -218,12 +217,16 @@ impl Played<'_> {
         if self.stored.is_none() {
             return DryRunEnd { fate: FateReport::Discarded, by: self.discarded_by(), reply: None };
         }
-        if let Some(held) = self.held() {
+        let is_held = self.stored.as_ref().is_some_and(|stored| stored.entry.hold.is_some());
+        if let Some(held) = self.held().filter(|_| is_held) {
             let by = held
                 .by
                 .clone()
                 .map(|by| if Some(&by) == held.quarantine.as_ref() { GATEWAY.to_owned() } else { by });
             return DryRunEnd { fate: FateReport::Quarantined, by, reply: held.quarantine.clone() };
+        }
+        if some.is_none() && self.sets_aside() {
+            return DryRunEnd { fate: FateReport::AcceptedForSome, by: None, reply: None };
         }
         match some {
             Some(exchange) => self.refusal(exchange, Some(FateReport::AcceptedForSome)),
@@ -246,6 +249,12 @@ impl Played<'_> {
             by: Some(by.to_owned()),
             reply: Some(reply_line(&exchange.reply)),
         }
+    }
+
+    /// Whether some recipients do not receive the message.
+    fn sets_aside(&self) -> bool {
+        let transaction = self.last_view().and_then(|view| view.transaction.as_deref());
+        transaction.is_some_and(|transaction| !set_aside(transaction).is_empty())
     }
 
     fn held(&self) -> Option<&pintle_record::Hold> {
@@ -285,9 +294,29 @@ fn plugins_of(rulings: impl Iterator<Item = Recorded>, decision: &Decision) -> V
             report.fault = Some(format!("{}: {}", fault.kind.name(), fault.text));
             report.verdict = step.verdict;
         }
+        report.overruled = step.overruled;
         (report, u64::try_from(delay).unwrap_or(u64::MAX))
     });
     reports.collect()
+}
+
+/// What becomes of the recipients that do not receive the message.
+fn set_aside(transaction: &Transaction) -> Vec<RecipientReport> {
+    let report = |recipient: &Recipient| {
+        let requested = transaction.fates.of(recipient.id)?;
+        Some(RecipientReport {
+            recipient: recipient.address.as_str().to_owned(),
+            fate: requested.fate.name(),
+            by: requested.by.to_string(),
+            text: match &requested.fate {
+                Fate::Refuse(reply) => Some(reply.to_string()),
+                Fate::Quarantine { name, reason } if reason.is_empty() => Some(name.clone()),
+                Fate::Quarantine { name, reason } => Some(format!("{name}: {reason}")),
+                Fate::Discard => None,
+            },
+        })
+    };
+    transaction.envelope.recipients.iter().filter_map(report).collect()
 }
 
 /// A command that the gateway refused before any plugin was called.

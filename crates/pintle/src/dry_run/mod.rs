@@ -112,7 +112,10 @@ async fn play(
     let sent =
         dry_run::DryRunMail { sender: &mail.sender, recipients: &mail.recipients, octets: &mail.octets };
     let exchanges = dry_run::run(Arc::new(services), listener, &client, sent).await;
-    let waiting = spool.claim(None, 1).await?.pop();
+    // A message whose recipients have different fates is stored in several copies.
+    let mut copies = spool.claim(None, usize::MAX).await?;
+    let delivered = copies.iter().position(|copy| copy.hold.is_none()).unwrap_or(0);
+    let waiting = (!copies.is_empty()).then(|| copies.swap_remove(delivered));
     let stored = match &waiting {
         Some(waiting) => Some(spool.load(waiting.id).await?),
         None => None,

@@ -1,7 +1,7 @@
 //! The report of a dry run, for text and JSON output. The JSON of `--json` has these fields.
 
 use pintle_mail::{Envelope, HeaderEdit};
-use pintle_policy::{AuthResult, Edit, Verdict};
+use pintle_policy::{AuthResult, Edit, Fate, LeaseScope, Verdict};
 use pintle_record::Record;
 use serde::Serialize;
 
@@ -28,8 +28,10 @@ pub(super) struct DryRunReport {
     pub(super) score: f64,
     /// The results for the Authentication-Results field that the gateway writes.
     pub(super) auth_results: Vec<String>,
-    /// The recipients that were neither refused nor discarded.
+    /// The recipients that RCPT accepted.
     pub(super) taken: Vec<String>,
+    /// What becomes of recipients that do not receive the message, although it is accepted.
+    pub(super) set_aside: Vec<RecipientReport>,
     /// The envelope after the plugins' changes; none if they changed nothing.
     pub(super) new_envelope: Option<EnvelopeReport>,
     /// A unified diff of the plugins' changes to the header; none if they changed nothing.
@@ -104,6 +106,18 @@ impl From<&Envelope> for EnvelopeReport {
     }
 }
 
+/// A recipient that does not receive an accepted message.
+#[derive(Debug, Serialize)]
+pub(super) struct RecipientReport {
+    pub(super) recipient: String,
+    /// `quarantine`, `refuse` or `discard`.
+    pub(super) fate: &'static str,
+    /// The plugin that requested it, or `score`.
+    pub(super) by: String,
+    /// The name of the quarantine, with the reason, or the reply.
+    pub(super) text: Option<String>,
+}
+
 #[derive(Debug, Default, Serialize)]
 pub(super) struct BodyReport {
     pub(super) changed: bool,
@@ -142,7 +156,9 @@ pub(super) struct StageReport {
 pub(super) struct PluginReport {
     pub(super) plugin: String,
     pub(super) verdict: &'static str,
-    /// The reply, or the name of the quarantine, that the plugin gave.
+    /// Whether it objected in vain, since another plugin had accepted.
+    pub(super) overruled: bool,
+    /// The reply that the plugin gave.
     pub(super) reply: Option<String>,
     /// With `--assume-known`: the reply of a deferral that was replaced by `next`.
     pub(super) assumed_known: Option<String>,
@@ -157,13 +173,15 @@ pub(super) struct PluginReport {
 
 impl From<Recorded> for PluginReport {
     fn from(recorded: Recorded) -> Self {
+        let verdict = recorded.ruling.name();
         let fault = recorded.ruling.fault;
         // A fault is also logged; the report has it once.
         let is_the_fault =
             |line: &LogLine| fault.as_ref().is_some_and(|fault| line.text.starts_with(&fault.text));
         let mut report = Self {
             plugin: recorded.judge.to_string(),
-            verdict: recorded.ruling.verdict.name(),
+            verdict,
+            overruled: false,
             reply: reply_text(&recorded.ruling.verdict),
             assumed_known: recorded.passed_over,
             facts: Vec::new(),
@@ -189,14 +207,11 @@ impl PluginReport {
     }
 }
 
-/// The reply or the name of the quarantine that a verdict has.
+/// The reply that a verdict has.
 fn reply_text(verdict: &Verdict) -> Option<String> {
     match verdict {
-        Verdict::Reject(reply) | Verdict::Defer(reply) | Verdict::Close(reply) => {
-            reply.as_ref().map(ToString::to_string)
-        }
-        Verdict::Quarantine(name) => Some(name.clone()),
-        Verdict::Next | Verdict::Accept | Verdict::Discard => None,
+        Verdict::Reject(reply) | Verdict::Defer(reply) => reply.as_ref().map(ToString::to_string),
+        Verdict::Next | Verdict::Accept => None,
     }
 }
 
@@ -224,6 +239,10 @@ fn change(edit: &Edit) -> String {
         Edit::RewriteRecipient(id, address) => format!("rewrites recipient {id} to <{}>", address.as_str()),
         Edit::RewriteSender(sender) => format!("rewrites the sender to <{}>", sender.as_str()),
         Edit::GrantRelay(id) => format!("allows relaying to recipient {id}"),
+        Edit::Group(id, group) => format!("puts recipient {id} into the group {group:?}"),
+        Edit::Fate { recipients, fate, .. } => fate_request(recipients, fate),
+        Edit::Close => "closes the session after the reply".to_owned(),
+        Edit::Dmarc(done) => format!("reports the DMARC disposition {}", done.disposition),
         Edit::Headers(edits) => headers(edits),
         Edit::Body(_) => "writes a new body".to_owned(),
         Edit::Sign(key) => format!("signs the message with the key {key:?}"),
@@ -234,7 +253,25 @@ fn change(edit: &Edit) -> String {
         Edit::Credentials(name) => format!("uses the credentials {name:?}"),
         Edit::RetryAfter(wait) => format!("tries again after {} s", wait.as_secs()),
         Edit::NoBounce(id) => format!("sends no bounce for recipient {id}"),
+        Edit::Lease(LeaseScope::Session, lease) => format!("counts the session under {:?}", lease.key),
+        Edit::Lease(LeaseScope::Transaction, lease) => {
+            format!("counts the transaction under {:?}", lease.key)
+        }
+        Edit::Lease(LeaseScope::Delivery, lease) => format!("counts the attempt under {:?}", lease.key),
         Edit::SessionFact(..) | Edit::Fact(..) | Edit::Score(..) | Edit::AuthResult(_) => String::new(),
+    }
+}
+
+fn fate_request(recipients: &[u32], fate: &Fate) -> String {
+    let ids: Vec<_> = recipients.iter().map(ToString::to_string).collect();
+    let what = if ids.is_empty() { "the mail".to_owned() } else { format!("recipients {}", ids.join(", ")) };
+    match fate {
+        Fate::Quarantine { name, reason } if reason.is_empty() => {
+            format!("holds {what} in quarantine {name}")
+        }
+        Fate::Quarantine { name, reason } => format!("holds {what} in quarantine {name}: {reason}"),
+        Fate::Refuse(reply) => format!("refuses {what}: {reply}"),
+        Fate::Discard => format!("drops {what}"),
     }
 }
 
@@ -242,8 +279,8 @@ fn headers(edits: &[HeaderEdit]) -> String {
     let (mut added, mut replaced, mut renamed, mut removed) = (0, 0, 0, 0);
     for edit in edits {
         match edit {
-            HeaderEdit::Add { .. } => added += 1,
-            HeaderEdit::Replace { .. } => replaced += 1,
+            HeaderEdit::Add { .. } | HeaderEdit::AddRaw { .. } => added += 1,
+            HeaderEdit::Replace { .. } | HeaderEdit::ReplaceRaw { .. } => replaced += 1,
             HeaderEdit::Rename { .. } => renamed += 1,
             HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => removed += 1,
         }

@@ -1,16 +1,16 @@
 //! The text output of a dry run (`pintle try` without `--json`).
 
-use super::report::{DryRunReport, EnvelopeReport, PluginReport, StageReport};
+use super::report::{DryRunReport, EnvelopeReport, PluginReport, RecipientReport, StageReport};
 use super::trace::LogLine;
 use crate::output::{escape_untrusted as shown, say};
 
 /// What a dry run does not cover, although the gateway does it.
 pub(super) const NOT_JUDGED: &[&str] = &[
     "session and rate limits, and the free space of spool and quarantines",
-    "authentication and TLS: --identity and --tls are not verified, and on-auth is not called",
+    "authentication and TLS: --identity and --tls are not verified, and on-auth-password and on-auth-result are not called",
     "plugin state: it is read from [plugins] `state`, as last saved, and never written; without that folder, greylists \
      and counters are empty",
-    "delivery: nothing is sent, and on-delivery-result and on-disconnect are not called",
+    "delivery: nothing is sent, and on-queued, on-delivery-result and on-disconnect are not called",
 ];
 
 /// Prints the report.
@@ -22,6 +22,10 @@ pub(super) fn print(report: &DryRunReport) {
     report.stages.iter().for_each(stage);
     say!("");
     say!("result    {}", result(report));
+    for RecipientReport { recipient, fate, by, text } in &report.set_aside {
+        let text = text.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+        say!("          {}", shown(&format!("<{recipient}>: {fate}, by {by}{text}")));
+    }
     if report.score != 0.0 {
         say!("score     {:.1}", report.score);
     }
@@ -73,7 +77,8 @@ fn stage(stage: &StageReport) {
 
 fn plugin(plugin: &PluginReport) {
     let reply = plugin.reply.as_deref().map(|reply| format!("  {}", shown(reply))).unwrap_or_default();
-    say!("  {:<16} {}{reply}", plugin.plugin, plugin.verdict);
+    let overruled = if plugin.overruled { " (overruled: another plugin has accepted)" } else { "" };
+    say!("  {:<16} {}{overruled}{reply}", plugin.plugin, plugin.verdict);
     let detail = |name: &str, text: &str| say!("    {name:<6} {}", shown(text));
     if let Some(words) = &plugin.assumed_known {
         detail("known", &format!("as assumed; otherwise it would have said {words}"));

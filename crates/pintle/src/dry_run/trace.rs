@@ -5,7 +5,7 @@ use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
-use pintle_policy::{Call, Edit, Hooks, Judge, Ruling, Verdict, View};
+use pintle_policy::{Call, Edit, Hook, Hooks, Judge, Ruling, Verdict, View};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -116,6 +116,14 @@ impl Judge for RecordingJudge {
 
     fn mandatory(&self) -> bool {
         self.inner.mandatory()
+    }
+
+    fn is_concerned(&self, hook: Hook, recipient: Option<u32>, view: &View) -> bool {
+        self.inner.is_concerned(hook, recipient, view)
+    }
+
+    fn after_conflict(&self, hook: Hook) -> Verdict {
+        self.inner.after_conflict(hook)
     }
 
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {

@@ -219,6 +219,9 @@ fn print_recipient(recipient: &QueueRecipient) {
     if let Some(reply) = &recipient.last_reply {
         say!("  last reply   {}", escape_untrusted(reply));
     }
+    for (plugin, group) in &recipient.groups {
+        say!("  group        {} of plugin {}", escape_untrusted(group), escape_untrusted(plugin));
+    }
 }
 
 fn print_plugin(plugin: &PluginState) {

@@ -9,6 +9,8 @@ use crate::{GrantKind, Grants};
 const MAX_NOTES: usize = 64 << 10;
 const MAX_NOTE_COUNT: usize = 256;
 pub(super) const MAX_NAME: usize = 128;
+/// Maximum length of a reason or another text for people, in octets.
+pub(super) const MAX_TEXT: usize = 512;
 
 /// Returns an error if `len`, in octets, exceeds `most`.
 pub(super) fn bounded(what: &str, len: usize, most: usize) -> Result<(), HostError> {
@@ -23,6 +25,11 @@ pub(super) fn name(what: &str, name: &str) -> Result<(), HostError> {
         return Err(HostError::Invalid(format!("{what} is empty or holds a control character")));
     }
     bounded(what, name.len(), MAX_NAME)
+}
+
+/// Returns a text for people as one line of at most `most` octets: control characters become spaces, the rest is cut off.
+pub(super) fn line(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].replace(char::is_control, " ")
 }
 
 pub(super) fn check_note(

@@ -4,16 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pintle_mail::address::domain_to_ascii;
 use pintle_mail::{NextHop, TlsPolicy};
-use pintle_policy::Edit;
+use pintle_policy::{Delivery, Edit, Hook};
 use wasmtime::component::{HasData, Linker};
 
 use super::checks::{self, need};
-use crate::bindings::pintle::plugin::delivery::{
-    self, Host, NextHop as GuestHop, Snapshot, TlsPolicy as GuestTls,
-};
+use crate::bindings::pintle::plugin::delivery::{self, Host, Snapshot};
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::call::CallState;
+use crate::call::{CallState, unavailable};
 use crate::store_data::{HostParts, StoreData};
 use crate::{Gateway, GrantKind, Grants, convert};
 
@@ -42,7 +41,7 @@ pub(crate) struct DeliveryView<'a> {
 }
 
 impl<'a> DeliveryView<'a> {
-    fn of(HostParts { services, grants, call, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { services, grants, call, .. }: HostParts<'a>) -> Self {
         Self { call, grants, gateway: &services.gateway }
     }
 }
@@ -50,46 +49,60 @@ impl<'a> DeliveryView<'a> {
 impl Host for DeliveryView<'_> {
     fn info(&mut self) -> Result<Snapshot, HostError> {
         self.charge_recipients()?;
+        let gateway = self.gateway.load();
         let delivery = self.call.delivery()?;
         Ok(Snapshot {
             attempt: delivery.attempt,
-            age_s: delivery.age.as_secs(),
-            recipients: delivery.recipients.iter().map(convert::recipient).collect(),
-            next_hop: guest_hop(&delivery.next_hop),
-            tls: guest_tls(delivery.tls),
+            age_s: convert::size(delivery.age.as_secs()),
+            recipients: delivery
+                .recipients
+                .iter()
+                .map(|recipient| convert::recipient(recipient, &gateway))
+                .collect(),
+            next_hop: hop_word(delivery, &gateway),
+            tls: tls_word(delivery.tls).to_owned(),
             source: delivery.source.map(|address| address.to_string()),
         })
     }
 
-    fn set_next_hop(&mut self, hop: GuestHop) -> Result<(), HostError> {
+    fn set_next_hop(&mut self, hop: String) -> Result<(), HostError> {
         need(self.grants, GrantKind::Route)?;
-        let hop = match hop {
-            GuestHop::Mx => NextHop::Mx(self.domain()?),
-            GuestHop::Relay(name) => NextHop::Relay(hop_name(name)?),
-            GuestHop::Lmtp(name) => NextHop::Lmtp(hop_name(name)?),
-            GuestHop::Discard => {
-                need(self.grants, GrantKind::DropMail)?;
-                NextHop::Discard
+        checks::bounded("the next hop", hop.len(), MAX_HOP + "smtp:".len())?;
+        let (kind, argument) = hop.split_once(':').unwrap_or((&hop, ""));
+        match (kind, argument) {
+            ("mx", "") if !hop.ends_with(':') => {
+                let domain = self.domain()?;
+                self.record_delivery(Edit::NextHop(NextHop::Mx(domain)))
             }
-        };
-        self.record_hop(hop)
+            ("mx", domain) => {
+                let domain = mx_domain(domain)?;
+                self.record_delivery(Edit::NextHop(NextHop::Mx(domain)))
+            }
+            ("relay", name) => self.record_relay(name),
+            ("discard", "") => {
+                need(self.grants, GrantKind::DropMail)?;
+                self.record_delivery(Edit::NextHop(NextHop::Discard))
+            }
+            ("smtp" | "lmtp", address) if !address.is_empty() => {
+                // A host that is not in the configuration could be anything reachable from this machine: a metadata
+                // service, a database, a socket of another program.
+                need(self.grants, GrantKind::RouteAnywhere)?;
+                self.record_delivery(Edit::UnlistedHop(unlisted(kind, address, &self.gateway.load())?))
+            }
+            _ => Err(HostError::Invalid(format!(
+                "{hop:?} is no next hop: there are \"mx\", \"mx:DOMAIN\", \"relay:NAME\", \"smtp:HOST:PORT\", \
+                 \"lmtp:HOST:PORT\", \"lmtp:unix:/path\" and \"discard\""
+            ))),
+        }
     }
 
-    fn set_tls(&mut self, policy: GuestTls) -> Result<(), HostError> {
+    fn set_tls(&mut self, policy: String) -> Result<(), HostError> {
         need(self.grants, GrantKind::Route)?;
-        let policy = match policy {
-            GuestTls::None => TlsPolicy::None,
-            GuestTls::Opportunistic => TlsPolicy::Opportunistic,
-            GuestTls::Required => TlsPolicy::Required,
-            GuestTls::Verified => TlsPolicy::Verified,
-            GuestTls::Dane | GuestTls::MtaSts => {
-                return Err(HostError::Unavailable(
-                    "this release does not support DANE or MTA-STS yet: use `verified` where that is enough"
-                        .into(),
-                ));
-            }
-        };
-        self.record_delivery(Edit::Tls(policy))
+        let known = TLS_WORDS.iter().find(|(word, _)| *word == policy);
+        let (_, policy) = known.ok_or_else(|| {
+            HostError::Unavailable(format!("this release does not serve the TLS policy {policy:?}"))
+        })?;
+        self.record_delivery(Edit::Tls(*policy))
     }
 
     fn set_source(&mut self, address: String) -> Result<(), HostError> {
@@ -122,18 +135,12 @@ impl Host for DeliveryView<'_> {
 }
 
 impl DeliveryView<'_> {
-    /// Checks the grant for a next hop. A hop that is not in the configuration could be anything reachable from this
-    /// machine: a metadata service, a database, a socket of another program.
-    fn record_hop(&mut self, hop: NextHop) -> Result<(), HostError> {
-        let listed = match &hop {
-            NextHop::Relay(name) | NextHop::Lmtp(name) => self.gateway.load().relays.contains(name),
-            NextHop::Mx(_) | NextHop::Discard => true,
-        };
-        if listed {
-            return self.record_delivery(Edit::NextHop(hop));
+    /// Chooses a relay of the configuration, which is spoken to as its protocol there says.
+    fn record_relay(&mut self, name: &str) -> Result<(), HostError> {
+        if !self.gateway.load().relays.contains(name) {
+            return Err(HostError::Invalid(format!("there is no relay {name:?} in the configuration")));
         }
-        need(self.grants, GrantKind::RouteAnywhere)?;
-        self.record_delivery(Edit::UnlistedHop(hop))
+        self.record_delivery(Edit::NextHop(NextHop::Relay(name.to_owned())))
     }
 
     fn charge_recipients(&mut self) -> Result<(), HostError> {
@@ -141,7 +148,12 @@ impl DeliveryView<'_> {
         self.call.budget.charge(RECIPIENT_COST * count)
     }
 
+    /// Records a change of the attempt that is about to begin, or of what follows it.
     fn record_delivery(&mut self, edit: Edit) -> Result<(), HostError> {
+        let follows = matches!(edit, Edit::RetryAfter(_) | Edit::NoBounce(_));
+        if !follows && self.call.hook != Some(Hook::Deliver) {
+            return Err(unavailable("changing the attempt"));
+        }
         self.call.delivery()?;
         self.call.record(edit, MAX_HOP)
     }
@@ -155,25 +167,75 @@ impl DeliveryView<'_> {
     }
 }
 
-fn hop_name(name: String) -> Result<String, HostError> {
-    checks::name("the next hop", &name)?;
-    Ok(name)
+/// The TLS policies, by their words in the contract.
+const TLS_WORDS: [(&str, TlsPolicy); 4] = [
+    ("none", TlsPolicy::None),
+    ("opportunistic", TlsPolicy::Opportunistic),
+    ("required", TlsPolicy::Required),
+    ("verified", TlsPolicy::Verified),
+];
+
+fn tls_word(policy: TlsPolicy) -> &'static str {
+    TLS_WORDS.iter().find(|(_, known)| *known == policy).map_or("verified", |(word, _)| word)
 }
 
-fn guest_hop(hop: &NextHop) -> GuestHop {
-    match hop {
-        NextHop::Mx(_) => GuestHop::Mx,
-        NextHop::Relay(name) => GuestHop::Relay(name.clone()),
-        NextHop::Lmtp(name) => GuestHop::Lmtp(name.clone()),
-        NextHop::Discard => GuestHop::Discard,
+fn mx_domain(domain: &str) -> Result<String, HostError> {
+    let ascii = domain_to_ascii(domain);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+    };
+    if ascii.len() <= MAX_HOP && ascii.split('.').all(label) {
+        return Ok(ascii);
     }
+    Err(HostError::Invalid(format!("{domain:?} is no domain")))
 }
 
-fn guest_tls(policy: TlsPolicy) -> GuestTls {
-    match policy {
-        TlsPolicy::None => GuestTls::None,
-        TlsPolicy::Opportunistic => GuestTls::Opportunistic,
-        TlsPolicy::Required => GuestTls::Required,
-        TlsPolicy::Verified => GuestTls::Verified,
+/// A host or socket that the configuration does not list. A name of a configured relay would not be looked up as a host.
+fn unlisted(protocol: &str, address: &str, gateway: &Gateway) -> Result<NextHop, HostError> {
+    if gateway.relays.contains(address) {
+        return Err(HostError::Invalid(format!(
+            "{address:?} is a relay of the configuration: choose \"relay:{address}\""
+        )));
+    }
+    if !is_host_or_socket(address) {
+        return Err(HostError::Invalid(format!("{address:?} is no HOST:PORT")));
+    }
+    if protocol == "smtp" && address.starts_with("unix:") {
+        return Err(HostError::Invalid("a local socket is spoken to with \"lmtp:unix:/path\"".into()));
+    }
+    Ok(if protocol == "lmtp" {
+        NextHop::Lmtp(address.to_owned())
+    } else {
+        NextHop::Relay(address.to_owned())
+    })
+}
+
+/// Whether the text is `HOST:PORT`, `[IPV6]:PORT` or `unix:/path`.
+fn is_host_or_socket(address: &str) -> bool {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return path.starts_with('/') && !path.chars().any(char::is_control);
+    }
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_ipv6 = inside.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok());
+    let fits = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+    let is_name = !host.is_empty() && host.bytes().all(fits);
+    port.parse::<u16>().is_ok_and(|port| port > 0) && (is_name || is_ipv6)
+}
+
+/// The next hop in the words of `set-next-hop`.
+fn hop_word(delivery: &Delivery, gateway: &Gateway) -> String {
+    match &delivery.next_hop {
+        NextHop::Mx(domain) => {
+            let theirs = delivery.recipients.first().map(|recipient| recipient.address.domain_ascii());
+            if theirs.as_ref() == Some(domain) { "mx".to_owned() } else { format!("mx:{domain}") }
+        }
+        NextHop::Relay(name) | NextHop::Lmtp(name) if gateway.relays.contains(name) => {
+            format!("relay:{name}")
+        }
+        NextHop::Relay(address) => format!("smtp:{address}"),
+        NextHop::Lmtp(address) => format!("lmtp:{address}"),
+        NextHop::Discard => "discard".to_owned(),
     }
 }

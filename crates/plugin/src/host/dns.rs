@@ -6,7 +6,7 @@ use pintle_dns::{DnsRecordKind, lookup_many};
 use wasmtime::component::{HasData, Linker};
 
 use super::checks::need;
-use crate::bindings::pintle::plugin::dns::{self, Answer, DnsError, Host, Query, RecordType};
+use crate::bindings::pintle::plugin::dns::{self, Answer, DnsError, Host, Query};
 use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
 use crate::call::CallState;
 use crate::call_dns::CallDns;
@@ -37,7 +37,7 @@ pub(crate) struct DnsView<'a> {
 }
 
 impl<'a> DnsView<'a> {
-    fn of(HostParts { services, grants, call, meter, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { services, grants, call, meter, .. }: HostParts<'a>) -> Self {
         Self { dns: CallDns::of(services, meter), grants, call }
     }
 }
@@ -47,10 +47,12 @@ impl Host for DnsView<'_> {
         if let Err(error) = self.may_ask(queries.len()) {
             return refused_all(queries.len(), &error);
         }
-        let questions: Vec<_> =
-            queries.into_iter().map(|query| (query.name, record_kind(query.kind))).collect();
+        let parsed: Vec<_> = queries.into_iter().map(question).collect();
+        let questions: Vec<_> = parsed.iter().filter_map(|parsed| parsed.as_ref().ok()).cloned().collect();
         let answers = lookup_many(&self.dns.in_time(), &questions).await;
-        answers.into_iter().map(answer).collect()
+        let mut answers = self.charged(answers).into_iter();
+        let mut next = || answers.next().unwrap_or(Err(DnsError::Timeout));
+        parsed.into_iter().map(|parsed| parsed.map_err(DnsError::Refused).and_then(|_| next())).collect()
     }
 
     async fn query_lists(&mut self, address: IpAddress, zones: Vec<String>) -> Vec<Result<Answer, DnsError>> {
@@ -59,7 +61,7 @@ impl Host for DnsView<'_> {
             Err(error) => refused_all(zones.len(), &error),
             Ok(address) => {
                 let answers = pintle_dns::query_lists(&self.dns.in_time(), address, &zones).await;
-                answers.into_iter().map(answer).collect()
+                self.charged(answers)
             }
         }
     }
@@ -72,11 +74,28 @@ impl DnsView<'_> {
             return Err(HostError::Unavailable("DNS is not available in `configure`".into()));
         }
         self.call.budget.charge(QUESTION_COST * questions as u64)?;
-        self.call.questions = self.call.questions.saturating_add(questions);
-        if self.call.questions > MAX_QUESTIONS {
+        let asked = self.call.questions.saturating_add(questions);
+        if asked > MAX_QUESTIONS {
             return Err(HostError::Limit(format!("a call asks at most {MAX_QUESTIONS} questions")));
         }
+        self.call.questions = asked;
         Ok(())
+    }
+}
+
+impl DnsView<'_> {
+    /// Converts answers, and charges for their text: an answer can be much larger than its query.
+    fn charged(
+        &mut self,
+        answers: Vec<Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>>,
+    ) -> Vec<Result<Answer, DnsError>> {
+        let charge = |found: Result<Answer, DnsError>| {
+            let found = found?;
+            let octets: usize = found.records.iter().map(String::len).sum();
+            self.call.budget.charge(octets as u64).map_err(DnsError::Refused)?;
+            Ok(found)
+        };
+        answers.into_iter().map(answer).map(charge).collect()
     }
 }
 
@@ -93,18 +112,11 @@ fn refused_all(count: usize, error: &HostError) -> Vec<Result<Answer, DnsError>>
     (0..count).map(|_| Err(DnsError::Refused(error.clone()))).collect()
 }
 
-fn record_kind(kind: RecordType) -> DnsRecordKind {
-    match kind {
-        RecordType::A => DnsRecordKind::A,
-        RecordType::Aaaa => DnsRecordKind::Aaaa,
-        RecordType::Mx => DnsRecordKind::Mx,
-        RecordType::Txt => DnsRecordKind::Txt,
-        RecordType::Ptr => DnsRecordKind::Ptr,
-        RecordType::Ns => DnsRecordKind::Ns,
-        RecordType::Cname => DnsRecordKind::Cname,
-        RecordType::Srv => DnsRecordKind::Srv,
-        RecordType::Tlsa => DnsRecordKind::Tlsa,
-    }
+/// Parses the record type of a query.
+fn question(query: Query) -> Result<(String, DnsRecordKind), HostError> {
+    let kind: Result<DnsRecordKind, _> = query.kind.parse();
+    let kind = kind.map_err(|error| HostError::Invalid(error.to_string()))?;
+    Ok((query.name, kind))
 }
 
 fn answer(answer: Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>) -> Result<Answer, DnsError> {

@@ -27,7 +27,7 @@ pub(crate) struct LogView<'a> {
 }
 
 impl<'a> LogView<'a> {
-    fn of(HostParts { call, log, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { call, log, .. }: HostParts<'a>) -> Self {
         Self { log, budget: &mut call.budget }
     }
 }

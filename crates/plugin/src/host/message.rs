@@ -1,21 +1,22 @@
 //! Host functions of `message`: header, body and MIME parts of the current message, and edits of them.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use memchr::memmem;
 use pintle_mail::auth_results::bears_the_name_of;
 use pintle_mail::mime::{self as tree, Tree, transfer};
-use pintle_mail::{Body, Bytes, FieldPosition, HeaderBlock, HeaderEdit};
+use pintle_mail::{Body, Bytes, FieldPosition, HeaderBlock, HeaderEdit, encoded_words, header};
+use pintle_policy::facts::{MIME_MALFORMED, MIME_TRUNCATED};
 use pintle_policy::{Edit, Hook};
 use sha2::Digest;
 use wasmtime::component::{HasData, Linker};
 
 use super::checks::{self, need};
+use super::header_fields::{FieldNames, charge_header};
 use crate::bindings::pintle::plugin::message::{
-    self, DigestAlgorithm, Field, Flaws, HeaderEdit as GuestEdit, Host, Part, Piece,
-    Position as GuestPosition, Snapshot,
+    self, Field, Flaws, HeaderEdit as GuestEdit, Host, Part, Piece, Position as GuestPosition, Snapshot,
 };
 use crate::bindings::pintle::plugin::types::{Header, HostError};
 use crate::budget::Budget;
@@ -23,17 +24,13 @@ use crate::call::CallState;
 use crate::call::unavailable;
 use crate::mime::{self, CHUNK, unreadable};
 use crate::store_data::{HostParts, StoreData};
-use crate::{Gateway, GrantKind, Grants};
+use crate::{Gateway, GrantKind, Grants, convert};
 
 /// Maximum number of octets returned by one read.
 const MAX_READ: u32 = 1 << 20;
-/// Budget charge for a header field, a part, and a read of a body, in addition to their octets.
-const FIELD_COST: usize = 32;
+/// Budget charge for a part, and for a read of a body, in addition to their octets.
 const PART_COST: usize = 128;
 const READ_COST: u64 = 256;
-/// Names of facts about the MIME tree.
-const MALFORMED: &str = "mime.malformed";
-const TRUNCATED: &str = "mime.truncated";
 const MAX_NEEDLE: usize = 1 << 10;
 const MAX_FOUND: usize = 10_000;
 const MAX_HEADER_EDITS: usize = 10_000;
@@ -58,7 +55,7 @@ pub(crate) struct MessageView<'a> {
 }
 
 impl<'a> MessageView<'a> {
-    fn of(HostParts { services, grants, call, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { services, grants, call, .. }: HostParts<'a>) -> Self {
         Self { call, grants, gateway: &services.gateway }
     }
 }
@@ -67,26 +64,26 @@ impl Host for MessageView<'_> {
     fn info(&mut self) -> Result<Snapshot, HostError> {
         let message = self.call.message()?;
         Ok(Snapshot {
-            header_size: message.header.as_bytes().len() as u64,
-            body_size: message.body.as_ref().map_or(0, |body| body.size()),
+            header_size: index(message.header.as_bytes().len()),
+            body_size: message.body.as_ref().map_or(0, |body| convert::size(body.size())),
             header_count: index(message.header.len()),
-            // The body never contains NUL: both reception and `write_body` refuse it.
-            has_nul: memchr::memchr(0, message.header.as_bytes()).is_some(),
             has_8bit: message.has_8bit,
         })
     }
 
     fn headers(&mut self) -> Result<Vec<Field>, HostError> {
-        self.charge_header()?;
+        charge_header(self.call)?;
         Ok(self.call.message()?.header.iter().map(field).collect())
     }
 
     fn headers_named(&mut self, names: Vec<String>) -> Result<Vec<Field>, HostError> {
-        self.charge_header()?;
-        let names: HashSet<Vec<u8>> =
-            names.into_iter().map(|name| name.to_ascii_lowercase().into()).collect();
-        let wanted = |found: &pintle_mail::Field<'_>| names.contains(&found.name().to_ascii_lowercase());
-        Ok(self.call.message()?.header.iter().filter(wanted).map(field).collect())
+        self.fields(names, |value| value)
+    }
+
+    fn headers_shown(&mut self, names: Vec<String>) -> Result<Vec<Field>, HostError> {
+        // Decoded words can hold any character; no program shows controls.
+        let shown = |value: String| encoded_words::decoded(&value).replace(char::is_control, " ");
+        self.fields(names, shown)
     }
 
     fn raw_header(&mut self, index: u32) -> Result<Vec<u8>, HostError> {
@@ -102,17 +99,20 @@ impl Host for MessageView<'_> {
         if edits.len() > MAX_HEADER_EDITS {
             return Err(HostError::Limit(format!("one call takes at most {MAX_HEADER_EDITS} header edits")));
         }
-        let edits: Vec<HeaderEdit> = edits.into_iter().map(header_edit).collect();
+        self.charge_edits(&edits)?;
+        let ascii = !self.call.transaction()?.envelope.params.smtputf8;
         let header = &self.call.message()?.header;
+        let edits: Vec<HeaderEdit> =
+            edits.into_iter().map(|edit| header_edit(edit, header, ascii)).collect::<Result<_, _>>()?;
         edits.iter().try_for_each(|edit| check_edit(header, edit))?;
         edits.iter().try_for_each(|edit| self.may_say(edit))?;
         let octets = edits.iter().map(size_of).sum();
         self.call.record_headers(edits, octets)
     }
 
-    async fn read_body(&mut self, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
+    async fn read_body(&mut self, offset: u32, len: u32) -> Result<Vec<u8>, HostError> {
         let body = self.body()?;
-        self.read(&*body, offset, len).await
+        self.read(&*body, offset.into(), len).await
     }
 
     async fn find_in_body(
@@ -120,19 +120,19 @@ impl Host for MessageView<'_> {
         needle: Vec<u8>,
         ignore_ascii_case: bool,
         max: u32,
-    ) -> Result<Vec<u64>, HostError> {
-        if needle.is_empty() || needle.len() > MAX_NEEDLE {
-            return Err(HostError::Invalid(format!("what is searched for has 1 to {MAX_NEEDLE} octets")));
-        }
+    ) -> Result<Vec<u32>, HostError> {
+        let needle = Needle::new(needle, ignore_ascii_case, max)?;
         let body = self.body()?;
-        let max = (max as usize).min(MAX_FOUND);
-        find(&*body, needle, ignore_ascii_case, max, &mut self.call.budget).await
+        find(&*body, &needle, &mut self.call.budget).await
     }
 
     async fn parts(&mut self) -> Result<Vec<Part>, HostError> {
         let (tree, _) = self.tree().await?;
-        let names =
-            |part: &tree::MimePart| part.content_type.len() + part.filename.as_ref().map_or(0, String::len);
+        let names = |part: &tree::MimePart| {
+            let optional = [&part.filename, &part.content_id, &part.disposition];
+            let optional: usize = optional.into_iter().flatten().map(String::len).sum();
+            part.content_type.len() + part.transfer_encoding.len() + optional
+        };
         let octets: usize = tree.parts.iter().map(|part| PART_COST + names(part)).sum();
         self.call.budget.charge(octets as u64)?;
         Ok(tree.parts.iter().enumerate().map(part).collect())
@@ -148,9 +148,9 @@ impl Host for MessageView<'_> {
         let (tree, body) = self.tree().await?;
         let header = mime::header(find_part(&tree, index)?, &*body, &mut self.call.budget).await?;
         let block = match header {
-            Some(raw) => HeaderBlock::parse(without_end(&raw)),
+            Some(raw) => HeaderBlock::parse(mime::without_end(&raw)),
             None => {
-                self.charge_header()?;
+                charge_header(self.call)?;
                 self.call.message()?.header.clone()
             }
         };
@@ -161,9 +161,21 @@ impl Host for MessageView<'_> {
         Ok(block.iter().map(header).collect())
     }
 
-    async fn read_part(&mut self, index: u32, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
+    async fn read_part(&mut self, index: u32, offset: u32, len: u32) -> Result<Vec<u8>, HostError> {
         let content = self.part_content(index).await?;
-        self.read(&content, offset, len).await
+        self.read(&content, offset.into(), len).await
+    }
+
+    async fn find_in_part(
+        &mut self,
+        index: u32,
+        needle: Vec<u8>,
+        ignore_ascii_case: bool,
+        max: u32,
+    ) -> Result<Vec<u32>, HostError> {
+        let needle = Needle::new(needle, ignore_ascii_case, max)?;
+        let content = self.part_content(index).await?;
+        find(&content, &needle, &mut self.call.budget).await
     }
 
     async fn part_text(&mut self, index: u32, max: u32) -> Result<String, HostError> {
@@ -179,12 +191,16 @@ impl Host for MessageView<'_> {
         Ok(text)
     }
 
-    async fn part_digest(&mut self, index: u32, algorithm: DigestAlgorithm) -> Result<Vec<u8>, HostError> {
+    async fn part_digest(&mut self, index: u32, algorithm: String) -> Result<Vec<u8>, HostError> {
         let content = self.part_content(index).await?;
-        match algorithm {
-            DigestAlgorithm::Sha1 => self.digest::<sha1::Sha1>(&content).await,
-            DigestAlgorithm::Sha256 => self.digest::<sha2::Sha256>(&content).await,
-            DigestAlgorithm::Sha512 => self.digest::<sha2::Sha512>(&content).await,
+        match algorithm.as_str() {
+            "md5" => self.digest::<md5::Md5>(&content).await,
+            "sha1" => self.digest::<sha1::Sha1>(&content).await,
+            "sha256" => self.digest::<sha2::Sha256>(&content).await,
+            "sha512" => self.digest::<sha2::Sha512>(&content).await,
+            _ => Err(HostError::Unavailable(
+                "this host computes the digests \"md5\", \"sha1\", \"sha256\" and \"sha512\"".into(),
+            )),
         }
     }
 
@@ -200,9 +216,29 @@ impl Host for MessageView<'_> {
         }
         written
     }
+
+    fn drop_body(&mut self) -> Result<(), HostError> {
+        self.edits_message(GrantKind::EditBody)?;
+        self.call.drop_body();
+        Ok(())
+    }
 }
 
 impl MessageView<'_> {
+    /// The fields with one of these names, with their values converted.
+    fn fields(
+        &mut self,
+        names: Vec<String>,
+        shown: impl Fn(String) -> String,
+    ) -> Result<Vec<Field>, HostError> {
+        let names = FieldNames::read(self.call, names)?;
+        let field = |found| {
+            let Field { index, name, value } = field(found);
+            Field { index, name, value: shown(value) }
+        };
+        Ok(self.call.message()?.header.iter().filter(|field| names.has(field)).map(field).collect())
+    }
+
     /// Checks that the message may be edited: before it is committed, or for a delivery attempt; not after one.
     fn edits_message(&self, grant: GrantKind) -> Result<(), HostError> {
         need(self.grants, grant)?;
@@ -215,20 +251,47 @@ impl MessageView<'_> {
     /// Refuses authentication results in the gateway's name without the grant `auth-results`, by any kind of edit:
     /// `edit-headers` does not include that permission.
     fn may_say(&self, edit: &HeaderEdit) -> Result<(), HostError> {
-        let (is_result, value) = match edit {
-            HeaderEdit::Add { name, value, .. } => (is_of_results(name), value),
-            HeaderEdit::Replace { index, value } => {
-                let field = self.call.message()?.header.get(*index);
-                (field.is_some_and(|field| is_of_results(&field.name_text())), value)
+        let header = &self.call.message()?.header;
+        let raw = match edit {
+            HeaderEdit::AddRaw { field, .. } | HeaderEdit::ReplaceRaw { field, .. } => {
+                HeaderBlock::parse(field.clone())
             }
-            HeaderEdit::Rename { index, name } => {
-                let field = self.call.message()?.header.get(*index);
-                (is_of_results(name), &field.map(|field| field.value()).unwrap_or_default())
-            }
-            HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
+            _ => HeaderBlock::parse(Bytes::new()),
         };
-        let is_ours = is_result && bears_the_name_of(value, &self.gateway.load().hostname);
+        // The field whose name or value stays, if the edit does not give it.
+        let field = match edit {
+            HeaderEdit::Replace { index, .. } | HeaderEdit::Rename { index, .. } => header.get(*index),
+            _ => raw.get(0),
+        };
+        let name = match edit {
+            HeaderEdit::Add { name, .. } | HeaderEdit::Rename { name, .. } => Cow::Borrowed(name.as_str()),
+            _ => field.map(|field| field.name_text()).unwrap_or_default(),
+        };
+        if !is_of_results(&name) {
+            return Ok(());
+        }
+        let value = match edit {
+            HeaderEdit::Add { value, .. } | HeaderEdit::Replace { value, .. } => value.clone(),
+            _ => field.map(|field| field.value()).unwrap_or_default(),
+        };
+        let is_ours = bears_the_name_of(&value, &self.gateway.load().hostname);
         if is_ours { need(self.grants, GrantKind::AuthResults) } else { Ok(()) }
+    }
+
+    /// Charges for edits, and for the fields that they concern, whose names and values are looked at.
+    fn charge_edits(&mut self, edits: &[GuestEdit]) -> Result<(), HostError> {
+        let header = &self.call.message()?.header;
+        let field = |index: &u32| header.get(*index as usize).map_or(0, |field| field.raw().len());
+        let octets = |edit: &GuestEdit| match edit {
+            GuestEdit::Add((_, Header { name, value })) => name.len() + value.len(),
+            GuestEdit::Replace((index, value)) => field(index) + value.len(),
+            GuestEdit::Rename((index, name)) => field(index) + name.len(),
+            GuestEdit::AddRaw((_, raw)) | GuestEdit::ReplaceRaw((_, raw)) => raw.len(),
+            GuestEdit::Remove(_) => 0,
+            GuestEdit::RemoveAll(name) => name.len(),
+        };
+        let octets: usize = edits.iter().map(octets).sum();
+        self.call.budget.charge(octets as u64)
     }
 
     fn body(&self) -> Result<Arc<dyn Body>, HostError> {
@@ -247,7 +310,7 @@ impl MessageView<'_> {
     /// Records defects of the MIME tree as facts, for plugins that do not examine parts themselves and for the
     /// operator.
     fn tell_flaws(&mut self, tree: &Tree) -> Result<(), HostError> {
-        let found = [(MALFORMED, tree.malformed.names()), (TRUNCATED, tree.truncated.names())];
+        let found = [(MIME_MALFORMED, tree.malformed.names()), (MIME_TRUNCATED, tree.truncated.names())];
         for (key, names) in found.into_iter().filter(|(_, names)| !names.is_empty()) {
             let Ok(transaction) = self.call.transaction() else { break };
             let told = names.join(" ");
@@ -256,12 +319,6 @@ impl MessageView<'_> {
             }
         }
         Ok(())
-    }
-
-    fn charge_header(&mut self) -> Result<(), HostError> {
-        let header = &self.call.message()?.header;
-        let octets = header.as_bytes().len() + header.len() * FIELD_COST;
-        self.call.budget.charge(octets as u64)
     }
 
     async fn read(&mut self, from: &dyn Body, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
@@ -304,7 +361,7 @@ impl MessageView<'_> {
                     self.call.budget.charge(octets.len() as u64)?;
                     self.call.new_body().append(&octets)?;
                 }
-                Piece::Copy((offset, len)) => self.copy(old, offset, len).await?,
+                Piece::Copy((offset, len)) => self.copy(old, offset.into(), len.into()).await?,
             }
         }
         Ok(())
@@ -330,27 +387,38 @@ async fn octet(body: &dyn Body, at: u64) -> Result<u8, HostError> {
     read.first().copied().ok_or_else(|| HostError::Temporary("the body ends early".into()))
 }
 
-/// Searches for the needle. The body is searched in chunks that overlap by the needle's length minus one.
-async fn find(
-    body: &dyn Body,
-    needle: Vec<u8>,
+/// The octets to search for.
+struct Needle {
+    octets: Vec<u8>,
     ignore_case: bool,
+    /// The maximum number of offsets to return.
     max: usize,
-    budget: &mut Budget,
-) -> Result<Vec<u64>, HostError> {
-    let needle = if ignore_case { needle.to_ascii_lowercase() } else { needle };
-    let finder = memmem::Finder::new(&needle);
-    let overlap = needle.len() as u64 - 1;
+}
+
+impl Needle {
+    fn new(octets: Vec<u8>, ignore_case: bool, max: u32) -> Result<Self, HostError> {
+        if octets.is_empty() || octets.len() > MAX_NEEDLE {
+            return Err(HostError::Invalid(format!("what is searched for has 1 to {MAX_NEEDLE} octets")));
+        }
+        let octets = if ignore_case { octets.to_ascii_lowercase() } else { octets };
+        Ok(Self { octets, ignore_case, max: (max as usize).min(MAX_FOUND) })
+    }
+}
+
+/// Searches for the needle. The body is searched in chunks that overlap by the needle's length minus one.
+async fn find(body: &dyn Body, needle: &Needle, budget: &mut Budget) -> Result<Vec<u32>, HostError> {
+    let finder = memmem::Finder::new(&needle.octets);
+    let overlap = needle.octets.len() as u64 - 1;
     let (mut found, mut at) = (Vec::new(), 0);
-    while found.len() < max && at + overlap < body.size() {
+    while found.len() < needle.max && at + overlap < body.size() {
         let chunk = body.read(at, CHUNK).await.map_err(unreadable)?;
         if chunk.len() as u64 <= overlap {
             break;
         }
         budget.charge(chunk.len() as u64)?;
-        let chunk = if ignore_case { chunk.to_ascii_lowercase().into() } else { chunk };
-        let left = max - found.len();
-        found.extend(finder.find_iter(&chunk).take(left).map(|offset| at + offset as u64));
+        let chunk = if needle.ignore_case { chunk.to_ascii_lowercase().into() } else { chunk };
+        let left = needle.max - found.len();
+        found.extend(finder.find_iter(&chunk).take(left).map(|offset| convert::size(at + offset as u64)));
         at += chunk.len() as u64 - overlap;
         // Reading a body in memory never yields by itself, and a search through 25 MB must not block the thread.
         tokio::task::yield_now().await;
@@ -369,8 +437,12 @@ fn part((at, part): (usize, &tree::MimePart)) -> Part {
         content_type: part.content_type.clone(),
         charset: part.charset.clone(),
         filename: part.filename.clone(),
-        attachment: part.attachment,
-        encoded_size: part.encoded_size(),
+        disposition: part.disposition.clone().unwrap_or_default(),
+        content_id: part.content_id.clone(),
+        transfer_encoding: part.transfer_encoding.clone(),
+        header_offset: convert::size(part.header.as_ref().map_or(0, |header| header.start)),
+        offset: convert::size(part.content.start),
+        encoded_size: convert::size(part.encoded_size()),
     }
 }
 
@@ -383,34 +455,47 @@ fn index(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// The header block of a part, without the empty line that ends it.
-fn without_end(raw: &Bytes) -> Bytes {
-    let end = if raw.ends_with(b"\r\n\r\n") { raw.len() - 2 } else { raw.len() };
-    if raw.as_ref() == b"\r\n" { Bytes::new() } else { raw.slice(..end) }
-}
-
-fn header_edit(edit: GuestEdit) -> HeaderEdit {
-    match edit {
-        GuestEdit::Add((at, header)) => HeaderEdit::Add {
-            at: match at {
-                GuestPosition::Top => FieldPosition::Top,
-                GuestPosition::Bottom => FieldPosition::Bottom,
-                GuestPosition::Before(index) => FieldPosition::Before(index as usize),
-            },
-            name: header.name,
-            value: header.value,
-        },
-        GuestEdit::Replace((index, value)) => HeaderEdit::Replace { index: index as usize, value },
+/// Converts an edit. In a header that must be ASCII, other characters are written as encoded words (RFC 2047).
+fn header_edit(edit: GuestEdit, header: &HeaderBlock, ascii: bool) -> Result<HeaderEdit, HostError> {
+    let written = |name: &str, value: String| {
+        checks::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
+        if !ascii || value.is_ascii() {
+            return Ok(value);
+        }
+        header::encoded(name, &value).map_err(|error| HostError::Invalid(error.to_string()))
+    };
+    Ok(match edit {
+        GuestEdit::Add((at, Header { name, value })) => {
+            HeaderEdit::Add { at: position(at), value: written(&name, value)?, name }
+        }
+        GuestEdit::Replace((index, value)) => {
+            let index = index as usize;
+            let name = header.get(index).map(|field| field.name_text().into_owned()).unwrap_or_default();
+            HeaderEdit::Replace { index, value: written(&name, value)? }
+        }
         GuestEdit::Remove(index) => HeaderEdit::Remove(index as usize),
         GuestEdit::RemoveAll(name) => HeaderEdit::RemoveAll(name),
         GuestEdit::Rename((index, name)) => HeaderEdit::Rename { index: index as usize, name },
+        GuestEdit::AddRaw((at, field)) => HeaderEdit::AddRaw { at: position(at), field: field.into() },
+        GuestEdit::ReplaceRaw((index, field)) => {
+            HeaderEdit::ReplaceRaw { index: index as usize, field: field.into() }
+        }
+    })
+}
+
+fn position(at: GuestPosition) -> FieldPosition {
+    match at {
+        GuestPosition::Top => FieldPosition::Top,
+        GuestPosition::Bottom => FieldPosition::Bottom,
+        GuestPosition::Before(index) => FieldPosition::Before(index as usize),
+        GuestPosition::After(index) => FieldPosition::After(index as usize),
     }
 }
 
 /// Validates an edit immediately, so that the plugin gets the error, and without rewriting the whole block.
 fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
-    if let HeaderEdit::Add { value, .. } | HeaderEdit::Replace { value, .. } = edit {
-        checks::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
+    if let HeaderEdit::AddRaw { field, .. } | HeaderEdit::ReplaceRaw { field, .. } = edit {
+        checks::bounded("a header field", field.len(), MAX_HEADER_VALUE)?;
     }
     header.check(edit).map_err(|error| HostError::Invalid(error.to_string()))
 }
@@ -423,6 +508,7 @@ fn size_of(edit: &HeaderEdit) -> usize {
     match edit {
         HeaderEdit::Add { name, value, .. } => name.len() + value.len(),
         HeaderEdit::Replace { value, .. } => value.len(),
+        HeaderEdit::AddRaw { field, .. } | HeaderEdit::ReplaceRaw { field, .. } => field.len(),
         HeaderEdit::Remove(_) => 0,
         HeaderEdit::RemoveAll(name) | HeaderEdit::Rename { name, .. } => name.len(),
     }
@@ -439,13 +525,14 @@ mod tests {
         body[7..11].copy_from_slice(b"need");
         let body = Bytes::from(body);
         for (needle, any_case, max, found) in [
-            ("need", true, 9, vec![7, CHUNK as u64 - 2]),
+            ("need", true, 9, vec![7, u32::try_from(CHUNK).unwrap() - 2]),
             ("need", false, 9, vec![7]),
             ("need", true, 1, vec![7]),
             ("absent", true, 9, vec![]),
         ] {
             let budget = &mut Budget::of(None);
-            assert_eq!(find(&body, needle.into(), any_case, max, budget).await.unwrap(), found);
+            let needle = Needle::new(needle.into(), any_case, max).unwrap();
+            assert_eq!(find(&body, &needle, budget).await.unwrap(), found);
         }
     }
 

@@ -27,16 +27,16 @@ pub(crate) struct MetricsView<'a> {
 }
 
 impl<'a> MetricsView<'a> {
-    fn of(HostParts { state, call, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { state, call, .. }: HostParts<'a>) -> Self {
         Self { metrics: call.hook.map(|_| &state.metrics), budget: &mut call.budget }
     }
 }
 
 impl Host for MetricsView<'_> {
-    fn count(&mut self, name: String, by: u64, labels: Vec<(String, String)>) {
+    fn count(&mut self, name: String, by: u32, labels: Vec<(String, String)>) {
         let paid = self.budget.pays_for(&name, &labels);
         if let Some(metrics) = self.metrics.filter(|_| paid) {
-            metrics.count(&name, by, &labels);
+            metrics.count(&name, by.into(), &labels);
         }
     }
 
@@ -44,6 +44,13 @@ impl Host for MetricsView<'_> {
         let paid = self.budget.pays_for(&name, &labels);
         if let Some(metrics) = self.metrics.filter(|_| paid) {
             metrics.observe(&name, value, &labels);
+        }
+    }
+
+    fn set(&mut self, name: String, value: f64, labels: Vec<(String, String)>) {
+        let paid = self.budget.pays_for(&name, &labels);
+        if let Some(metrics) = self.metrics.filter(|_| paid) {
+            metrics.set(&name, value, &labels);
         }
     }
 }

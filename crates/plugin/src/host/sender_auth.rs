@@ -1,18 +1,18 @@
-//! Host functions of `sender-auth`: SPF, DKIM, DMARC and ARC results and signing. Requires the grant `sender-auth`.
+//! Host functions of `sender-auth`: SPF, DKIM, DMARC and ARC results. Requires the grant `sender-auth`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use pintle_mail::address::domain_to_ascii;
 use pintle_mail::auth_results::ReportedResult;
-use pintle_policy::{Edit, Hook, Message};
+use pintle_policy::{DmarcDisposition, Edit, Hook, Message};
 use pintle_sender_auth as checked;
 use wasmtime::component::{HasData, Linker};
 
-use super::checks::need;
+use super::auth_results as results;
+use super::checks::{self, need};
 use crate::bindings::pintle::plugin::sender_auth::{
-    self, ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SigningKey, SpfResult,
+    self, ArcResult, ArcSet, DkimResult, DmarcResult, Host, SpfResult,
 };
 use crate::bindings::pintle::plugin::transaction::AuthResult;
 use crate::bindings::pintle::plugin::types::HostError;
@@ -24,6 +24,8 @@ use crate::sender_auth_checks::{self, SenderAuthChecks};
 use crate::store_data::{HostParts, StoreData};
 use crate::{Gateway, GrantKind, Grants};
 
+/// The hooks of a transaction before it is committed.
+const RECEPTION: [Hook; 5] = [Hook::Mail, Hook::Rcpt, Hook::Data, Hook::Headers, Hook::Message];
 /// Budget charge for returning one result, in octets.
 const RESULT_COST: u64 = 1_024;
 
@@ -38,7 +40,7 @@ impl HasData for SenderAuthInterface {
     type Data<'a> = SenderAuthView<'a>;
 }
 
-/// The data that the interface accesses: the current call, its prefetched lookups, the gateway with its keys, and a
+/// The data that the interface accesses: the current call, its prefetched lookups, the gateway's name, and a
 /// resolver.
 pub(crate) struct SenderAuthView<'a> {
     call: &'a mut CallState,
@@ -50,7 +52,7 @@ pub(crate) struct SenderAuthView<'a> {
 }
 
 impl<'a> SenderAuthView<'a> {
-    fn of(HostParts { services, state, grants, call, ahead, meter, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { services, state, grants, call, ahead, meter, .. }: HostParts<'a>) -> Self {
         Self {
             dns: CallDns::of(services, meter),
             call,
@@ -65,6 +67,7 @@ impl<'a> SenderAuthView<'a> {
 impl Host for SenderAuthView<'_> {
     async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
         let received = self.received(Hook::Mail)?;
+        self.call.budget.charge(RESULT_COST)?;
         self.ahead.asks(self.habits, Lookup::Spf);
         let results = received.spf().await;
         Ok(results.iter().map(spf).collect())
@@ -80,6 +83,7 @@ impl Host for SenderAuthView<'_> {
 
     async fn dmarc(&mut self) -> Result<DmarcResult, HostError> {
         let (received, message) = self.received_message()?;
+        self.call.budget.charge(RESULT_COST)?;
         self.ahead.asks(self.habits, Lookup::Dmarc);
         let result = received.dmarc(&message).await.map_err(|error| unreadable(&error))?;
         Ok(dmarc(&result))
@@ -94,28 +98,42 @@ impl Host for SenderAuthView<'_> {
         Ok(arc(&results.arc))
     }
 
-    fn signing_keys(&mut self, domain: String) -> Result<Vec<SigningKey>, HostError> {
-        need(self.grants, GrantKind::Sign)?;
-        let domain = domain_to_ascii(&domain);
-        let gateway = self.gateway.load();
-        let key = |key: &crate::SigningKeyName| SigningKey {
-            name: key.name.clone(),
-            domain: domain.clone(),
-            selector: key.selector.clone(),
-        };
-        Ok(gateway.keys.get(&domain).into_iter().flatten().map(key).collect())
+    async fn results(&mut self, methods: Vec<String>) -> Result<Vec<AuthResult>, HostError> {
+        let asks = |method: &str| methods.iter().any(|asked| asked == method);
+        let mut results = Vec::new();
+        if asks("spf") {
+            results.extend(self.spf().await?.into_iter().map(results::of_spf));
+        }
+        if asks("dkim") {
+            results.extend(self.dkim().await?.into_iter().map(results::of_dkim));
+        }
+        if asks("dmarc") {
+            results.push(results::of_dmarc(self.dmarc().await?));
+        }
+        if asks("arc") {
+            results.extend(results::of_arc(self.arc().await?));
+        }
+        Ok(results)
     }
 
-    fn dkim_sign(&mut self, key: String) -> Result<(), HostError> {
-        self.may_sign(&key, &[Hook::Message, Hook::Deliver])?;
-        self.call.record(Edit::Sign(key), 0)
-    }
-
-    async fn arc_seal(&mut self, key: String) -> Result<(), HostError> {
-        self.may_sign(&key, &[Hook::Message])?;
-        // The seal records the chain's validation status, so the ARC result must be computed first.
-        self.arc().await?;
-        self.call.record(Edit::Seal(key), 0)
+    fn report_disposition(
+        &mut self,
+        disposition: String,
+        override_reason: Option<String>,
+    ) -> Result<(), HostError> {
+        need(self.grants, GrantKind::AuthResults)?;
+        let hook = self.call.hook.filter(|hook| RECEPTION.contains(hook));
+        hook.ok_or_else(|| unavailable("the report to the domain's owner"))?;
+        self.call.transaction()?;
+        if !["none", "quarantine", "reject"].contains(&disposition.as_str()) {
+            return Err(HostError::Invalid(format!(
+                "{disposition:?} is no disposition: there are \"none\", \"quarantine\" and \"reject\""
+            )));
+        }
+        if let Some(reason) = &override_reason {
+            checks::name("the reason", reason)?;
+        }
+        self.call.record(Edit::Dmarc(DmarcDisposition { disposition, override_reason }), checks::MAX_NAME)
     }
 }
 
@@ -126,7 +144,7 @@ impl SenderAuthView<'_> {
         need(self.grants, GrantKind::SenderAuth)?;
         let hooks: &[Hook] = match from {
             Hook::Message => &[Hook::Message],
-            _ => &[Hook::Mail, Hook::Rcpt, Hook::Headers, Hook::Message],
+            _ => &RECEPTION,
         };
         let hook = self.call.hook.filter(|hook| hooks.contains(hook));
         hook.ok_or_else(|| unavailable("this check of the sender"))?;
@@ -140,15 +158,6 @@ impl SenderAuthView<'_> {
         let received = self.received(Hook::Message)?;
         let message = Arc::clone(self.call.message()?);
         Ok((received, message))
-    }
-
-    fn may_sign(&self, key: &str, hooks: &[Hook]) -> Result<(), HostError> {
-        need(self.grants, GrantKind::Sign)?;
-        self.call.hook.filter(|hook| hooks.contains(hook)).ok_or_else(|| unavailable("signing so"))?;
-        if self.gateway.load().has_key(key) {
-            return Ok(());
-        }
-        Err(HostError::Invalid(format!("there is no key {key:?} in the configuration ([dkim_keys.NAME])")))
     }
 }
 
@@ -164,6 +173,7 @@ fn spf(result: &checked::SpfResult) -> SpfResult {
         explanation: result.explanation.clone(),
         mechanism: result.mechanism.clone(),
         problem: result.reason.clone(),
+        details: Vec::new(),
     }
 }
 
@@ -173,9 +183,8 @@ fn dkim(result: &checked::DkimResult) -> DkimResult {
         domain: result.domain.clone(),
         selector: result.selector.clone(),
         identity: result.identity.clone(),
-        algorithm: result.algorithm.to_owned(),
-        signature: result.signature.clone(),
         reason: result.reason.clone(),
+        details: properties(&[("header.a", result.algorithm), ("header.b", &result.signature)]),
     }
 }
 
@@ -184,22 +193,33 @@ fn dmarc(result: &checked::DmarcResult) -> DmarcResult {
         outcome: outcome(result.outcome),
         from_domain: result.from_domain.clone(),
         policy: match result.policy {
-            checked::DmarcPolicy::None => DmarcPolicy::None,
-            checked::DmarcPolicy::Quarantine => DmarcPolicy::Quarantine,
-            checked::DmarcPolicy::Reject => DmarcPolicy::Reject,
-        },
+            checked::DmarcPolicy::None => "none",
+            checked::DmarcPolicy::Quarantine => "quarantine",
+            checked::DmarcPolicy::Reject => "reject",
+        }
+        .to_owned(),
         spf_aligned: result.spf_aligned,
         dkim_aligned: result.dkim_aligned,
+        details: Vec::new(),
     }
 }
 
 fn arc(chain: &checked::ArcResult) -> ArcResult {
-    let all = |results: &Vec<ReportedResult>| results.iter().map(reported).collect();
+    let set = |(sealer, results): (&String, &Vec<ReportedResult>)| ArcSet {
+        sealer: sealer.clone(),
+        results: results.iter().map(reported).collect(),
+    };
     ArcResult {
         outcome: outcome(chain.outcome),
-        sealers: chain.sealers.clone(),
-        results: chain.reported.iter().map(all).collect(),
+        sets: chain.sealers.iter().zip(&chain.reported).map(set).collect(),
+        details: Vec::new(),
     }
+}
+
+/// Properties that have a value.
+fn properties(given: &[(&str, &str)]) -> Vec<(String, String)> {
+    let known = given.iter().filter(|(_, value)| !value.is_empty());
+    known.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn reported(result: &ReportedResult) -> AuthResult {
@@ -211,16 +231,6 @@ fn reported(result: &ReportedResult) -> AuthResult {
     }
 }
 
-fn outcome(outcome: checked::AuthOutcome) -> Outcome {
-    use checked::AuthOutcome as Ours;
-    match outcome {
-        Ours::None => Outcome::None,
-        Ours::Neutral => Outcome::Neutral,
-        Ours::Pass => Outcome::Pass,
-        Ours::Fail => Outcome::Fail,
-        Ours::SoftFail => Outcome::Softfail,
-        Ours::Policy => Outcome::Policy,
-        Ours::TempError => Outcome::Temperror,
-        Ours::PermError => Outcome::Permerror,
-    }
+fn outcome(outcome: checked::AuthOutcome) -> String {
+    outcome.name().to_owned()
 }

@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use pintle_mail::{Param, UnixTime};
-use pintle_policy::{Edit, Hook};
+use pintle_policy::facts::CLIENT_NAME;
+use pintle_policy::{Edit, Hook, TlsFacts};
 use wasmtime::component::{HasData, Linker};
 
 use super::checks::{self, need, need_any};
 use super::facts;
-use crate::bindings::pintle::plugin::session::{self, Host, Snapshot, TlsState};
+use crate::bindings::pintle::plugin::session::{self, Certificate, Host, Snapshot, TlsState};
 use crate::bindings::pintle::plugin::types::{self, HostError};
 use crate::call::CallState;
 use crate::call::unavailable;
@@ -43,16 +44,14 @@ pub(crate) struct SessionView<'a> {
 }
 
 impl<'a> SessionView<'a> {
-    fn of(HostParts { services, state, grants, call, ahead, meter, .. }: HostParts<'a>) -> Self {
+    pub(super) fn of(HostParts { services, state, grants, call, ahead, meter, .. }: HostParts<'a>) -> Self {
         Self { dns: CallDns::of(services, meter), call, grants, ahead, habits: &state.habits }
     }
 }
 
 impl Host for SessionView<'_> {
-    fn info(&mut self) -> wasmtime::Result<Snapshot> {
-        let Ok(session) = self.call.session() else {
-            return Err(wasmtime::Error::msg("it asked for the session in a call that belongs to none"));
-        };
+    fn info(&mut self) -> Result<Snapshot, HostError> {
+        let session = self.call.session()?;
         Ok(Snapshot {
             id: session.id.to_string(),
             listener: session.listener.clone(),
@@ -65,36 +64,49 @@ impl Host for SessionView<'_> {
             tls: session.tls.is_some(),
             identity: session.identity.clone(),
             trusted: session.trusted,
+            known: !session.is_stranger(),
             age_ms: age_ms(session.started),
         })
     }
 
-    fn tls(&mut self) -> Option<TlsState> {
-        let facts = self.call.session().ok()?.tls.as_ref()?;
-        Some(TlsState {
+    fn tls(&mut self) -> Result<Option<TlsState>, HostError> {
+        let state = |facts: &TlsFacts| TlsState {
             version: facts.version.clone(),
             cipher: facts.cipher.clone(),
             server_name: facts.server_name.clone(),
-            client_certificate_sha256: facts.client_certificate_sha256.clone(),
-            client_certificate_subject: facts.client_certificate_subject.clone(),
-            client_certificate_verified: facts.client_certificate_verified,
-        })
+        };
+        Ok(self.call.session()?.tls.as_ref().map(state))
+    }
+
+    fn client_certificate(&mut self) -> Result<Option<Certificate>, HostError> {
+        let certificate = |facts: &TlsFacts| {
+            Some(Certificate {
+                sha256: facts.client_certificate_sha256.clone()?,
+                subject: facts.client_certificate_subject.clone().unwrap_or_default(),
+                issuer: String::new(),
+                names: Vec::new(),
+                verified: facts.client_certificate_verified,
+            })
+        };
+        Ok(self.call.session()?.tls.as_ref().and_then(certificate))
     }
 
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
         need_any(self.grants, &[GrantKind::ReverseDns, GrantKind::Dns])?;
         let address = self.call.session()?.client.ip();
         self.ahead.asks(self.habits, Lookup::Names);
-        let names = match self.ahead.names.clone() {
+        let found = match self.ahead.names.clone() {
             Some(names) => names,
             None => pintle_dns::reverse_names(&self.dns.in_time(), address, MAX_REVERSE_NAMES).await,
         };
-        names.map(|names| names.names().to_vec()).map_err(|error| HostError::Temporary(error.to_string()))
+        let names = found.map_err(|error| HostError::Temporary(error.to_string()))?.names().to_vec();
+        self.publish_client_name(names.first())?;
+        Ok(names)
     }
 
-    fn extensions(&mut self) -> Vec<types::Param> {
-        let session = self.call.session().ok();
-        session.map_or_else(Vec::new, |session| session.extensions.iter().map(convert::param).collect())
+    fn extensions(&mut self) -> Result<Vec<types::Param>, HostError> {
+        self.is_hello()?;
+        Ok(self.call.session()?.extensions.iter().map(convert::param).collect())
     }
 
     fn offer_extension(&mut self, keyword: String, value: Option<String>) -> Result<(), HostError> {
@@ -103,7 +115,9 @@ impl Host for SessionView<'_> {
         if value.as_ref().is_some_and(|value| value.len() > 200 || !value.bytes().all(is_text)) {
             return Err(HostError::Invalid("the value is not printable ASCII of at most 200 octets".into()));
         }
-        if self.call.session()?.extensions.len() >= MAX_EXTENSIONS {
+        let offered = &self.call.session()?.extensions;
+        let is_new = !offered.iter().any(|param| param.name.eq_ignore_ascii_case(&keyword));
+        if is_new && offered.len() >= MAX_EXTENSIONS {
             return Err(HostError::Limit(format!("there are at most {MAX_EXTENSIONS} extensions")));
         }
         let octets = keyword.len();
@@ -118,51 +132,102 @@ impl Host for SessionView<'_> {
         self.call.record(Edit::Withhold(keyword.to_ascii_uppercase()), octets)
     }
 
-    fn note(&mut self, key: String) -> Option<Vec<u8>> {
+    fn note(&mut self, key: String) -> Result<Option<Vec<u8>>, HostError> {
         let judge = self.call.judge().to_owned();
-        let note = self.call.session().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
-        self.call.budget.charged(note, Vec::len)
+        let note = self.call.session()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
+        self.call.budget.charge(note.as_ref().map_or(0, Vec::len) as u64)?;
+        Ok(note)
     }
 
     fn set_note(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), HostError> {
+        self.is_kept()?;
         let judge = self.call.judge().to_owned();
         checks::check_note(&self.call.session()?.notes, &judge, &key, value.as_ref())?;
         let octets = key.len() + value.as_ref().map_or(0, Vec::len);
         self.call.record(Edit::SessionNote(key, value), octets)
     }
 
-    fn fact(&mut self, key: String) -> Option<String> {
-        let judge = self.call.judge().to_owned();
-        let fact = facts::find(&self.call.session().ok()?.facts, &judge, &key);
-        self.call.budget.charged(fact, String::len)
+    fn facts(&mut self, keys: Vec<String>) -> Result<Vec<Option<String>>, HostError> {
+        facts::charge(&mut self.call.budget, keys.len())?;
+        let found = facts::find(&self.call.session()?.facts, &keys);
+        let octets: usize = found.iter().flatten().map(String::len).sum();
+        self.call.budget.charge(octets as u64)?;
+        Ok(found)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
-        let name = facts::name(self.call.judge(), key, self.grants)?;
+        self.is_kept()?;
         let judge = self.call.judge().to_owned();
+        let name = facts::name(&judge, &key)?;
         facts::check(&self.call.session()?.facts, &judge, &name, &value)?;
         let octets = name.len() + value.len();
         self.call.record(Edit::SessionFact(name, value), octets)
     }
 
-    fn delay_reply(&mut self, ms: u32) {
+    fn delay_reply(&mut self, ms: u32) -> Result<(), HostError> {
+        self.has_reply("delaying the reply")?;
         self.call.delay(Duration::from_millis(ms.into()), MAX_DELAY);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), HostError> {
+        self.has_reply("closing the session")?;
+        self.call.record(Edit::Close, 0)
     }
 }
 
 impl SessionView<'_> {
     fn edits_extensions(&self) -> Result<(), HostError> {
         need(self.grants, GrantKind::EditExtensions)?;
+        self.is_hello()
+    }
+
+    /// Checks that the session goes on after this call, and that it is not a snapshot.
+    fn is_kept(&self) -> Result<(), HostError> {
+        match self.call.hook {
+            Some(Hook::Disconnect | Hook::Queued) => Err(unavailable("changing the session")),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_hello(&self) -> Result<(), HostError> {
         if self.call.hook == Some(Hook::Hello) {
             return Ok(());
         }
         Err(unavailable("the list of extensions"))
     }
+
+    /// Checks that the reply of this stage is sent by the pipeline, which can delay it or close the session after it.
+    fn has_reply(&self, what: &str) -> Result<(), HostError> {
+        match self.call.hook {
+            Some(
+                Hook::Connect
+                | Hook::Hello
+                | Hook::Mail
+                | Hook::Rcpt
+                | Hook::Data
+                | Hook::Headers
+                | Hook::Message,
+            ) => Ok(()),
+            _ => Err(unavailable(what)),
+        }
+    }
+
+    /// Publishes the client's confirmed name as a fact, which the Received field shows.
+    fn publish_client_name(&mut self, name: Option<&String>) -> Result<(), HostError> {
+        let known = self.call.session()?.facts.contains_key(CLIENT_NAME);
+        match name {
+            Some(name) if !known => {
+                self.call.record(Edit::SessionFact(CLIENT_NAME.to_owned(), name.clone()), name.len())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-fn age_ms(started: UnixTime) -> u64 {
+fn age_ms(started: UnixTime) -> u32 {
     let age = UnixTime::from(SystemTime::now()).since(started);
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+    u32::try_from(age.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// RFC 5321 section 4.1.1.1: `ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")`.

@@ -19,7 +19,7 @@ use bucket::{TokenBucket, TokensRefused};
 use parking_lot::Mutex;
 use saved::Clocks;
 pub(crate) use shelf::KvError;
-use shelf::{OVERHEAD, PARTS, Shelf, StoredValue, check_key, check_value, expiry};
+use shelf::{OVERHEAD, PARTS, Shelf, StoredCounter, check_key, check_value, expiry};
 
 /// The store of one plugin.
 pub(crate) struct KvStore {
@@ -90,8 +90,7 @@ impl KvStore {
         replaced.map(|()| true)
     }
 
-    /// The values of these keys, each with its version; at most `most` octets together. A counter is returned as
-    /// decimal digits.
+    /// The values of these keys, each with its version; at most `most` octets together.
     pub(crate) fn get_many(
         &self,
         keys: &[String],
@@ -103,8 +102,8 @@ impl KvStore {
         let mut read = |key: &String| {
             let found = shelf.part(key).entries.get(key).filter(|entry| entry.lives(now));
             let Some(entry) = found else { return Ok(None) };
-            room = room.checked_sub(entry.value.size()).ok_or(KvError::Answer(most))?;
-            Ok(Some((entry.value.octets(), entry.version)))
+            room = room.checked_sub(entry.value.len()).ok_or(KvError::Answer(most))?;
+            Ok(Some((entry.value.clone(), entry.version)))
         };
         keys.iter().map(&mut read).collect()
     }
@@ -119,7 +118,7 @@ impl KvStore {
     ) -> Result<(), KvError> {
         check_value(&value)?;
         let mut shelf = self.shelf.lock();
-        shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)
+        shelf.put(self.limit, key, value, expiry(ttl, now), now)
     }
 
     /// Compare-and-swap: writes a value if the current version is `expected` (0 means absent); returns whether it was.
@@ -137,18 +136,15 @@ impl KvStore {
         if found.map_or(0, |entry| entry.version) != expected {
             return Ok(false);
         }
-        shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)?;
+        shelf.put(self.limit, key, value, expiry(ttl, now), now)?;
         Ok(true)
     }
 
-    /// Removes a value or a bucket.
-    pub(crate) fn delete(&self, key: &str) {
+    /// Removes the value, the counter and the bucket of this key.
+    pub(crate) fn remove(&self, key: &str) {
         let mut shelf = self.shelf.lock();
         shelf.unsaved = true;
-        shelf.remove(key);
-        if shelf.part_mut(key).buckets.remove(key).is_some() {
-            shelf.octets -= key.len() + OVERHEAD;
-        }
+        shelf.remove_all(key);
     }
 
     /// Adds to a counter and returns its value. A new counter starts at 0, and its lifetime starts with it.
@@ -159,13 +155,27 @@ impl KvStore {
         ttl: Option<u32>,
         now: Instant,
     ) -> Result<i64, KvError> {
+        check_key(&key)?;
         let mut shelf = self.shelf.lock();
-        let (value, expires) = match shelf.part(&key).entries.get(&key).filter(|entry| entry.lives(now)) {
-            None => (by, expiry(ttl, now)),
-            Some(entry) => (entry.value.counter()?.saturating_add(by), entry.expires),
+        let before = shelf.part(&key).counters.get(&key).copied();
+        if before.is_none() {
+            shelf.make_room(self.limit, key.len() + OVERHEAD, now)?;
+            shelf.octets += key.len() + OVERHEAD;
+        }
+        let counter = match before.filter(|counter| counter.lives(now)) {
+            None => StoredCounter { count: by, expires: expiry(ttl, now) },
+            Some(counter) => StoredCounter { count: counter.count.saturating_add(by), ..counter },
         };
-        shelf.put(self.limit, key, StoredValue::Counter(value), expires, now)?;
-        Ok(value)
+        shelf.unsaved = true;
+        shelf.part_mut(&key).counters.insert(key, counter);
+        Ok(counter.count)
+    }
+
+    /// The values of these counters; 0 for one that does not exist.
+    pub(crate) fn count_many(&self, keys: &[String], now: Instant) -> Vec<i64> {
+        let shelf = self.shelf.lock();
+        let counter = |key: &String| shelf.part(key).counters.get(key).filter(|counter| counter.lives(now));
+        keys.iter().map(|key| counter(key).map_or(0, |counter| counter.count)).collect()
     }
 
     /// Takes tokens from a bucket, which is initially full; returns how many are left, or how long to wait.
@@ -256,7 +266,7 @@ mod tests {
         let later = now + Duration::from_secs(10);
         assert_eq!(get(&store, "a", later), None);
         assert_eq!(store.swap("a".into(), b"3".to_vec(), None, 0, later), Ok(true), "expired is absent");
-        store.delete("a");
+        store.remove("a");
         assert_eq!(get(&store, "a", later), None);
     }
 
@@ -266,11 +276,26 @@ mod tests {
         assert_eq!(store.increment("n".into(), 2, Some(10), now), Ok(2));
         let soon = now + Duration::from_secs(9);
         assert_eq!(store.increment("n".into(), 3, Some(10), soon), Ok(5));
-        assert_eq!(get(&store, "n", soon).unwrap().0, b"5");
+        assert_eq!(store.count_many(&["n".to_owned(), "m".to_owned()], soon), [5, 0]);
         let later = now + Duration::from_secs(11);
+        assert_eq!(store.count_many(&["n".to_owned()], later), [0], "expired");
         assert_eq!(store.increment("n".into(), 1, Some(10), later), Ok(1));
-        store.set("v".into(), b"5".to_vec(), None, now).unwrap();
-        assert_eq!(store.increment("v".into(), 1, None, now), Err(KvError::NotACounter));
+        assert_eq!(store.increment(String::new(), 1, None, now), Err(KvError::Key));
+    }
+
+    #[test]
+    fn values_and_counters_have_keys_of_their_own() {
+        let (store, now) = (KvStore::new(10_000), Instant::now());
+        store.set("k".into(), b"5".to_vec(), None, now).unwrap();
+        assert_eq!(store.increment("k".into(), 1, Some(5), now), Ok(1));
+        assert_eq!(get(&store, "k", now).unwrap().0, b"5");
+        store.sweep(now + Duration::from_secs(6));
+        assert_eq!(store.count_many(&["k".to_owned()], now), [0]);
+        store.increment("k".into(), 1, None, now).unwrap();
+        store.remove("k");
+        assert_eq!(get(&store, "k", now), None);
+        assert_eq!(store.count_many(&["k".to_owned()], now), [0]);
+        assert_eq!(store.shelf.lock().octets, 0);
     }
 
     #[test]
@@ -280,7 +305,7 @@ mod tests {
         assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
         let later = now + Duration::from_secs(2);
         store.set("b".into(), vec![0; 150], None, later).unwrap();
-        store.delete("b");
+        store.remove("b");
         store.set("c".into(), vec![0; 290], None, later).unwrap();
         assert_eq!(store.set(String::new(), vec![], None, now), Err(KvError::Key));
         assert_eq!(store.set("d".into(), vec![0; MAX_VALUE + 1], None, now), Err(KvError::Value));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::bucket::TokenBucket;
 
 /// Maximum length of a key, in octets.
-pub(crate) const MAX_KEY: usize = 512;
+pub(crate) const MAX_KEY: usize = 1_024;
 /// Maximum length of a value, in octets.
 pub(crate) const MAX_VALUE: usize = 256 << 10;
 /// Size charged per entry in addition to its key and value, in octets.
@@ -33,21 +33,23 @@ pub(super) struct Shelf {
 #[derive(Default)]
 pub(super) struct ShelfPart {
     pub(super) entries: HashMap<String, StoredEntry>,
+    pub(super) counters: HashMap<String, StoredCounter>,
     pub(super) buckets: HashMap<String, TokenBucket>,
 }
 
-/// A stored value or counter, with its version and expiry.
-#[derive(Clone)]
-pub(super) struct StoredEntry {
-    pub(super) value: StoredValue,
-    pub(super) version: u64,
+/// A counter with its expiry.
+#[derive(Clone, Copy)]
+pub(super) struct StoredCounter {
+    pub(super) count: i64,
     pub(super) expires: Option<Instant>,
 }
 
+/// A stored value, with its version and expiry.
 #[derive(Clone)]
-pub(super) enum StoredValue {
-    Octets(Vec<u8>),
-    Counter(i64),
+pub(super) struct StoredEntry {
+    pub(super) value: Vec<u8>,
+    pub(super) version: u64,
+    pub(super) expires: Option<Instant>,
 }
 
 /// Why a write was refused.
@@ -61,8 +63,6 @@ pub(crate) enum KvError {
     Full,
     /// The requested values together exceed this many octets.
     Answer(usize),
-    /// The key holds a value that is not a counter.
-    NotACounter,
 }
 
 impl KvError {
@@ -74,7 +74,6 @@ impl KvError {
                 format!("the values of one answer hold at most {most} octets: ask for fewer keys at once")
             }
             Self::Full => "the plugin's store is full".into(),
-            Self::NotACounter => "the key holds a value that is no counter".into(),
         }
     }
 }
@@ -111,7 +110,7 @@ impl Shelf {
         &mut self,
         limit: usize,
         key: String,
-        value: StoredValue,
+        value: Vec<u8>,
         expires: Option<Instant>,
         now: Instant,
     ) -> Result<(), KvError> {
@@ -140,10 +139,19 @@ impl Shelf {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, key: &str) {
+    fn remove(&mut self, key: &str) {
         if let Some(entry) = self.part_mut(key).entries.remove(key) {
             self.octets -= cost(key, &entry.value);
         }
+    }
+
+    /// Removes the value, the counter and the bucket of this key.
+    pub(super) fn remove_all(&mut self, key: &str) {
+        self.remove(key);
+        let part = self.part_mut(key);
+        let others = [part.counters.remove(key).is_some(), part.buckets.remove(key).is_some()];
+        let removed = others.into_iter().filter(|removed| *removed).count();
+        self.octets -= removed * (key.len() + OVERHEAD);
     }
 }
 
@@ -154,6 +162,11 @@ impl ShelfPart {
         self.entries.retain(|key, entry| {
             let keep = entry.lives(now);
             freed += if keep { 0 } else { cost(key, &entry.value) };
+            keep
+        });
+        self.counters.retain(|key, counter| {
+            let keep = counter.lives(now);
+            freed += if keep { 0 } else { key.len() + OVERHEAD };
             keep
         });
         self.buckets.retain(|key, bucket| {
@@ -171,31 +184,14 @@ impl StoredEntry {
     }
 }
 
-impl StoredValue {
-    pub(super) fn size(&self) -> usize {
-        match self {
-            Self::Octets(octets) => octets.len(),
-            Self::Counter(_) => 0,
-        }
-    }
-
-    pub(super) fn octets(&self) -> Vec<u8> {
-        match self {
-            Self::Octets(octets) => octets.clone(),
-            Self::Counter(value) => value.to_string().into_bytes(),
-        }
-    }
-
-    pub(super) fn counter(&self) -> Result<i64, KvError> {
-        match self {
-            Self::Octets(_) => Err(KvError::NotACounter),
-            Self::Counter(value) => Ok(*value),
-        }
+impl StoredCounter {
+    pub(super) fn lives(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
     }
 }
 
-pub(super) fn cost(key: &str, value: &StoredValue) -> usize {
-    key.len() + value.size() + OVERHEAD
+pub(super) fn cost(key: &str, value: &[u8]) -> usize {
+    key.len() + value.len() + OVERHEAD
 }
 
 pub(super) fn check_key(key: &str) -> Result<(), KvError> {

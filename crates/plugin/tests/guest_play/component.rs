@@ -23,7 +23,13 @@ use wit_parser::{Resolve, WorldId, WorldItem};
 const CONTRACT: &str = include_str!("../../../../wit/plugin.wit");
 const WORLD: &str = "package fuzz:guest;
 world guest {
-  include pintle:plugin/services@0.1.0;
+  include pintle:plugin/base@0.1.0;
+  import pintle:plugin/dns@0.1.0;
+  import pintle:plugin/kv@0.1.0;
+  import pintle:plugin/sender-auth@0.1.0;
+  import pintle:plugin/signing@0.1.0;
+  import pintle:plugin/secrets@0.1.0;
+  import pintle:plugin/leases@0.1.0;
   export pintle:plugin/on-message@0.1.0;
   export pintle:plugin/on-deliver@0.1.0;
 }";
@@ -211,12 +217,12 @@ fn assemble(parts: &Parts, calls: &[u32]) -> Vec<u8> {
     module.finish()
 }
 
-/// Id, version, summary, no schema, no wants.
+/// Id, version, summary, no schema, no wants, nothing more.
 fn manifest() -> Vec<u8> {
     let texts = [(TEXT, 10), (TEXT + 10, 5), (TEXT, 4)];
     let mut out: Vec<u8> =
         texts.iter().flat_map(|(at, length)| [*at, *length]).flat_map(i32::to_le_bytes).collect();
-    out.resize(44, 0);
+    out.resize(52, 0);
     out
 }
 
@@ -284,7 +290,7 @@ fn run(read: u32, of_call: u32) -> Function {
     let mut code = body.instructions();
     code.i32_const(HEAP).global_set(TOP);
     code.i32_const(PROGRAM).i32_const(0).i32_const(LONGEST + 16).memory_fill(0);
-    code.i64_const(0).i32_const(LONGEST).i32_const(READ).call(read);
+    code.i32_const(0).i32_const(LONGEST).i32_const(READ).call(read);
     code.i32_const(READ).i32_load8_u(at(0)).if_(BlockType::Empty);
     code.i32_const(NOUGHT).return_().end();
     code.i32_const(PROGRAM).i32_const(READ).i32_load(at(4)).i32_const(READ).i32_load(at(8)).memory_copy(0, 0);

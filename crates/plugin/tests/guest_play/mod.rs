@@ -15,14 +15,16 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, DnsRecordKind, Resolver};
 use pintle_mail::{
-    Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
-    Reply, ReversePath, SessionId, TlsPolicy, UnixTime,
+    Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, Recipient, Reply,
+    ReversePath, SessionId, TlsPolicy, UnixTime,
 };
 use pintle_plugin::{
-    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKeyName,
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SecretKey,
+    SigningKeyName,
 };
 use pintle_policy::{
-    Call, Delivery, Edit, FaultKind, Judge, Message, Piece, Ruling, Session, Transaction, Verdict, View,
+    Call, Delivery, Edit, Fate, FaultKind, Hook, Judge, Leases, Message, Piece, Ruling, Session, Transaction,
+    Verdict, View,
 };
 use tokio::runtime::Runtime;
 
@@ -64,12 +66,13 @@ struct Bench {
 static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let grants = GrantKind::ALL.iter().copied().collect();
-    let granted = PluginConfig { grants, ..plugin("granted", &["http", "tables"]) };
-    let bare = plugin("bare", &["http", "tables", "dns", "kv", "sender-auth"]);
+    let granted = PluginConfig { grants, ..plugin("granted", &[]) };
+    let bare = plugin("bare", &["dns", "kv", "sender-auth", "signing", "secrets", "leases"]);
     let key = SigningKeyName { name: "key".into(), selector: "s".into() };
     let gateway = Gateway {
         hostname: "gate.example".into(),
         keys: [("example.com".to_owned(), vec![key])].into(),
+        secrets: [("secret".to_owned(), SecretKey::new(b"0123456789abcdef"))].into(),
         ..Gateway::default()
     };
     let config = Config {
@@ -128,6 +131,7 @@ fn view(body: &[u8], delivered: bool) -> View {
         credentials: None,
         retry_after: None,
         no_bounce: Vec::new(),
+        leases: Leases::default(),
     };
     let sender = ReversePath::parse("ann@example.com", Charset::Ascii).unwrap();
     let envelope = Envelope { sender, params: MailParams::default(), recipients };
@@ -141,13 +145,7 @@ fn view(body: &[u8], delivered: bool) -> View {
 }
 
 fn recipient(id: u32) -> Recipient {
-    Recipient {
-        id,
-        address: Address::parse(&format!("r{id}@example.org"), Charset::Ascii).unwrap(),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    }
+    Recipient::new(id, Address::parse(&format!("r{id}@example.org"), Charset::Ascii).unwrap())
 }
 
 fn session() -> Session {
@@ -177,11 +175,7 @@ fn sound(ruling: &Ruling) {
     match &ruling.verdict {
         Verdict::Reject(Some(reply)) => answers(reply, 5),
         Verdict::Defer(Some(reply)) => answers(reply, 4),
-        Verdict::Close(Some(reply)) => assert!(matches!(reply.code / 100, 4 | 5), "{reply}"),
-        Verdict::Quarantine(name) => {
-            assert!((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()), "{name:?}");
-        }
-        _ => {}
+        Verdict::Next | Verdict::Accept | Verdict::Reject(None) | Verdict::Defer(None) => {}
     }
     ruling.edits.iter().for_each(edit);
 }
@@ -209,6 +203,16 @@ fn edit(edit: &Edit) {
             let texts = result.properties.iter().flat_map(|(name, value)| [name, value]);
             texts.chain([&result.method, &result.outcome]).chain(&result.reason).all(|text| is_line(text))
         }
+        Edit::Dmarc(found) => {
+            let words = ["none", "quarantine", "reject"];
+            words.contains(&found.disposition.as_str())
+                && found.override_reason.as_deref().is_none_or(is_line)
+        }
+        Edit::Fate { recipients, fate, hook } => is_fate(recipients, fate, *hook),
+        Edit::Group(_, group) => {
+            let fits = |octet: u8| octet.is_ascii_alphanumeric() || b".-_".contains(&octet);
+            group.len() <= 64 && group.bytes().all(fits)
+        }
         Edit::AddRecipient(_, address) | Edit::RewriteRecipient(_, address) => is_address(address),
         Edit::RewriteSender(path) => path.address().is_none_or(is_address),
         Edit::Headers(edits) => {
@@ -228,6 +232,22 @@ fn edit(edit: &Edit) {
     assert!(ok, "{edit:?}");
 }
 
+fn is_fate(recipients: &[u32], fate: &Fate, hook: Hook) -> bool {
+    match fate {
+        Fate::Quarantine { name, reason } => {
+            let fits = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+            (1..=32).contains(&name.len())
+                && name.bytes().all(fits)
+                && is_line(reason)
+                && hook == Hook::Message
+        }
+        Fate::Refuse(reply) => {
+            !recipients.is_empty() && matches!(reply.code, 400..=599) && hook == Hook::Message
+        }
+        Fate::Discard => matches!(hook, Hook::Message | Hook::Deliver),
+    }
+}
+
 fn is_address(address: &Address) -> bool {
     Address::parse(address.as_str(), Charset::Utf8).as_ref() == Ok(address)
 }
@@ -239,10 +259,12 @@ fn needs_grant(edit: &Edit) -> bool {
         Edit::SessionNote(..)
             | Edit::SessionFact(..)
             | Edit::Delay(_)
+            | Edit::Close
             | Edit::Note(..)
             | Edit::Fact(..)
             | Edit::Score(..)
-            | Edit::AuthResult(_)
+            | Edit::Group(..)
+            | Edit::Fate { fate: Fate::Quarantine { .. } | Fate::Refuse(_), .. }
             | Edit::RetryAfter(_)
     )
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
-use pintle_plugin::{FailurePolicy, PluginConfig};
+use pintle_plugin::{FailurePolicy, GrantKind, PluginConfig};
 use pintle_policy::{AuthVerdict, Call, Credentials, FaultKind, Hook, Judge, Ruling, Verdict};
 use serde_json::json;
 
@@ -92,13 +92,14 @@ async fn waiting_is_no_computing() {
 }
 
 #[tokio::test]
-async fn a_verdict_that_means_nothing_here_is_a_bad_answer() {
-    let (plugins, judge) = one(unruly(json!({"connect": "discard"}))).await;
+async fn what_cannot_be_requested_at_a_stage_is_refused_by_name() {
+    let mut config = unruly(json!({"connect": "discard"}));
+    config.grants.insert(GrantKind::DropMail);
+    let (plugins, judge) = one(config).await;
     let ruling = judge.judge(Call::Connect, session([192, 0, 2, 1])).await;
     let fault = ruling.fault.unwrap();
-    assert_eq!(fault.kind, FaultKind::BadAnswer);
-    assert_eq!(fault.text, "it answered `discard`, which has no meaning in on-connect");
-    assert_eq!(ruling.verdict, Verdict::Defer(None));
+    assert!(fault.text.contains("Unavailable") && fault.text.contains("discarding"), "{}", fault.text);
+    assert_eq!((ruling.verdict, ruling.edits), (Verdict::Defer(None), vec![]));
     plugins.shutdown().await;
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pintle_mail::{Bytes, HeaderBlock, Param};
 use pintle_plugin::{ComponentSource, Config, Gateway, GrantKind, PluginConfig, Plugins, check};
-use pintle_policy::{Call, Chain, FaultKind, Ruling, Verdict, View};
+use pintle_policy::{Call, Chain, Fate, FaultKind, Ruling, Verdict, View};
 use serde_json::json;
 
 use crate::support::{Zone, component, delivery, message, one, open, session, transaction, unruly};
@@ -36,7 +36,6 @@ async fn what_is_said_in_the_gateways_name_and_what_changes_its_offers_needs_a_g
     for (what, grant) in [
         ("results", GrantKind::AuthResults),
         ("forge", GrantKind::AuthResults),
-        ("forge-name", GrantKind::AuthResults),
         ("withhold", GrantKind::EditExtensions),
         ("offer", GrantKind::EditExtensions),
     ] {
@@ -46,12 +45,12 @@ async fn what_is_said_in_the_gateways_name_and_what_changes_its_offers_needs_a_g
         assert_eq!((ruling.verdict, ruling.edits), (Verdict::Defer(None), vec![]), "{what}");
         let (ruling, view) = act(what, &[grant]).await;
         assert_eq!((ruling.fault, ruling.edits.is_empty()), (None, false), "{what}");
-        let facts = &view.session.facts;
         match what {
             "withhold" => assert!(view.session.extensions.is_empty()),
             "offer" => assert_eq!(view.session.extensions.len(), 2),
-            "forge-name" => assert_eq!(facts["iprev.name"], "trusted.example"),
-            "forge" => assert_eq!(view.transaction.unwrap().facts["dmarc.disposition"], "reject"),
+            "forge" => {
+                assert_eq!(view.transaction.as_ref().unwrap().dmarc.as_ref().unwrap().disposition, "reject");
+            }
             _ => assert_eq!(view.transaction.unwrap().auth_results[0].method, "spf"),
         }
     }
@@ -95,6 +94,11 @@ async fn no_plugin_writes_facts_in_the_name_of_another() {
     assert_eq!(ruling.fault, None);
     let facts = &view.transaction.unwrap().facts;
     assert_eq!(facts.iter().collect::<Vec<_>>(), [(&"unruly.spf".to_owned(), &"pass".to_owned())]);
+    let (ruling, view) = act("forge-name", &[GrantKind::AuthResults]).await;
+    assert_eq!(ruling.fault, None);
+    let facts = &view.session.facts;
+    assert_eq!(facts["unruly.pintle.client-name"], "trusted.example", "it is no fact of the gateway");
+    assert!(!facts.contains_key("pintle.client-name"));
     // Not even one whose name the operator has chosen so.
     let mut dmarc = unruly(json!({"mail": "forge"}));
     dmarc.name = "dmarc".to_owned();
@@ -169,7 +173,10 @@ async fn a_check_names_the_functions_that_would_be_denied() {
     let report = check(config).await.unwrap().remove(0);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     let denied = |grant| report.denied.get(&grant).cloned().unwrap_or_default();
-    assert_eq!(denied(GrantKind::AuthResults), ["transaction.add-auth-result"]);
+    assert_eq!(
+        denied(GrantKind::AuthResults),
+        ["transaction.add-auth-result", "sender-auth.report-disposition"]
+    );
     assert!(denied(GrantKind::EditExtensions).contains(&"session.withhold-extension".to_owned()));
     assert!(denied(GrantKind::ReverseDns).is_empty(), "it has the grant `dns`: {:?}", report.denied);
     let mut config = unruly(json!({}));
@@ -192,8 +199,11 @@ async fn what_one_plugin_holds_the_next_still_edits() {
     let plugins = open(vec![holder, editor]).await;
     let mut view = message();
     let decision = Chain::new(plugins.judges()).judge(&Call::Message, &mut view).await;
-    assert_eq!(decision.verdict, Verdict::Quarantine("unruly".into()));
-    assert_eq!(decision.by.as_deref(), Some("unruly"));
+    // The editor accepts, which changes nothing of what was requested before.
+    assert_eq!(decision.steps[0].verdict, "quarantine", "{:?}", decision.steps);
+    assert_eq!(decision.verdict, Verdict::Accept);
+    let fates = &view.transaction.as_ref().unwrap().fates;
+    assert!(matches!(&fates.of(0).unwrap().fate, Fate::Quarantine { name, .. } if name == "unruly"));
     assert!(
         view.message.unwrap().header.named("X-Old").next().is_none(),
         "the field is gone from what is held"

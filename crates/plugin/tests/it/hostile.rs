@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{
-    Address, Bytes, Charset, EnhancedCode, HeaderBlock, NextHop, RcptParams, Recipient, Reply, ReversePath,
-    TlsPolicy,
+    Address, Bytes, Charset, EnhancedCode, HeaderBlock, NextHop, Recipient, Reply, ReversePath, TlsPolicy,
 };
 use pintle_plugin::{
-    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKeyName,
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SecretKey,
+    SigningKeyName,
 };
-use pintle_policy::{Call, Chain, Decision, Delivery, DeliveryOutcome, Hook, Message, View};
+use pintle_policy::{
+    AttemptStatus, Call, Chain, Decision, Delivery, DeliveryOutcome, Hook, Leases, Message, View,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Zone, component, transaction};
@@ -272,7 +274,7 @@ fn hostile_envelopes() -> Vec<Mail> {
 
 /// The stock plugins with every setting on, except those that check senders.
 fn other_settings() -> Vec<(&'static str, &'static [GrantKind], Value)> {
-    use GrantKind::{Dns, EditEnvelope, EditHeaders, Kv, Relay};
+    use GrantKind::{Dns, EditEnvelope, EditHeaders, Kv, Relay, Secrets};
     let limit = |count: &str, by: &str| json!({"name": format!("{count} by {by}"), "count": count, "by": by, "max": 1_000_000, "per": "1h", "action": "defer"});
     vec![
         ("header-rewrite", &[EditHeaders, EditEnvelope], header_rewrite_settings()),
@@ -292,8 +294,8 @@ fn other_settings() -> Vec<(&'static str, &'static [GrantKind], Value)> {
         ),
         (
             "batv",
-            &[EditEnvelope],
-            json!({"keys": [{"number": 0, "secret": "0123456789abcdef0123456789abcdef"}], "refuse_at": "data", "domains": ["example.net"], "accept_receipts": true}),
+            &[EditEnvelope, Secrets],
+            json!({"keys": [{"number": 0, "secret": "batv"}], "refuse_at": "data", "domains": ["example.net"], "accept_receipts": true}),
         ),
         (
             "relay-control",
@@ -377,6 +379,7 @@ async fn stock() -> Plugins {
     let gateway = Gateway {
         hostname: "gate.example".into(),
         keys: [("example.com".to_owned(), vec![key])].into(),
+        secrets: [("batv".to_owned(), SecretKey::new(b"0123456789abcdef"))].into(),
         ..Gateway::default()
     };
     let plugins = settings().into_iter().map(plugin).collect();
@@ -401,13 +404,7 @@ fn recipient(id: usize) -> Recipient {
         1 => "prvs=0000000000=rcpt@example.net".to_owned(),
         _ => format!("{}{id}@example.net", "r".repeat(50)),
     };
-    Recipient {
-        id: u32::try_from(id).unwrap(),
-        address: Address::parse(&text, Charset::Ascii).unwrap(),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    }
+    Recipient::new(u32::try_from(id).unwrap(), Address::parse(&text, Charset::Ascii).unwrap())
 }
 
 async fn send(judges: &[Chain], mail: &Mail) -> Vec<String> {
@@ -444,6 +441,7 @@ async fn send(judges: &[Chain], mail: &Mail) -> Vec<String> {
         credentials: None,
         retry_after: None,
         no_bounce: Vec::new(),
+        leases: Leases::default(),
     }));
     ask(judges, Call::Deliver, &mut view, &mut faults, &mail.what).await;
     tell_the_result(judges, &mut view, &mut faults, &mail.what).await;
@@ -460,12 +458,12 @@ async fn tell_the_result(judges: &[Chain], view: &mut View, faults: &mut Vec<Str
         recipient: recipient.id,
         next_hop: Some("mx.example.net".into()),
         reply: Some(Reply::new(550, EnhancedCode(5, 1, 1), "\u{202e}<b>=?utf-8?q?".repeat(100))),
-        delivered: false,
-        retry: recipient.id.is_multiple_of(2),
+        status: if recipient.id.is_multiple_of(2) { AttemptStatus::Deferred } else { AttemptStatus::Failed },
+        details: Vec::new(),
     };
     let outcomes: Arc<[DeliveryOutcome]> = envelope(view).recipients.iter().map(outcome).collect();
     for chain in judges.iter().filter(|chain| chain.wants(Hook::DeliveryResult)) {
-        let steps = chain.delivery_result(&outcomes, view).await;
+        let (steps, _) = chain.delivery_result(&outcomes, view).await;
         let told = steps.into_iter().filter_map(|step| Some((step.judge, step.fault?.text)));
         faults.extend(told.map(|(judge, text)| format!("{what}: {judge} at on-delivery-result: {text}")));
     }

@@ -55,7 +55,7 @@ async fn missing_grants_are_named_all_of_them() {
     assert_eq!(
         errors(plugin).await,
         [
-            "the component exports `pintle:plugin/on-auth`, which needs the grant `auth`: add \"auth\" to the plugin's \
+            "the component exports `pintle:plugin/on-auth-password`, which needs the grant `auth`: add \"auth\" to the plugin's \
              `grants` if it may have it",
             "the component imports `pintle:plugin/dns@0.1.0`, which needs the grant `dns`: add \"dns\" to the \
              plugin's `grants` if it may have it",
@@ -77,8 +77,8 @@ async fn other_versions_and_strangers_are_named() {
     assert_eq!(
         stranger,
         [
-            "the component imports `pintle:plugin/elsewhat@0.1.0`, which is neither part of the plugin contract nor of \
-          WASI 0.2"
+            "the component uses the interface `pintle:plugin/elsewhat@0.1.0`, which is no part of version 0.1.0 of the \
+             contract: build it against wit/ of this release"
         ]
     );
 }
@@ -172,7 +172,7 @@ async fn a_plugin_that_is_not_loaded_answers_by_policy_and_opens_nothing() {
         broken.required = false;
         broken.failure = policy.into();
         let (plugins, judge) = one(broken).await;
-        assert!(judge.hooks().has(Hook::Mail) && judge.hooks().has(Hook::Auth));
+        assert!(judge.hooks().has(Hook::Mail) && judge.hooks().has(Hook::AuthPassword));
         let ruling = judge.judge(Call::Rcpt(0), transaction(&["bob"])).await;
         assert_eq!((ruling.verdict, ruling.edits), (verdict, vec![]));
         assert_eq!(ruling.fault.unwrap().kind, FaultKind::NotLoaded);
@@ -250,7 +250,7 @@ async fn a_timer_has_no_session() {
     };
     tokio::time::timeout(Duration::from_secs(30), ticks).await.unwrap();
     let error = plugins.status().remove(0).last_error.unwrap();
-    assert!(error.contains("on-timer") && error.contains("belongs to none"), "{error}");
+    assert!(error.contains("on-timer") && error.contains("the session is not available"), "{error}");
     plugins.shutdown().await;
 }
 

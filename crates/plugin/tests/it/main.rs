@@ -4,11 +4,16 @@
 
 mod edits;
 mod fairness;
+mod fates;
 mod faults;
 mod grants;
+mod hooks;
 mod hostile;
+mod leases;
 mod load;
+mod reading;
 mod reload;
+mod secrets;
 mod sender_auth;
 mod support;
 mod work;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, DnsRecord, DnsRecordKind, Resolver};
 use pintle_mail::{
-    Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
-    ReversePath, SessionId, TlsPolicy, UnixTime,
+    Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, Recipient, ReversePath,
+    SessionId, TlsPolicy, UnixTime,
 };
 use pintle_plugin::{ComponentSource, Config, GrantKind, PluginConfig, PluginLimits, Plugins};
-use pintle_policy::{Delivery, Judge, Message, Session, Transaction, View};
+use pintle_policy::{Delivery, Judge, Leases, Message, Session, Transaction, View};
 use serde_json::Value;
 
 /// Lists 192.0.2.66 and nobody else; 192.0.2.1 is called client.example.
@@ -54,6 +54,16 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
         GrantKind::Accept,
     ]
     .into();
+    config.limits = limits();
+    config
+}
+
+/// The plugin `keeper` with these settings and what its imports need.
+pub(crate) fn keeper(settings: Value) -> PluginConfig {
+    let source = ComponentSource::Bytes { name: "keeper".into(), bytes: component("keeper") };
+    let mut config = PluginConfig::new("keeper", source);
+    config.settings = settings;
+    config.grants = [GrantKind::Kv, GrantKind::Secrets].into();
     config.limits = limits();
     config
 }
@@ -113,13 +123,10 @@ pub(crate) fn transaction(locals: &[&str]) -> View {
 }
 
 fn recipient((id, local): (usize, &&str)) -> Recipient {
-    Recipient {
-        id: u32::try_from(id).unwrap(),
-        address: Address::parse(&format!("{local}@example.org"), Charset::Ascii).unwrap(),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    }
+    Recipient::new(
+        u32::try_from(id).unwrap(),
+        Address::parse(&format!("{local}@example.org"), Charset::Ascii).unwrap(),
+    )
 }
 
 pub(crate) const HEADER: &str = "Subject: old subject\r\nX-Old: 1\r\nFrom: ann@example.com\r\nX-old: 2\r\n\
@@ -151,6 +158,7 @@ pub(crate) fn delivery() -> View {
         credentials: None,
         retry_after: None,
         no_bounce: Vec::new(),
+        leases: Leases::default(),
     }));
     view
 }

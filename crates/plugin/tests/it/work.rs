@@ -37,7 +37,7 @@ async fn a_message_in_a_message_in_a_message_is_a_tree_of_bounded_depth() {
     let facts = &view.transaction.unwrap().facts;
     assert_eq!(facts["unruly.parts"], "101");
     assert_eq!(facts["unruly.flaws"], "[] [\"depth\"]");
-    assert_eq!(facts["mime.truncated"], "depth", "for plugins that do not look, and for the operator");
+    assert_eq!(facts["pintle.mime-truncated"], "depth", "for plugins that do not look, and for the operator");
 }
 
 #[tokio::test]
@@ -45,16 +45,25 @@ async fn what_breaks_the_rules_of_mime_is_a_fact() {
     let header = "Content-Type: multipart/mixed; boundary=b\r\nContent-Type: text/plain\r\n";
     let (_, view) = told("parts", FailurePolicy::Defer, with(header, "--b\r\n\r\nx\r\n".into())).await;
     let facts = &view.transaction.unwrap().facts;
-    assert_eq!(facts["mime.malformed"], "not-closed repeated");
-    assert!(!facts.contains_key("mime.truncated"));
+    assert_eq!(facts["pintle.mime-malformed"], "not-closed repeated");
+    assert!(!facts.contains_key("pintle.mime-truncated"));
     let (_, view) = told("parts", FailurePolicy::Defer, message()).await;
-    assert!(!view.transaction.unwrap().facts.contains_key("mime.malformed"));
+    assert!(!view.transaction.unwrap().facts.contains_key("pintle.mime-malformed"));
 }
 
 #[tokio::test]
 async fn a_call_that_has_spent_its_budget_is_a_fault_that_says_so() {
     let (header, body) = (format!("Subject: {}\r\n", "word ".repeat(50_000)), "x".repeat(1 << 20));
-    for act in ["work-read", "work-find", "work-headers"] {
+    for act in [
+        "work-read",
+        "work-find",
+        "work-headers",
+        "work-mailboxes",
+        "work-words",
+        "work-domains",
+        "work-labels",
+        "work-skeletons",
+    ] {
         let (decision, view) = told(act, FailurePolicy::Skip, with(&header, body.clone())).await;
         let fault = decision.steps[0].fault.as_ref().unwrap();
         assert_eq!(fault.kind, FaultKind::Limit, "{act}: {fault:?}");

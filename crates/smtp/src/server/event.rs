@@ -42,6 +42,9 @@ pub enum Question {
     /// Whether to accept the recipient of RCPT. Its id counts from 0 within the transaction, including refused
     /// recipients.
     Recipient(Recipient),
+    /// Whether to accept a message now that all recipients are known: DATA or the first BDAT, once in each transaction.
+    /// The 354, or the content of the chunk, waits for this.
+    Data,
     /// Whether to accept the message by its header; the body has not been read yet.
     Headers(Headers),
     /// Whether to accept the complete message; the reply to DATA or `BDAT … LAST` waits for this.
@@ -99,24 +102,47 @@ pub struct MessageCounts {
 }
 
 /// The host's answer to a [`Question`]. Each variant says which questions it fits. An answer that does not fit is a
-/// fault of the host and becomes a refusal with 451, so that no mistake can accept a message.
+/// fault of the host and becomes a refusal with 451, so that no mistake can accept a message: the client sends it again.
+/// If the host had made it durable, as for an [`HostAnswer::AcceptedExcept`] that does not fit, it is delivered twice; a
+/// positive reply would lose it for the recipients that the host has refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostAnswer<R> {
-    /// Continue. For Connect, Hello, Sender, Recipient and Headers. A 2xx reply replaces the default one: code and text
-    /// for Sender and Recipient, only the text for Connect and Hello. Headers have no reply, so it is ignored there.
+    /// Continue. For Connect, Hello, Sender, Recipient, Data and Headers. A 2xx reply replaces the default one: code and
+    /// text for Sender and Recipient, only the text for Connect and Hello. Data and Headers have no 2xx reply, so it is
+    /// ignored there.
     Accept(Option<Reply>),
     /// Continue with these offers. For Hello.
     Offer(Offers),
-    /// The message is durable, and the receipt proves it. For Message. Apart from [`HostAnswer::Discard`], this is the
-    /// only answer that yields a 250 for a message. Without a 2xx reply the text is `Queued as RECEIPT`.
+    /// The message is durable, and the receipt proves it. For Message. This and [`HostAnswer::AcceptedExcept`] are the
+    /// only answers with a receipt. Apart from them, only [`HostAnswer::Discard`] and [`HostAnswer::DiscardExcept`] yield
+    /// a 250 for a message. Without a 250 as reply the text is `Queued as RECEIPT`.
     Accepted {
         /// The proof of the durable commit.
         receipt: R,
-        /// The 2xx reply to send instead of the default.
+        /// The 250 reply to send instead of the default.
         reply: Option<Reply>,
+    },
+    /// The message is durable for all recipients but these; the receipt proves it. For Message, in a transaction whose
+    /// [`MailParams::prdr`] is set, if at least one RCPT that was accepted is not refused. To refuse all of them, use
+    /// [`HostAnswer::Refuse`] before anything is durable. The client receives one reply for each recipient, and `Queued as
+    /// RECEIPT` for the message. If none is refused, it is the same as [`HostAnswer::Accepted`].
+    AcceptedExcept {
+        /// The proof of the durable commit.
+        receipt: R,
+        /// The refused recipients, each once: the [`Recipient::id`] of an accepted RCPT, and the 4xx or 5xx reply for it.
+        /// An id that is no accepted RCPT's, such as that of a recipient that the host has added, does not fit. A reply
+        /// with another code becomes the default refusal; 421 becomes 451, because the session goes on.
+        refused: Vec<(u32, Reply)>,
     },
     /// Reply 250 and drop the message. For Message; the host writes its own record of it.
     Discard(Option<Reply>),
+    /// Drop the message for all recipients but these, which are refused. For Message, under the same conditions as
+    /// [`HostAnswer::AcceptedExcept`]. The client receives one reply for each recipient, and 250 for the message; the host
+    /// writes its own record of it. If none is refused, it is the same as [`HostAnswer::Discard`].
+    DiscardExcept {
+        /// The refused recipients, as in [`HostAnswer::AcceptedExcept`].
+        refused: Vec<(u32, Reply)>,
+    },
     /// The credentials are valid. For Auth.
     Granted {
         /// The authenticated identity, as the host names it.

@@ -8,8 +8,9 @@
 //! 3. after [`Event::Closed`], close the socket; after [`Event::StartTls`], do the TLS handshake;
 //! 4. wait for bytes while [`Session::wants_read`], or for [`Session::poll_timeout`], and go to 1.
 //!
-//! Guarantees: no 250 for a message without a receipt of the host's type `R` (or [`HostAnswer::Discard`]); one final
-//! reply to each command, in order, pipelined or not; memory bounded by [`config::Limits`] whatever the client sends;
+//! Guarantees: no 250 for a message, or for one of its recipients, without a receipt of the host's type `R` (or
+//! [`HostAnswer::Discard`] or [`HostAnswer::DiscardExcept`]); one final reply to each command, in order, pipelined or not (with PRDR, also one for each
+//! recipient at the end of data); memory bounded by [`config::Limits`] whatever the client sends;
 //! only `CRLF . CRLF` ends DATA. The host decides which mail is accepted from whom.
 
 use std::fmt;
@@ -29,6 +30,7 @@ mod fault;
 mod head;
 mod offers;
 mod params;
+mod prdr;
 mod replies;
 mod ruling;
 mod sasl;

@@ -253,7 +253,16 @@ mod tests {
     fn defaults_leave_out_what_needs_a_host() {
         assert_eq!(
             keywords(&offers()),
-            ["PIPELINING", "SIZE 1000", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "CHUNKING", "SMTPUTF8"]
+            [
+                "PIPELINING",
+                "SIZE 1000",
+                "ENHANCEDSTATUSCODES",
+                "8BITMIME",
+                "DSN",
+                "CHUNKING",
+                "PRDR",
+                "SMTPUTF8"
+            ]
         );
     }
 
@@ -263,7 +272,7 @@ mod tests {
         offers.offer("size", Some("5")).unwrap();
         offers.offer("AUTH", Some("LOGIN SCRAM-SHA-256")).unwrap();
         offers.offer("x-thing", Some("a b")).unwrap();
-        for gone in ["chunking", "DSN", "SMTPUTF8", "X-NEVER", "8bitmime"] {
+        for gone in ["chunking", "DSN", "SMTPUTF8", "X-NEVER", "8bitmime", "prdr"] {
             offers.withhold(gone);
         }
         assert_eq!(

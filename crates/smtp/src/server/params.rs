@@ -16,7 +16,7 @@ use super::offers::Offers;
 use crate::extension::Extension;
 
 /// The known parameters of MAIL, with their extensions.
-const MAIL: [(&str, Extension); 7] = [
+const MAIL: [(&str, Extension); 8] = [
     ("SIZE", Extension::Size),
     ("BODY", Extension::EightBitMime),
     ("SMTPUTF8", Extension::SmtpUtf8),
@@ -24,6 +24,7 @@ const MAIL: [(&str, Extension); 7] = [
     ("ENVID", Extension::Dsn),
     ("AUTH", Extension::Auth),
     ("REQUIRETLS", Extension::RequireTls),
+    ("PRDR", Extension::Prdr),
 ];
 
 /// The known parameters of RCPT, with their extensions.
@@ -176,6 +177,7 @@ fn mail_param(params: &mut MailParams, name: &str, value: Option<&str>) -> Optio
         "ENVID" => params.envid = Some(coded(value?, 100)?),
         "AUTH" => params.auth = Some(mailbox_or_null(value?)?),
         "REQUIRETLS" => params.require_tls = flag(value)?,
+        "PRDR" => params.prdr = flag(value)?,
         _ => return None,
     }
     Some(())
@@ -297,12 +299,11 @@ mod tests {
 
     #[test]
     fn all_parameters_of_mail_are_kept() {
-        let text =
-            "<a@b.example> SIZE=9 body=8bitmime SMTPUTF8 RET=HDRS ENVID=q+2B1 AUTH=<> REQUIRETLS x-tag=1";
+        let text = "<a@b.example> SIZE=9 body=8bitmime SMTPUTF8 RET=HDRS ENVID=q+2B1 AUTH=<> REQUIRETLS PRDR x-tag=1";
         let (path, params) = mail(text).unwrap();
         assert_eq!(path.as_str(), "a@b.example");
         assert_eq!((params.size, params.body), (Some(9), BodyType::EightBitMime));
-        assert!(params.smtputf8 && params.require_tls);
+        assert!(params.smtputf8 && params.require_tls && params.prdr);
         assert_eq!(params.ret, Some(Return::Headers));
         assert_eq!((params.envid.as_deref(), params.auth.as_deref()), (Some("q+2B1"), Some("<>")));
         assert_eq!(params.other[0].name, "X-TAG");
@@ -335,6 +336,8 @@ mod tests {
             ("ENVID=a+0D+0Ab", "ENVID"),
             ("ENVID=+7F", "ENVID"),
             ("AUTH=a+00@b.example", "AUTH"),
+            ("PRDR=x", "PRDR"),
+            ("PRDR prdr", "PRDR"),
             ("X-TAG X-TAG", "X-TAG"),
         ] {
             let fault = mail(&format!("<> {text}")).unwrap_err();

@@ -30,10 +30,16 @@ pub(crate) const VRFY: Reply = reply(252, 5, 0, "Addresses are not verified; try
 pub(crate) const START_TLS: Reply = reply(220, 0, 0, "Ready to start TLS");
 pub(crate) const AUTHENTICATED: Reply = reply(235, 7, 0, "Authentication succeeded");
 pub(crate) const DATA: Reply = plain(354, "End data with <CR><LF>.<CR><LF>");
+/// Announces a reply for each recipient (PRDR, draft-hall-prdr-00).
+pub(crate) const EACH_RECIPIENT: Reply =
+    plain(353, "One reply for each recipient follows, then one for the message");
+pub(crate) const RECIPIENT_ACCEPTED: Reply = reply(250, 1, 5, "Message accepted for this recipient");
 pub(crate) const DISCARDED: Reply = reply(250, 0, 0, "Ok");
 
 pub(crate) const REFUSED: Reply = reply(550, 7, 1, "Refused by local policy");
 pub(crate) const REFUSED_CONNECTION: Reply = reply(554, 7, 1, "No service for you here");
+pub(crate) const REFUSED_RECIPIENT: Reply =
+    reply(550, 7, 1, "Message refused for this recipient by local policy");
 pub(crate) const REFUSED_MESSAGE: Reply = reply(554, 7, 1, "Message refused by local policy");
 pub(crate) const DENIED: Reply = reply(535, 7, 8, "Authentication credentials invalid");
 pub(crate) const UNAVAILABLE: Reply = reply(454, 7, 0, "Authentication is not possible now; try again later");

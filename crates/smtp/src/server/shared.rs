@@ -135,11 +135,13 @@ impl Core {
         self.close(Some(reply), Closed::Fault(fault))
     }
 
-    /// Ends the session, with a final refusal if one is given.
+    /// Ends the session, with a final refusal if one is given. A question or a TLS handshake that the host has not polled
+    /// yet is void.
     pub(crate) fn close(&mut self, last: Option<Reply>, why: Closed) -> SessionState {
         if let Some(reply) = last {
             self.refuse(reply);
         }
+        self.events.retain(|event| !matches!(event, Event::Ask(_) | Event::StartTls));
         self.reset();
         self.event(Event::Closed(why));
         self.input = BytesMut::new();
@@ -291,11 +293,12 @@ impl Core {
 }
 
 /// How much extensions add to the length of a command: SIZE 26 (RFC 1870 section 3), BODY 17 (RFC 6152 section 2),
-/// SMTPUTF8 10 (RFC 6531 section 3.4), AUTH 500 (RFC 4954 section 5), DSN 500 on either command (RFC 3461 section 4).
+/// SMTPUTF8 10 (RFC 6531 section 3.4), PRDR 5 (a blank and the keyword), AUTH 500 (RFC 4954 section 5), DSN 500 on
+/// either command (RFC 3461 section 4).
 fn extra_length(start: &[u8], auth_line: usize) -> usize {
     let verb = |verb: &[u8]| start.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(verb));
     if verb(b"MAIL") {
-        26 + 17 + 10 + 500 + 500
+        26 + 17 + 10 + 5 + 500 + 500
     } else if verb(b"RCPT") {
         500
     } else if verb(b"AUTH") {

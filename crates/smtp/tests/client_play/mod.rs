@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
+use pintle_mail::{Address, Charset, Envelope, MailParams, Recipient, ReversePath};
 use pintle_smtp::client::{
     Channel, Config, ContentClass, Credentials, Event, Protocol, Session, Transaction, Transfer,
 };
@@ -78,12 +78,11 @@ impl Run {
     }
 
     fn send(&mut self, count: usize) {
-        let recipient = |id: usize| Recipient {
-            id: u32::try_from(id).expect("few"),
-            address: Address::parse("b@b.example", Charset::Ascii).expect("an address"),
-            params: RcptParams::default(),
-            original: None,
-            relay: false,
+        let recipient = |id: usize| {
+            Recipient::new(
+                u32::try_from(id).expect("few"),
+                Address::parse("b@b.example", Charset::Ascii).expect("an address"),
+            )
         };
         let transaction = Transaction {
             envelope: Envelope {

@@ -1,8 +1,9 @@
 //! A host that drives the server session and checks its guarantees: shared by the property tests and the fuzz target.
 //!
 //! [`Host`] passes in bytes, answers questions as the caller's random number says, and panics as soon as the session
-//! breaks a guarantee: a 250 without a receipt, a message without an envelope, content with stray control characters, a
-//! transaction that neither ends nor is reset, malformed replies, memory beyond the limits, anything after the end.
+//! breaks a guarantee: a 250 without a receipt, the wrong replies to recipients, a message without an envelope, content
+//! with stray control characters, a transaction that neither ends nor is reset, malformed replies, memory beyond the
+//! limits, anything after the end.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
@@ -37,7 +38,7 @@ pub const LINES: [&str; 36] = [
     "MAIL FROM:<a@client.example>\r\n",
     "MAIL FROM:<> BODY=8BITMIME\r\n",
     "MAIL FROM:<a@client.example> SIZE=301\r\n",
-    "MAIL FROM:a@client.example\r\n",
+    "MAIL FROM:a@client.example PRDR\r\n",
     "RCPT TO:<b@mx.example>\r\n",
     "RCPT TO:<postmaster> NOTIFY=NEVER\r\n",
     "RCPT TO:<\"a b\"@mx.example>\r\n",
@@ -84,7 +85,13 @@ pub struct Host {
     /// Every event so far, in text form.
     pub story: Vec<String>,
     stage: Stage,
-    recipients: u32,
+    /// Whether the answer to [`Question::Data`] is chosen as others are; otherwise it is always yes, so that plans mean what
+    /// they meant before there was this question.
+    decides_on_data: bool,
+    /// Whether the client requested a reply for each recipient.
+    prdr: bool,
+    /// The ids of the accepted recipients.
+    accepted: Vec<u32>,
     next_id: u32,
     header: Option<Headers>,
     body: Vec<u8>,
@@ -147,7 +154,9 @@ impl Host {
             sent: Vec::new(),
             story: Vec::new(),
             stage: Stage::None,
-            recipients: 0,
+            decides_on_data: setting & 128 != 0,
+            prdr: false,
+            accepted: Vec::new(),
             next_id: 0,
             header: None,
             body: Vec::new(),
@@ -172,8 +181,32 @@ impl Host {
         };
         let answer = self.choose(&question, whim);
         self.enter(&question, &answer);
+        let before = self.sent.len();
+        let refused = match &answer {
+            HostAnswer::AcceptedExcept { refused, .. } | HostAnswer::DiscardExcept { refused } => {
+                Some(refused.len())
+            }
+            _ => None,
+        };
         self.session.answer(answer, self.now);
         self.collect();
+        if let Some(refused) = refused {
+            self.check_replies(before, refused);
+        }
+    }
+
+    /// Checks the replies after an answer that accepts or drops a message for all recipients but some. Refusals come first in
+    /// the order of RCPT, as [`Self::accepted_except`] refuses them.
+    fn check_replies(&self, before: usize, refused: usize) {
+        let all = self.accepted.len();
+        let mut expected = vec![451];
+        if self.prdr && refused < all {
+            expected = vec![353];
+            expected.extend((0..all).map(|at| if at < refused { 550 } else { 250 }));
+            expected.push(250);
+        }
+        let codes = replies(std::str::from_utf8(&self.sent[before..]).unwrap());
+        assert_eq!(codes[..expected.len()], expected, "{refused} of {all} refused");
     }
 
     fn choose(&mut self, question: &Question, whim: u8) -> HostAnswer<String> {
@@ -187,6 +220,10 @@ impl Host {
             (4, Question::Message(_)) => HostAnswer::Accept(Some(reply(250, 2))),
             (4, _) => self.receipt(),
             (5, Question::Message(_)) => HostAnswer::Discard(None),
+            (6, Question::Message(_)) => self.accepted_except(usize::from(whim) / 24 % 3 + 1),
+            (7, Question::Message(_)) => {
+                HostAnswer::DiscardExcept { refused: self.refusals(usize::from(whim) / 24 % 3 + 1) }
+            }
             (5 | 6, Question::Auth(_)) => HostAnswer::Denied(None),
             (7, Question::Auth(_)) => HostAnswer::Unavailable(None),
             (_, Question::Auth(_)) => HostAnswer::Granted { identity: "a".to_owned() },
@@ -206,15 +243,29 @@ impl Host {
         HostAnswer::Accepted { receipt: format!("R{}.", self.receipts), reply: None }
     }
 
+    /// Accepts a message for all recipients but the first ones.
+    fn accepted_except(&mut self, most: usize) -> HostAnswer<String> {
+        self.receipts += 1;
+        HostAnswer::AcceptedExcept { receipt: format!("R{}.", self.receipts), refused: self.refusals(most) }
+    }
+
+    /// Refusals of the first recipients.
+    fn refusals(&self, most: usize) -> Vec<(u32, Reply)> {
+        let refusal = |id: &u32| (*id, Reply::new(550, EnhancedCode(5, 7, 1), "whim"));
+        self.accepted.iter().take(most).map(refusal).collect()
+    }
+
     /// Records what was decided, as the session should.
     fn enter(&mut self, question: &Question, answer: &HostAnswer<String>) {
         match (question, answer) {
-            (Question::Sender(_), HostAnswer::Accept(_)) => {
+            (Question::Sender(sender), HostAnswer::Accept(_)) => {
                 assert_eq!(self.stage, Stage::None);
                 self.stage = Stage::Envelope;
-                (self.recipients, self.next_id) = (0, 0);
+                self.prdr = sender.params.prdr;
+                self.accepted.clear();
+                self.next_id = 0;
             }
-            (Question::Recipient(_), HostAnswer::Accept(_)) => self.recipients += 1,
+            (Question::Recipient(recipient), HostAnswer::Accept(_)) => self.accepted.push(recipient.id),
             (Question::Headers(_), HostAnswer::Accept(_)) => self.stage = Stage::Body,
             (Question::Message(_), _) => self.stage = Stage::None,
             _ => {}
@@ -301,6 +352,7 @@ impl Host {
     fn tell(&mut self, event: &Event) {
         match event {
             Event::Body(_) | Event::Ask(Question::Headers(_)) => {}
+            Event::Ask(Question::Data) if !self.decides_on_data => {}
             Event::Ask(Question::Message(message)) => {
                 let content = self.body.escape_ascii();
                 self.story.push(format!("{message:?} {:?} {content}", self.header));
@@ -311,6 +363,10 @@ impl Host {
 
     fn watch(&mut self, event: Event) {
         match event {
+            Event::Ask(Question::Data) if !self.decides_on_data => {
+                self.watch_question(&Question::Data);
+                self.session.answer(HostAnswer::Accept(None), self.now);
+            }
             Event::Ask(question) => {
                 self.watch_question(&question);
                 self.question = Some(question);
@@ -345,16 +401,19 @@ impl Host {
                 assert_eq!((&self.stage, recipient.id), (&Stage::Envelope, self.next_id));
                 self.next_id += 1;
             }
+            Question::Data => {
+                assert!(self.stage == Stage::Envelope && !self.accepted.is_empty());
+            }
             Question::Headers(headers) => {
-                assert!(self.stage == Stage::Envelope && self.recipients > 0);
+                assert!(self.stage == Stage::Envelope && !self.accepted.is_empty());
                 assert!(headers.header.len() <= LIMITS.header);
                 clean(&headers.header);
                 self.header = Some(headers.clone());
                 self.body.clear();
             }
             Question::Message(message) => {
-                assert!(self.stage == Stage::Body && self.recipients > 0);
-                assert!(self.recipients <= LIMITS.recipients);
+                assert!(self.stage == Stage::Body && !self.accepted.is_empty());
+                assert!(self.accepted.len() <= LIMITS.recipients as usize);
                 assert_eq!(message.body_size, self.body.len() as u64);
                 assert!(message.header_size + message.body_size <= LIMITS.message);
                 clean(&self.body);

@@ -114,7 +114,8 @@ impl Script {
     pub fn read(path: PathBuf) -> Self {
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(text.starts_with("# RFC "), "{}: the first line names no RFC section", path.display());
+        let is_named = ["# RFC ", "# draft-"].iter().any(|standard| text.starts_with(standard));
+        assert!(is_named, "{}: the first line names no RFC section or Internet-Draft", path.display());
         let mut script = Self { path, settings: Vec::new(), steps: Vec::new() };
         for (at, line) in text.lines().enumerate() {
             script.take(at + 1, line);

@@ -8,8 +8,8 @@ use super::Subject;
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
 use crate::embedded::BLOCK;
 use crate::{
-    Amount, DeliveryStatus, Disposition, Filter, Guard, HoldReason, Page, Quarantine, Settled, Settlement,
-    Spool, SpoolError, Waiting,
+    Amount, DeliveryStatus, Disposition, Entry, Filter, Guard, HoldReason, Page, Quarantine, Settled,
+    Settlement, Spool, SpoolError, Stored, Waiting,
 };
 
 pub(super) async fn bodies_come_back_as_they_went_in(subject: &dyn Subject) {
@@ -266,6 +266,34 @@ pub(super) async fn routes_of_the_operator_are_kept(subject: &dyn Subject) {
     assert_eq!(spool.reroute(sample.id(), vec![1, 8], relay).await, Err(refusal));
     assert_eq!(routes(&*spool, sample.id()).await, [None, None, None]);
     assert_eq!(statuses(&*spool, sample.id()).await[1], deferred(1));
+}
+
+pub(super) async fn a_context_is_replaced_and_kept(subject: &dyn Subject) {
+    let mut store = subject.store();
+    let durable = store.faults().is_some();
+    let mut spool = store.open();
+    let (sample, other) = (Sample::small(1).to(2), Sample::large(2));
+    sample.commit(&*spool).await.unwrap();
+    other.commit(&*spool).await.unwrap();
+    for (n, context) in [b"{}".to_vec(), Vec::new(), vec![0xff; 300_000]].into_iter().enumerate() {
+        spool.set_context(sample.id(), context.clone().into()).await.unwrap();
+        spool.settle(sample.settlement(1, deferred(1))).await.unwrap();
+        let stored = spool.load(sample.id()).await.unwrap();
+        assert!(stored.entry.context == context, "context {n}");
+        let entry = Entry { context: sample.entry().context, ..stored.entry };
+        sample.assert_same(&Stored { entry, ..stored }).await;
+    }
+    if durable {
+        spool.close().await.unwrap();
+        drop(spool);
+        spool = store.open();
+    }
+    assert!(spool.load(sample.id()).await.unwrap().entry.context == vec![0xff; 300_000]);
+    assert_eq!(statuses(&*spool, sample.id()).await, [deferred(1), DeliveryStatus::fresh(NOW)]);
+    other.assert_same(&spool.load(other.id()).await.unwrap()).await;
+    assert!(spool.settle(sample.all_done()).await.unwrap().removed);
+    let gone = spool.set_context(sample.id(), Bytes::new()).await;
+    assert_eq!(gone, Err(SpoolError::Unknown(sample.id())));
 }
 
 pub(super) async fn pages_cover_everything_once(subject: &dyn Subject) {

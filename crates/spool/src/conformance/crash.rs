@@ -5,6 +5,8 @@
 //! between, a kill leaves it changed and a power cut as it was. There is no third state, whether or not the caller got
 //! the answer. Other messages are not affected, no garbage is left, and the spool works on.
 
+use bytes::Bytes;
+
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
 use super::{Store, Subject};
 use crate::fault::{CrashPoint, Faults, InjectedFault};
@@ -29,6 +31,8 @@ enum Scenario {
     Defer,
     /// A message is held.
     Hold,
+    /// A message gets another context.
+    Context,
     /// A message is released from its quarantine.
     Release,
     /// A message in quarantine is dropped.
@@ -67,7 +71,7 @@ use Scenario::{
 };
 
 /// The rows of `docs/message-states.md` that have something on disk, by their numbers there.
-const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
+const ROWS: [(&str, Scenario, CrashPoint, Expected); 54] = [
     ("2 spilled draft", Receive, DraftSpilled, Unchanged),
     ("3 body file written", CommitLarge, BodyFileSync, Unchanged),
     ("3 body file durable", CommitLarge, BodyFileSynced, Unchanged),
@@ -95,6 +99,10 @@ const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
     ("10 hold written", Scenario::Hold, Appended, IfWritten),
     ("10 hold durable", Scenario::Hold, Synced, Completed),
     ("10 held", Scenario::Hold, Committed, Completed),
+    ("10 context about to be written", Scenario::Context, Append, Unchanged),
+    ("10 context written", Scenario::Context, Appended, IfWritten),
+    ("10 context durable", Scenario::Context, Synced, Completed),
+    ("10 context in the index", Scenario::Context, Committed, Completed),
     ("11 release about to be written", Release, Append, Unchanged),
     ("11 release durable", Release, Synced, Completed),
     ("11 released", Release, Committed, Completed),
@@ -124,6 +132,9 @@ const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
 const SUBJECT: Sample = Sample { number: 50, size: 10_000, recipients: 1 };
 /// The bounce of [`SUBJECT`].
 const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
+
+/// The context that [`Scenario::Context`] stores.
+const NEW_CONTEXT: Bytes = Bytes::from_static(b"{\"session\":50,\"notes\":\"new\"}");
 
 /// Cuts every row in this way. Panics where a promise is broken.
 pub async fn run(subject: &dyn Subject, fault: InjectedFault) {
@@ -271,6 +282,7 @@ async fn perform(spool: &dyn Spool, scenario: Scenario, faults: &Faults) -> Vec<
         Thin => return thin(spool, faults).await,
         Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),
         Scenario::Hold => spool.hold(target.id(), HoldReason::Operator("look".to_owned())).await.map(drop),
+        Scenario::Context => spool.set_context(target.id(), NEW_CONTEXT).await,
         Release => spool.release(target.id(), LATER, Guard::Any).await.map(drop),
         Scenario::Drop => spool.settle(dropped(&target)).await.map(drop),
         SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
@@ -335,7 +347,11 @@ async fn assert_outcome(spool: &dyn Spool, scenario: Scenario, after: Expected) 
             assert_eq!(loaded.unwrap_err(), gone, "{scenario:?}");
         }
         _ => {
-            let stored = loaded.unwrap();
+            let mut stored = loaded.unwrap();
+            if (scenario, after) == (Scenario::Context, Completed) {
+                let found = std::mem::replace(&mut stored.entry.context, target.entry().context);
+                assert_eq!(found, NEW_CONTEXT);
+            }
             target.assert_same(&stored).await;
             let expected = match (scenario, after) {
                 (Scenario::Hold, Completed) => Some(HoldReason::Operator("look".to_owned())),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pintle_mail::{
-    Address, Body, Charset, EnhancedCode, Envelope, MailParams, QueueId, RcptParams, Recipient, Reply,
-    ReversePath, UnixTime,
+    Address, Body, Charset, EnhancedCode, Envelope, MailParams, QueueId, Recipient, Reply, ReversePath,
+    UnixTime,
 };
 
 use crate::{
@@ -73,13 +73,8 @@ impl Sample {
     /// Spool entry of the message, with its recipients.
     #[must_use]
     pub fn entry(&self) -> Entry {
-        let recipients = (1..=self.recipients).map(|id| Recipient {
-            id,
-            address: address(&format!("r{id}.n{}@example{}.org", self.number, id % 3)),
-            params: RcptParams::default(),
-            original: None,
-            relay: false,
-        });
+        let recipients = (1..=self.recipients)
+            .map(|id| Recipient::new(id, address(&format!("r{id}.n{}@example{}.org", self.number, id % 3))));
         Entry {
             envelope: Envelope {
                 sender: ReversePath::Address(address(&format!("sender{}@example.net", self.number))),

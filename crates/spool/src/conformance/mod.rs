@@ -49,6 +49,7 @@ pub async fn run(subject: &dyn Subject) {
     checks::a_release_spares_what_it_does_not_mean(subject).await;
     checks::a_settlement_meant_for_quarantine_spares_what_was_released(subject).await;
     checks::routes_of_the_operator_are_kept(subject).await;
+    checks::a_context_is_replaced_and_kept(subject).await;
     checks::pages_cover_everything_once(subject).await;
     checks::filters_choose(subject).await;
     checks::totals_count(subject).await;

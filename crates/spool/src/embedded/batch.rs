@@ -14,6 +14,7 @@ use super::meta::{
 use super::operation::Operation;
 use super::record::{Front, LogRecord, LogRecordKind, MessageParts, RecordHeader, clamp};
 use super::row::MessageRow;
+use super::scan::is_sound;
 use super::segment_file::{Extent, is_absent, read_at};
 use super::segments::Segments;
 use super::verify::verify_message;
@@ -149,7 +150,8 @@ impl Batch<'_> {
                 ..OperationResult::default()
             });
         }
-        let record = LogRecord::of(LogRecordKind::Amend, id, to_json(amendment)?);
+        let octets = amendment.octets().clone();
+        let record = LogRecord::of_context(LogRecordKind::Amend, id, to_json(amendment)?, octets);
         self.mark(record, |index, at| index.amend(id, amendment, at))
     }
 
@@ -216,11 +218,29 @@ impl Batch<'_> {
         Ok(OperationResult { effect, places: Vec::new() })
     }
 
+    /// A message whose context was replaced is copied together with it: octets of messages are counted as needed by their
+    /// segment, so that compaction does not write contexts again and again.
     fn restate(&mut self, id: QueueId) -> Result<OperationResult, SpoolError> {
         self.check_understood(id)?;
-        let (_, state) = self.index.state(id)?;
+        let (row, state) = self.index.state(id)?;
+        if state.context.is_some() {
+            let raw = self.sound_record(id, row.place)?;
+            return self.relocate(id, row.place, &raw);
+        }
         let record = LogRecord::of(LogRecordKind::State, id, to_json(&state)?);
         self.mark(record, |index, at| index.restate(id, &state, at))
+    }
+
+    /// The octets of a message's record. A copy of damaged ones would get a good checksum.
+    fn sound_record(&self, id: QueueId, place: Extent) -> Result<Bytes, SpoolError> {
+        let read = self.segments.file(place.segment);
+        let read = read.and_then(|file| read_at(&file, place.position, place.length));
+        let raw = read.map_err(|error| SpoolError::Store(error.to_string().into()))?;
+        let seed = self.segments.identity().seed();
+        match RecordHeader::decode(&raw, seed, place.segment, place.position) {
+            Some(header) if is_sound(&raw, &header) => Ok(raw),
+            _ => Err(SpoolError::Damaged(id, "its record's checksum is wrong".into())),
+        }
     }
 
     /// A rewritten record says only what this version understands. The rest would be lost with the segment.
@@ -303,11 +323,11 @@ pub(crate) fn copy_record(
     };
     said.extend(now);
     let meta = to_json(&said).map_err(|error| error.to_string())?;
-    let MessageState { hold, released, states } = state.clone();
+    let MessageState { hold, released, states, context } = state.clone();
     let written = MessageMeta { hold, released, states, ..written };
     let json = text(&meta.clone().into())?;
     let parts = MessageParts {
-        context: front.context,
+        context: context.unwrap_or(front.context),
         head: front.head,
         checksums: &front.checksums,
         body: header.body,

@@ -1,9 +1,9 @@
 //! Compaction: empties segments of which little is needed, so that one slow message does not keep 64 MiB of disk.
 //!
 //! A segment is needed for three things, and each of them is written again at the end of the log: the state of messages
-//! whose changes it records, messages whose bytes are in it, and tombstones, the ends of messages whose bytes are still
-//! in older segments. Compaction goes a few records at a time, as operations of ordinary batches. A crash at any moment
-//! leaves both copies, and the later one counts.
+//! whose changes it records (the whole message, if it has another context), messages whose bytes are in it, and
+//! tombstones, the ends of messages whose bytes are still in older segments. Compaction goes a few records at a time, as
+//! operations of ordinary batches. A crash at any moment leaves both copies, and the later one counts.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -115,13 +115,19 @@ impl Compactor {
     }
 }
 
-/// Rewrites the state of messages whose changes the segment records.
+/// Rewrites the state of messages whose changes the segment records, at most so many octets in one step.
 fn states(segment: u64, database: &Database) -> io::Result<Vec<Operation>> {
     let marked = database.marked(segment, RECORDS_PER_STEP).map_err(|error| unusable(&error))?;
     if marked.is_empty() {
         return Err(io::Error::other("its records of changes cannot be found"));
     }
-    Ok(marked.into_iter().map(Operation::Restate).collect())
+    let mut octets = 0;
+    let within = marked.into_iter().take_while(|(_, copied)| {
+        let before = octets;
+        octets += copied;
+        before < OCTETS_PER_STEP
+    });
+    Ok(within.map(|(id, _)| Operation::Restate(id)).collect())
 }
 
 /// The messages that ended by this record, each with the segment that has its bytes.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use pintle_mail::{NextHop, QueueId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
+use super::context_table::CREATE_CONTEXT;
 use super::identity::Identity;
 use super::meta::ChangedRecipient;
 use super::row::{
@@ -38,7 +39,7 @@ const CREATE: &str = "
         segment INTEGER NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL,  -- where its record lies
         file TEXT,                  -- the file of a large body
         hold TEXT,                  -- JSON; why it is not to be delivered
-        touched INTEGER NOT NULL,   -- whether the tables recipient and mark have rows for it
+        touched INTEGER NOT NULL,   -- whether the tables recipient, context and mark have rows for it
         sheet TEXT NOT NULL,        -- JSON: id, envelope, and what else was known at the commit
         released INTEGER,           -- milliseconds since 1970; when it was let out of a quarantine
         sum INTEGER NOT NULL        -- checksum of the above
@@ -128,6 +129,7 @@ impl Database {
             found => return Err(UnusableDatabase::Older(found)),
         }
         database.connection.execute_batch(PRAGMAS).map_err(|error| UnusableDatabase::of(&error))?;
+        database.connection.execute_batch(CREATE_CONTEXT).map_err(|error| UnusableDatabase::of(&error))?;
         Ok(database)
     }
 
@@ -139,6 +141,7 @@ impl Database {
         let connection = &database.connection;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         connection.execute_batch(CREATE)?;
+        connection.execute_batch(CREATE_CONTEXT)?;
         connection.execute("INSERT INTO log VALUES (?, 0, 0, 0)", [identity.octets()])?;
         connection.execute_batch("COMMIT")?;
         Ok(database)
@@ -399,12 +402,16 @@ impl Database {
         Ok(select.exists([])?)
     }
 
-    /// Some of the messages whose changes this segment records.
-    pub(crate) fn marked(&self, segment: u64, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
-        let mut select =
-            self.connection.prepare_cached("SELECT message FROM mark WHERE segment = ? LIMIT ?")?;
+    /// Some of the messages whose changes this segment records, each with the octets to copy: a message that has another
+    /// context is copied with it.
+    pub(crate) fn marked(&self, segment: u64, limit: usize) -> Result<Vec<(QueueId, u64)>, SpoolError> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT mark.message, coalesce(length(octets) + message.length, 0)
+            FROM mark LEFT JOIN context ON context.message = mark.message LEFT JOIN message ON message.id = mark.message
+            WHERE mark.segment = ? LIMIT ?",
+        )?;
         let rows = select.query_map(params![signed(segment), signed(limit as u64)], |row| {
-            Ok(QueueId::from_bytes(row.get(0)?))
+            Ok((QueueId::from_bytes(row.get(0)?), unsigned(row, 1)?))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -424,6 +431,7 @@ impl Database {
             return Ok(Vec::new());
         }
         self.forget_recipients(id)?;
+        self.forget_context(id)?;
         self.unmark(id)
     }
 

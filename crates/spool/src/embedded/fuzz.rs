@@ -12,9 +12,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use pintle_mail::{
-    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
-};
+use pintle_mail::{Address, Charset, Envelope, MailParams, QueueId, Recipient, ReversePath, UnixTime};
 
 use super::database::Database;
 use super::identity::Identity;
@@ -113,6 +111,9 @@ fn seal(file: &mut [u8], header: &RecordHeader) {
 static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::new([7; 16]));
 static INTACT: LazyLock<IntactLog> = LazyLock::new(IntactLog::new);
 
+/// The context that message 4 gets later.
+const NEW_CONTEXT: Bytes = Bytes::from_static(b"another context");
+
 /// Two intact segments, and what they say.
 struct IntactLog {
     files: Vec<Vec<u8>>,
@@ -141,13 +142,7 @@ fn id(number: u64) -> QueueId {
 
 fn entry(number: u64, recipients: u32) -> Entry {
     let address = |text: String| Address::parse(&text, Charset::Ascii).expect("an address");
-    let recipient = |id: u32| Recipient {
-        id,
-        address: address(format!("r{id}.m{number}@b.example")),
-        params: RcptParams::default(),
-        original: None,
-        relay: false,
-    };
+    let recipient = |id: u32| Recipient::new(id, address(format!("r{id}.m{number}@b.example")));
     Entry {
         envelope: Envelope {
             sender: ReversePath::Address(address(format!("s{number}@a.example"))),
@@ -182,10 +177,12 @@ impl IntactLog {
         intact.put(1, LogRecord::of(LogRecordKind::Start, id(0), Vec::new()));
         intact.message(1, LogRecordKind::Message, 4, None, 0);
         intact.message(1, LogRecordKind::Copy, 2, Some(&held), 0);
-        let state = MessageState { hold: None, released: None, states: Vec::new() };
+        let state = MessageState::default();
         intact.put(1, LogRecord::of(LogRecordKind::State, id(4), to_json(&state).expect("JSON")));
         let tombstones = Tombstones { from: 1, ended: vec![(id(1), 1)], complete: true };
         intact.put(1, LogRecord::of(LogRecordKind::Tombstones, id(0), to_json(&tombstones).expect("JSON")));
+        let meta = to_json(&Amendment::Context { octets: NEW_CONTEXT }).expect("JSON");
+        intact.put(1, LogRecord::of_context(LogRecordKind::Amend, id(4), meta, NEW_CONTEXT));
         intact.message(1, LogRecordKind::Message, 5, None, 0);
         intact.settle(1, 5, 0, Disposition::Expired, true);
         intact.put(1, LogRecord::of(LogRecordKind::Start, id(0), Vec::new()));
@@ -332,6 +329,8 @@ impl ReplayedLog {
         assert!(known.metas.contains(&row.meta), "{}", row.meta);
         assert!(known.places.contains(&(row.place.segment, row.place.position)));
         assert!(row.hold.is_none() || known.held);
+        let context = self.database.context(id).expect("a row");
+        assert!(context.is_none_or(|context| context == NEW_CONTEXT));
         for touched in self.database.touched(id).expect("rows") {
             assert!(known.touched.contains(&touched), "{touched:?}");
         }
@@ -356,6 +355,7 @@ mod tests {
         read.true_to(&INTACT);
         let ids = read.database.ids_after(None, 10).unwrap();
         assert_eq!(ids, [id(2), id(3), id(4)]);
+        assert_eq!(read.database.context(id(4)).unwrap(), Some(NEW_CONTEXT));
         let records: usize = read.scans.values().map(|scan| scan.records.len()).sum();
         assert_eq!(records, INTACT.headers.len());
     }

@@ -109,7 +109,7 @@ impl Index<'_> {
         if is_done { Err(SpoolError::RecipientsChanged(id)) } else { Ok(()) }
     }
 
-    /// Holds, releases or reroutes a message.
+    /// Holds, releases or reroutes a message, or replaces its context.
     pub(crate) fn amend(&self, id: QueueId, amendment: &Amendment, at: u64) -> Result<Effect, SpoolError> {
         let mut row = self.database.message(id)?;
         let mut effect = Effect { changed: Some(id), ..Effect::default() };
@@ -133,6 +133,7 @@ impl Index<'_> {
                     self.database.set_touched(id, &ChangedRecipient { route: next_hop.clone(), ..before })?;
                 }
             }
+            Amendment::Context { octets } => self.database.set_context(id, octets)?,
         }
         effect.marked = self.touch(id, row, at)?;
         if matches!(amendment, Amendment::Release(_)) {
@@ -163,6 +164,7 @@ impl Index<'_> {
             hold: written.hold.clone(),
             released: written.released,
             states: written.states.clone(),
+            context: None,
         };
         let Some(mut row) = self.database.find(id)? else {
             let mut row = MessageRow::of(&written, json, to, size)?;
@@ -214,6 +216,7 @@ impl Index<'_> {
             hold: row.hold(id)?,
             released: row.released.map(UnixTime::from_millis),
             states: self.touched(id, &row)?,
+            context: if row.touched { self.database.context(id)? } else { None },
         };
         Ok((row, state))
     }
@@ -223,11 +226,15 @@ impl Index<'_> {
         row.released = state.released.map(UnixTime::millis);
         if row.touched {
             self.database.forget_recipients(id)?;
+            self.database.forget_context(id)?;
         }
         for touched in &state.states {
             self.database.set_touched(id, touched)?;
         }
-        row.touched |= !state.states.is_empty();
+        if let Some(context) = &state.context {
+            self.database.set_context(id, context)?;
+        }
+        row.touched |= !state.states.is_empty() || state.context.is_some();
         Ok(())
     }
 

@@ -76,7 +76,7 @@ impl SettleMeta {
     }
 }
 
-/// An operator's change of a message.
+/// A change of a message, by an operator or, of its context, by a delivery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Amendment {
@@ -86,10 +86,32 @@ pub(crate) enum Amendment {
     Release(UnixTime),
     /// These recipients, or all, go by another next hop. None removes such a choice.
     Reroute(Vec<u32>, Option<NextHop>),
+    /// The message has another context.
+    Context {
+        /// The context. It is not in the JSON but among the octets of the record.
+        #[serde(skip)]
+        octets: Bytes,
+    },
+}
+
+impl Amendment {
+    /// The part that is not in the JSON; empty for all but a context.
+    pub(crate) fn octets(&self) -> &Bytes {
+        static NOTHING: Bytes = Bytes::new();
+        if let Self::Context { octets } = self { octets } else { &NOTHING }
+    }
+
+    /// The amendment of a record whose JSON this is.
+    pub(crate) fn with_octets(self, found: &Bytes) -> Self {
+        match self {
+            Self::Context { .. } => Self::Context { octets: found.clone() },
+            amendment @ (Self::Hold(_) | Self::Release(_) | Self::Reroute(..)) => amendment,
+        }
+    }
 }
 
 /// All of a message that can change, in its current state.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct MessageState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hold: Option<HoldReason>,
@@ -97,6 +119,10 @@ pub(crate) struct MessageState {
     pub(crate) released: Option<UnixTime>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known")]
     pub(crate) states: Vec<ChangedRecipient>,
+    /// The context that replaces the one in the message's record; none when that counts. It is written with a copy of
+    /// the message only, as the context of the copy.
+    #[serde(skip)]
+    pub(crate) context: Option<Bytes>,
 }
 
 /// Reads the recipients that this version understands: one that it does not must not cost the message.

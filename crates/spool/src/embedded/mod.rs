@@ -15,6 +15,7 @@ mod body;
 mod census;
 mod committer;
 mod compactor;
+mod context_table;
 mod database;
 mod draft;
 mod file_cache;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -355,6 +357,12 @@ impl Spool for Embedded {
 
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         let amendment = Amendment::Reroute(recipients, next_hop);
+        let asked = self.submit(|answer| Operation::Amend(id, amendment, Guard::Any, answer));
+        Box::pin(async move { asked.await.map(drop) })
+    }
+
+    fn set_context(&self, id: QueueId, context: Bytes) -> SpoolFuture<'_, ()> {
+        let amendment = Amendment::Context { octets: context };
         let asked = self.submit(|answer| Operation::Amend(id, amendment, Guard::Any, answer));
         Box::pin(async move { asked.await.map(drop) })
     }

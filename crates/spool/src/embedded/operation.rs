@@ -27,7 +27,7 @@ pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(crate) enum Operation {
     Commit(Box<StagedMessage>, ReplyTo<Receipt>),
     Settle(StagedSettlement, ReplyTo<Settled>),
-    /// A change by an operator, under the condition of the guard. The answer is the hold that the message had before.
+    /// A change of a message, under the condition of the guard. The answer is the hold that the message had before.
     Amend(QueueId, Amendment, Guard, ReplyTo<Option<HoldReason>>),
     /// The message is damaged, in this way.
     SetAside(QueueId, String),
@@ -59,9 +59,12 @@ impl Operation {
         }
     }
 
-    /// Whether it may use the last room on a disk: it records outcomes, which make room.
+    /// Whether it may use the last room on a disk: it records outcomes, which make room. A context does not.
     pub(crate) fn makes_room(&self) -> bool {
-        matches!(self, Self::Settle(..) | Self::Amend(..) | Self::SetAside(..) | Self::Start)
+        match self {
+            Self::Amend(_, amendment, _, _) => amendment.octets().is_empty(),
+            _ => matches!(self, Self::Settle(..) | Self::SetAside(..) | Self::Start),
+        }
     }
 
     /// Whether it is part of the compaction, for which no caller waits.
@@ -71,7 +74,10 @@ impl Operation {
 
     /// Roughly how many octets it writes.
     fn weight(&self) -> u64 {
-        self.messages().iter().map(StagedMessage::size).sum()
+        match self {
+            Self::Amend(_, amendment, _, _) => amendment.octets().len() as u64,
+            _ => self.messages().iter().map(StagedMessage::size).sum(),
+        }
     }
 
     /// Answers that nothing was done, for this reason.

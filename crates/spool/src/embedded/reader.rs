@@ -93,11 +93,13 @@ impl Reader {
     }
 
     fn try_load(&self, id: QueueId) -> Result<Stored, SpoolError> {
-        let (row, states) = self.with(|database| {
+        let (context, row, states) = self.with(|database| {
+            // Before the row: once the compactor has copied the message with this context, it has no context of its own.
+            let context = database.context(id)?;
             let row = database.message(id)?;
             let entry = row.entry(id, Bytes::new())?;
             let states = database.states(id, row.touched, &entry)?;
-            Ok((row, states))
+            Ok((context, row, states))
         })?;
         let record = OpenRecord::read(id, row.place, self)?;
         // The envelope comes from the log. The index only tells its place.
@@ -106,7 +108,7 @@ impl Reader {
         Ok(Stored {
             id,
             head: record.front.head.clone(),
-            entry: row.amended(id, written.entry, record.front.context.clone())?,
+            entry: row.amended(id, written.entry, context.unwrap_or(record.front.context.clone()))?,
             recipients: states,
             body: self.body(id, &row, record)?,
         })

@@ -33,7 +33,7 @@ pub(crate) enum LogRecordKind {
     Message,
     /// New statuses of recipients.
     Settle,
-    /// A change by an operator: held, released or rerouted.
+    /// A change of a message: held, released, rerouted, or another context.
     Amend,
     /// A damaged message was set aside.
     SetAside,
@@ -96,14 +96,14 @@ pub(crate) struct MessageParts<'a> {
 impl LogRecord {
     /// A record that has only metadata.
     pub(crate) fn of(kind: LogRecordKind, id: QueueId, meta: Vec<u8>) -> Self {
-        let nothing = MessageParts {
-            context: Bytes::new(),
-            head: Bytes::new(),
-            checksums: &[],
-            body: 0,
-            inline: Bytes::new(),
-        };
-        Self::with(kind, id, meta, nothing)
+        Self::of_context(kind, id, meta, Bytes::new())
+    }
+
+    /// A record that has metadata and a context.
+    pub(crate) fn of_context(kind: LogRecordKind, id: QueueId, meta: Vec<u8>, context: Bytes) -> Self {
+        let parts =
+            MessageParts { context, head: Bytes::new(), checksums: &[], body: 0, inline: Bytes::new() };
+        Self::with(kind, id, meta, parts)
     }
 
     /// A record of a message.

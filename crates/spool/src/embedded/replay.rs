@@ -200,7 +200,7 @@ impl Replay<'_> {
             },
             LogRecordKind::SetAside => self.index.set_aside(id, at).map(drop),
             LogRecordKind::Amend => match from_json::<Amendment>(&front.meta) {
-                Ok(amendment) => self.index.amend(id, &amendment, at).map(drop),
+                Ok(amendment) => self.index.amend(id, &amendment.with_octets(&front.context), at).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
             },
             LogRecordKind::State => match from_json::<MessageState>(&front.meta) {

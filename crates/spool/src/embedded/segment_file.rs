@@ -16,7 +16,12 @@ use super::record::{clamp, u32_at, u64_at};
 pub(crate) const SEGMENT_HEADER: u64 = 64;
 const MAGIC: &[u8; 4] = b"PNTS";
 /// The version of the log's format. A later one is refused.
-pub(crate) const FORMAT: u32 = 3;
+///
+/// Format 4 is format 3 with recipients' groups and refusals, and with contexts that deliveries replace. A version of format 3
+/// would ignore them: deliver to refused recipients, mix groups, and lose contexts in compaction. Segments of format 3 are
+/// read; since segments are not continued after a restart, no record of format 4 comes into one.
+pub(crate) const FORMAT: u32 = 4;
+
 /// The place of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {

@@ -3,6 +3,7 @@
 //! It refuses senders and recipients that the operator lists, adds a header field to each message, and logs what it
 //! sees at every stage. README.md describes its configuration and the grant that it needs.
 
+use pintle_plugin_sdk::delivery::DeliveryStatus;
 use pintle_plugin_sdk::prelude::*;
 
 /// The operator's configuration, which is also the plugin's state.
@@ -35,16 +36,20 @@ impl Plugin for Example {
 }
 
 impl Example {
-    fn on_connect(&self) -> Verdict {
-        let session = session::info();
+    fn on_connect(&self) -> Result<Verdict, HostError> {
+        let session = session::info()?;
         info!("a client connects from {} to listener \"{}\"", session.client, session.listener);
-        Verdict::Next
+        Ok(Verdict::Next)
     }
 
-    fn on_hello(&self, name: &str) -> Verdict {
-        let how = if session::info().tls { "over TLS" } else { "in the clear" };
+    fn on_hello(&self, name: &str) -> Result<Verdict, HostError> {
+        let how = if session::info()?.tls { "over TLS" } else { "in the clear" };
         info!("it says hello as {name}, {how}");
-        Verdict::Next
+        Ok(Verdict::Next)
+    }
+
+    fn on_auth_result(&self, mechanism: &str, username: &str, outcome: &str) {
+        info!("it logs in as \"{username}\" by {mechanism}: {outcome}");
     }
 
     fn on_mail(&self) -> Result<Verdict, HostError> {
@@ -61,6 +66,11 @@ impl Example {
             return refusal(&format!("{} takes no mail", rcpt.address));
         }
         info!("it is for {}", rcpt.address);
+        Ok(Verdict::Next)
+    }
+
+    fn on_data(&self) -> Result<Verdict, HostError> {
+        info!("it sends the message to {} recipient(s)", transaction::info()?.recipient_count);
         Ok(Verdict::Next)
     }
 
@@ -83,18 +93,24 @@ impl Example {
         Ok(Verdict::Next)
     }
 
+    fn on_queued(&self) -> Result<(), HostError> {
+        let queued = transaction::info()?;
+        info!("it is queued as {} for {} recipient(s)", queued.id, queued.recipient_count);
+        Ok(())
+    }
+
     fn on_deliver(&self) -> Result<Verdict, HostError> {
         let delivery = delivery::info()?;
         info!("attempt {} to deliver to {} recipient(s)", delivery.attempt, delivery.recipients.len());
         Ok(Verdict::Next)
     }
 
-    fn on_delivery_result(&self, outcomes: &[Outcome]) {
+    fn on_delivery_result(&self, outcomes: &[DeliveryOutcome]) {
         for outcome in outcomes {
-            let what = match (outcome.delivered, outcome.retry) {
-                (true, _) => "delivered",
-                (false, true) => "not delivered yet, to be tried again",
-                (false, false) => "failed for good",
+            let what = match outcome.status() {
+                DeliveryStatus::Delivered => "delivered",
+                DeliveryStatus::Deferred => "not delivered yet, to be tried again",
+                DeliveryStatus::Failed | DeliveryStatus::Other => "failed permanently",
             };
             let said = outcome.reply.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
             info!("recipient {}: {what}; the next hop said: {said}", outcome.recipient);
@@ -109,8 +125,7 @@ impl Example {
 
     /// Whether the operator listed this address or its domain. The null sender of bounces has neither.
     fn refuses(&self, address: &Address) -> bool {
-        let whole = address.to_string();
-        let listed = |entry: &String| entry.eq_ignore_ascii_case(&whole) || *entry == address.domain;
+        let listed = |entry: &String| entry.eq_ignore_ascii_case(&address.text) || *entry == address.domain;
         !address.is_null() && self.refuse.iter().any(listed)
     }
 }
@@ -125,26 +140,22 @@ fn refusal(why: &str) -> Result<Verdict, HostError> {
 }
 
 pintle_plugin_sdk::export!(
-    Example: on_connect, on_hello, on_mail, on_rcpt, on_headers, on_message, on_deliver, on_delivery_result,
-    on_disconnect
+    Example: on_connect, on_hello, on_auth_result, on_mail, on_rcpt, on_data, on_headers, on_message, on_queued, on_deliver,
+    on_delivery_result, on_disconnect
 );
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn address(local: &str, domain: &str) -> Address {
-        Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
-    }
-
     #[test]
     fn addresses_and_domains_are_refused_and_bounces_are_not() {
         let refuse = vec!["ann@example.com".to_owned(), "example.net".to_owned(), String::new()];
         let plugin = Example { refuse, ..Example::default() };
-        assert!(plugin.refuses(&address("Ann", "example.com")));
-        assert!(plugin.refuses(&address("anybody", "example.net")));
-        assert!(!plugin.refuses(&address("bob", "example.com")));
-        assert!(!plugin.refuses(&address("", "")));
+        assert!(plugin.refuses(&Address::new("Ann", "example.com")));
+        assert!(plugin.refuses(&Address::new("anybody", "example.net")));
+        assert!(!plugin.refuses(&Address::new("bob", "example.com")));
+        assert!(!plugin.refuses(&Address::new("", "")));
     }
 
     #[test]

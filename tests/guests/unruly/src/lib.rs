@@ -6,22 +6,33 @@
 
 use std::time::Duration;
 
-use pintle_plugin_sdk::kv::{self, Scope};
+use pintle_plugin_sdk::bindings::services::pintle::plugin::sender_auth::report_disposition;
 use pintle_plugin_sdk::message::{HeaderEdit, Piece, Position};
 use pintle_plugin_sdk::prelude::*;
-use pintle_plugin_sdk::{Header, dns, metrics, sender_auth};
+use pintle_plugin_sdk::transaction::AuthResult;
+use pintle_plugin_sdk::{Header, dns, kv, metrics, sender_auth, signing};
+
+mod conditions;
+mod fate;
+mod reading;
+
+use crate::conditions::HookCondition;
 
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Unruly {
     configure: String,
+    conditions: Vec<HookCondition>,
     connect: String,
     hello: String,
     auth: String,
+    auth_result: String,
     mail: String,
     rcpt: String,
+    data: String,
     headers: String,
     message: String,
+    queued: String,
     deliver: String,
     delivery_result: String,
     disconnect: String,
@@ -41,6 +52,10 @@ impl Plugin for Unruly {
             }
         }
     }
+
+    fn conditions(&self) -> Result<(), HostError> {
+        self.conditions.iter().try_for_each(HookCondition::declare)
+    }
 }
 
 impl Unruly {
@@ -52,16 +67,27 @@ impl Unruly {
         act(&self.hello)
     }
 
-    fn on_auth(&self, _: &str, credentials: &Credentials) -> Result<AuthVerdict, HostError> {
-        let Credentials::Password(given) = credentials else {
-            return Ok(AuthVerdict::Next);
-        };
+    fn on_auth_password(
+        &self,
+        _: &str,
+        authorization_id: Option<&str>,
+        username: &str,
+        password: &str,
+    ) -> Result<AuthVerdict, HostError> {
         act(&self.auth)?;
-        if given.password == "right" {
-            Ok(AuthVerdict::Granted(given.username.clone()))
+        if password == "right" {
+            Ok(AuthVerdict::Granted(authorization_id.unwrap_or(username).to_owned()))
         } else {
             Ok(AuthVerdict::Denied(None))
         }
+    }
+
+    fn on_auth_result(&self, mechanism: &str, username: &str, outcome: &str) -> Result<(), HostError> {
+        if self.auth_result == "tell" {
+            session::set_fact("login", &format!("{mechanism} {username} {outcome}"))?;
+            kv::increment(&format!("{outcome} {username}"), 1, None)?;
+        }
+        act(&self.auth_result).map(drop)
     }
 
     fn on_mail(&self) -> Result<Verdict, HostError> {
@@ -72,6 +98,10 @@ impl Unruly {
         match self.rcpt.as_str() {
             "by-recipient" => act(&rcpt.address.local),
             "greylist" => greylist(rcpt),
+            "discard-this" | "quarantine-this" | "group" => {
+                fate::request_for(&self.rcpt, rcpt)?;
+                Ok(Verdict::Next)
+            }
             "grant-relay" => {
                 transaction::grant_relay(rcpt.id)?;
                 Ok(Verdict::Accept)
@@ -82,6 +112,13 @@ impl Unruly {
             }
             other => act(other),
         }
+    }
+
+    fn on_data(&self) -> Result<Verdict, HostError> {
+        if self.data == "count" {
+            return Ok(reject("5.5.3", format!("{} recipients", transaction::recipients()?.len())));
+        }
+        act(&self.data)
     }
 
     fn on_headers(&self) -> Result<Verdict, HostError> {
@@ -107,13 +144,21 @@ impl Unruly {
         }
     }
 
+    fn on_queued(&self) -> Result<(), HostError> {
+        if self.queued == "tell" {
+            let seen = transaction::fact("unruly.seen")?.unwrap_or_default();
+            info!("queued {} for {} {seen}", transaction::info()?.id, transaction::info()?.recipient_count);
+        }
+        act(&self.queued).map(drop)
+    }
+
     fn on_deliver(&self) -> Result<Verdict, HostError> {
         if self.deliver == "route" {
-            delivery::set_next_hop(&delivery::NextHop::Relay("inner".to_owned()))?;
+            let inner = delivery::NextHop::Relay("inner".to_owned());
+            delivery::set_next_hop(&inner)?;
             delivery::set_tls(delivery::TlsPolicy::Verified)?;
             let dane = delivery::set_tls(delivery::TlsPolicy::Dane).is_err();
-            let seen = delivery::info()?;
-            assert!(dane && matches!(seen.next_hop, delivery::NextHop::Relay(name) if name == "inner"));
+            assert!(dane && delivery::info()?.next_hop() == inner);
             return Ok(Verdict::Next);
         }
         if self.deliver == "to nowhere" {
@@ -122,6 +167,10 @@ impl Unruly {
         }
         if let Some(name) = self.deliver.strip_prefix("to ") {
             delivery::set_next_hop(&delivery::NextHop::Relay(name.to_owned()))?;
+            return Ok(Verdict::Next);
+        }
+        if let Some(hop) = self.deliver.strip_prefix("hop ") {
+            delivery::set_next_hop(&hop.into())?;
             return Ok(Verdict::Next);
         }
         if self.deliver == "sender" {
@@ -133,7 +182,7 @@ impl Unruly {
         act(&self.deliver)
     }
 
-    fn on_delivery_result(&self, outcomes: &[Outcome]) -> Result<(), HostError> {
+    fn on_delivery_result(&self, outcomes: &[DeliveryOutcome]) -> Result<(), HostError> {
         for outcome in outcomes {
             delivery::suppress_bounce(outcome.recipient)?;
         }
@@ -146,34 +195,70 @@ impl Unruly {
 
     fn on_timer(&self) -> Result<(), HostError> {
         if self.timer == "session" {
-            session::info();
+            session::info()?;
         } else {
             act(&self.timer)?;
         }
-        kv::increment(Scope::Local, "timer", 1, None)?;
+        kv::increment("timer", 1, None)?;
         Ok(())
     }
 }
 
 /// Performs the action of this name.
 fn act(what: &str) -> Result<Verdict, HostError> {
+    fate::request(what)?;
+    edit(what)?;
+    claim(what)?;
+    harm(what)?;
+    tell(what)?;
+    reading::read(what)?;
+    Ok(match what {
+        "accept" => Verdict::Accept,
+        "reject" | "close-reject" => reject("5.7.1", "told to"),
+        "contradict" => Verdict::Reject(Some(Reply::new(250, "2.0.0", "fine"))),
+        _ => Verdict::Next,
+    })
+}
+
+/// Changes of the mail and of the session.
+fn edit(what: &str) -> Result<(), HostError> {
     match what {
-        "accept" => return Ok(Verdict::Accept),
-        "reject" => return Ok(reject("5.7.1", "told to")),
-        "discard" => return Ok(Verdict::Discard),
-        "quarantine" => return Ok(Verdict::Quarantine("unruly".to_owned())),
-        "nobody" | "nobody-else" => replace_all(what == "nobody-else")?,
-        "forge" => transaction::set_fact("dmarc.disposition", "reject")?,
-        "forge-spf" => transaction::set_fact("spf", "pass")?,
-        "say" | "say-again" | "quote" => say(what)?,
-        "rename" => rename_all("Authentication-Results")?,
-        "rename-else" => rename_all("X-Results")?,
-        "forge-name" => session::set_fact("iprev.name", "trusted.example")?,
-        "withhold" => session::withhold_extension("STARTTLS")?,
-        "offer" => session::offer_extension("XFORWARD", None)?,
-        "contradict" => {
-            return Ok(Verdict::Reject(Some(pintle_plugin_sdk::Reply::new(250, "2.0.0", "fine"))));
+        "raw" => edit_raw(),
+        "body-and-back" => {
+            message::write_body(&[Piece::Bytes(b"another".to_vec())])?;
+            message::drop_body()
         }
+        "nobody" | "nobody-else" => replace_all(what == "nobody-else"),
+        "withhold" => session::withhold_extension("STARTTLS"),
+        "offer" => session::offer_extension("XFORWARD", None),
+        "note" => count_in_note(),
+        "huge-note" => session::set_note("big", Some(&vec![0; 65_537])),
+        "sign" => signing::dkim_sign("key"),
+        "seal" => signing::arc_seal("key"),
+        _ => Ok(()),
+    }
+}
+
+/// Claims in the name of the gateway or of other plugins.
+fn claim(what: &str) -> Result<(), HostError> {
+    match what {
+        "forge" => report_disposition("reject", Some("local_policy")),
+        "forge-spf" => transaction::set_fact("spf", "pass"),
+        "forge-name" => session::set_fact("pintle.client-name", "trusted.example"),
+        "say" | "say-again" | "quote" => say(what),
+        "rename" => rename_all("Authentication-Results"),
+        "rename-else" => rename_all("X-Results"),
+        "results" => {
+            transaction::add_auth_result(&result("spf", None, &[("smtp.helo", "h")]))?;
+            transaction::set_fact("results", &format!("{:?}", transaction::auth_results()?))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Faults, and waste of time, memory and log.
+fn harm(what: &str) -> Result<(), HostError> {
+    match what {
         "spin" => spin(),
         "trap" => panic!("as told"),
         "exit" => std::process::exit(7),
@@ -183,32 +268,31 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "nap" => std::thread::sleep(Duration::from_millis(600)),
         "flood" => (0..100_000).for_each(|n| info!("line {n}")),
         "print" => println!("hello from inside"),
-        "note" => count_in_note()?,
         "fact-then-trap" => {
             session::set_fact("left.behind", "yes")?;
             panic!("after an edit");
         }
-        "kv" => drop(kv::get(Scope::Local, "x")?),
-        "huge-note" => session::set_note("big", Some(&vec![0; 65_537]))?,
         "many-metrics" => (0..1_000).for_each(|n| metrics::count("n", 1, &[("n", &n.to_string())])),
-        "spf" => session::set_fact("spf", &format!("{:?}", sender_auth::spf()))?,
-        "sender" => sender()?,
-        "sign" => sender_auth::dkim_sign("key")?,
-        "seal" => sender_auth::arc_seal("key")?,
-        "results" => {
-            transaction::add_auth_result("spf", "pass", None, &[("smtp.helo".to_owned(), "h".to_owned())])?;
-            transaction::set_fact("results", &format!("{:?}", transaction::auth_results()))?;
-        }
-        "gateway" => tell_gateway()?,
-        "names" => session::set_fact("names", &session::reverse_names()?.join(","))?,
         _ => {}
     }
-    Ok(Verdict::Next)
+    Ok(())
+}
+
+/// What the plugin can see, as facts.
+fn tell(what: &str) -> Result<(), HostError> {
+    match what {
+        "kv" => kv::get("x").map(drop),
+        "spf" => session::set_fact("spf", &format!("{:?}", sender_auth::spf())),
+        "sender" => sender(),
+        "gateway" => tell_gateway(),
+        "names" => session::set_fact("names", &session::reverse_names()?.join(",")),
+        _ => Ok(()),
+    }
 }
 
 /// Removes all recipients, and adds one replacement or none.
 fn replace_all(by_another: bool) -> Result<(), HostError> {
-    for rcpt in transaction::recipients() {
+    for rcpt in transaction::recipients()? {
         transaction::remove_recipient(rcpt.id)?;
     }
     if by_another {
@@ -217,11 +301,30 @@ fn replace_all(by_another: bool) -> Result<(), HostError> {
     Ok(())
 }
 
+/// Writes the first field and a new one after it as octets that are not UTF-8.
+fn edit_raw() -> Result<(), HostError> {
+    message::edit_headers(&[
+        HeaderEdit::ReplaceRaw((0, b"X-First: caf\xe9\r\n folded".to_vec())),
+        HeaderEdit::AddRaw((Position::After(0), b"X-Second: \xff".to_vec())),
+    ])
+}
+
+/// A passing result of this method.
+fn result(method: &str, reason: Option<&str>, properties: &[(&str, &str)]) -> AuthResult {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    AuthResult {
+        method: method.to_owned(),
+        outcome: "pass".to_owned(),
+        reason: reason.map(str::to_owned),
+        properties: properties.iter().map(owned).collect(),
+    }
+}
+
 /// Stores what the gateway reports about itself as a fact.
 fn tell_gateway() -> Result<(), HostError> {
     let local =
         ["ours.example", "A.OURS.example", "a.below.example", "foreign.example"].map(gateway::is_local);
-    let keys = sender_auth::signing_keys("Ours.Example")?;
+    let keys = signing::keys("Ours.Example", false)?;
     let told = format!("{} {:?} {local:?} {keys:?}", gateway::info().hostname, gateway::local_domains());
     session::set_fact("gateway", &told)
 }
@@ -230,16 +333,15 @@ fn tell_gateway() -> Result<(), HostError> {
 fn sender() -> Result<(), HostError> {
     let (spf, dkim) = (sender_auth::spf()?, sender_auth::dkim()?);
     let (dmarc, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);
-    let spf: Vec<_> =
-        spf.iter().map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.mail_from)).collect();
+    let spf: Vec<_> = spf.iter().map(|it| format!("{} {} {}", it.outcome, it.domain, it.mail_from)).collect();
     let dkim: Vec<_> =
-        dkim.iter().map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.selector)).collect();
+        dkim.iter().map(|it| format!("{} {} {}", it.outcome, it.domain, it.selector)).collect();
     transaction::set_fact("spf", &spf.join(", "))?;
     transaction::set_fact("dkim", &dkim.join(", "))?;
     let aligned = (dmarc.spf_aligned, dmarc.dkim_aligned);
-    let dmarc = format!("{:?} {} {:?} {aligned:?}", dmarc.outcome, dmarc.from_domain, dmarc.policy);
+    let dmarc = format!("{} {} {} {aligned:?}", dmarc.outcome, dmarc.from_domain, dmarc.policy);
     transaction::set_fact("dmarc", &dmarc)?;
-    transaction::set_fact("arc", &format!("{:?}", arc.outcome))
+    transaction::set_fact("arc", &arc.outcome)
 }
 
 fn spin() {
@@ -275,15 +377,15 @@ fn count_in_note() -> Result<(), HostError> {
 
 /// Defers the first attempt of each client and recipient, and refuses listed clients.
 fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
-    let client = session::info().client;
+    let client = session::info()?.client;
     let zones = ["list.example".to_owned(), "dead.example".to_owned()];
     if let [zone, ..] = dns::listed(&client, &zones)[..] {
         return Ok(reject("5.7.1", format!("listed by {zone}")));
     }
     let key = format!("{client} {}", rcpt.address);
-    let tries = kv::increment(Scope::Local, &key, 1, Some(3_600))?;
+    let tries = kv::increment(&key, 1, Some(3_600))?;
     let bucket = kv::Bucket { capacity: 3, refill_per_minute: 0.0 };
-    let taken = kv::take(Scope::Local, "rate", 1, bucket)?;
+    let taken = kv::take("rate", 1, bucket)?;
     if !taken.allowed {
         return Ok(defer("4.7.0", "too fast"));
     }
@@ -294,25 +396,29 @@ fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
 fn edit_all() -> Result<Verdict, HostError> {
     edit_header_and_body()?;
     transaction::rewrite_sender("")?;
-    let first = transaction::recipients()[0].id;
+    let first = transaction::recipients()?[0].id;
     transaction::rewrite_recipient(first, "other@example.net")?;
     let id = transaction::add_recipient("more@example.net")?;
     transaction::grant_relay(id)?;
-    let second = transaction::recipients()[1].id;
+    let second = transaction::recipients()?[1].id;
     transaction::remove_recipient(second)?;
-    let now: Vec<_> = transaction::recipients().iter().map(|r| r.address.to_string()).collect();
+    let now: Vec<_> = transaction::recipients()?.iter().map(|r| r.address.to_string()).collect();
     assert_eq!(now, ["other@example.net", "more@example.net"]);
     assert!(transaction::info()?.sender.is_null());
     transaction::set_fact("seen", "all")?;
-    assert_eq!(transaction::fact("seen").as_deref(), Some("all"));
+    // A plugin does not know the name that its facts have, unless the test has given it this one.
+    assert!(transaction::fact("unruly.seen")?.is_none_or(|seen| seen == "all"));
     transaction::set_note_as("n", &5)?;
     assert_eq!(transaction::note_as::<u32>("n")?, Some(5));
-    transaction::add_score("rule", 2.5)?;
-    transaction::add_score("other", -0.5)?;
-    assert_eq!(transaction::score(), 2.0);
-    let properties = [("smtp.mailfrom".to_owned(), "example.com".to_owned())];
-    transaction::add_auth_result("spf", "pass", None, &properties)?;
-    session::delay_reply(20);
+    transaction::set_score("rule", 9.0)?;
+    transaction::set_score("rule", 2.5)?;
+    transaction::set_score("other", -0.5)?;
+    assert_eq!(transaction::score()?, 2.0);
+    let found = result("spf", None, &[("smtp.mailfrom", "example.com")]);
+    transaction::add_auth_result(&found)?;
+    transaction::add_auth_result(&found)?;
+    assert_eq!(transaction::auth_results()?.len(), 1);
+    session::delay_reply(20)?;
     Ok(Verdict::Accept)
 }
 
@@ -384,21 +490,22 @@ fn tell_parts() -> Result<Verdict, HostError> {
 /// Makes the host work repeatedly until it refuses; the error is reported and ignored.
 fn work(what: &str) -> Result<Verdict, HostError> {
     let key = |n: u32| n.to_string();
-    let result = |n| transaction::add_auth_result("x", "pass", Some(&key(n)), &[]);
     let step = |n: u32| match what {
         "read" => message::read_body(0, 1 << 20).map(drop),
         "find" => message::find_in_body(b"nowhere", true, 1).map(drop),
+        "find-part" => message::find_in_part(0, b"nowhere", true, 1).map(drop),
         "headers" => message::headers().map(drop),
-        "values" => kv::get_many(Scope::Local, &vec!["big".to_owned(); 1_000]).map(drop),
-        "scores" => transaction::add_score(&key(n), 0.0),
-        "results" => result(n),
+        "shown" => message::headers_shown(&["Subject".to_owned()]).map(drop),
+        "values" => kv::get_many(&vec!["big".to_owned(); 1_000]).map(drop),
+        "scores" => transaction::set_score(&key(n), 0.0),
+        "results" => transaction::add_auth_result(&result("x", Some(&key(n)), &[])),
         "notes" => transaction::set_note(&key(n), Some(&[0])),
         "facts" => transaction::set_fact(&key(n), ""),
         "pieces" => message::write_body(&[Piece::Copy((0, 1))]),
-        _ => Err(HostError::Invalid(what.to_owned())),
+        other => reading::work(other),
     };
     if what == "values" {
-        kv::set(Scope::Local, "big", &vec![0; 256 << 10], None)?;
+        kv::set("big", &vec![0; 256 << 10], None)?;
     }
     let refused = (0..10_000_000).find_map(|n| step(n).err().map(|error| (n, error)));
     let (count, error) = refused.expect("somebody stops it");
@@ -412,7 +519,7 @@ fn look() -> Result<Verdict, HostError> {
     let found = message::find_in_body(b"HELLO", true, 10)?;
     let parts = message::parts()?;
     let text = message::part_text(1, 100)?;
-    let digest = message::part_digest(1, message::DigestAlgorithm::Sha256)?;
+    let digest = message::part_digest(1, "sha256")?;
     let header = message::part_headers(1)?;
     transaction::set_fact("body", &body.len().to_string())?;
     transaction::set_fact("found", &format!("{found:?}"))?;
@@ -427,6 +534,6 @@ fn look() -> Result<Verdict, HostError> {
 }
 
 pintle_plugin_sdk::export!(
-    Unruly: on_connect, on_hello, on_auth, on_mail, on_rcpt, on_headers, on_message, on_deliver, on_delivery_result,
-    on_disconnect, on_timer
+    Unruly: on_connect, on_hello, on_auth_password, on_auth_result, on_mail, on_rcpt, on_data, on_headers, on_message,
+    on_queued, on_deliver, on_delivery_result, on_disconnect, on_timer
 );

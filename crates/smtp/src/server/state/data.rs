@@ -15,6 +15,7 @@ use crate::server::content::ContentDecoder;
 use crate::server::event::{Event, Headers, MessageCounts, Question};
 use crate::server::fault::{Misuse, Sequence, SessionFault};
 use crate::server::head::{CompleteHeader, HeaderReader};
+use crate::server::prdr::PrdrRecipients;
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
@@ -30,6 +31,7 @@ pub(crate) struct Receiving {
 #[derive(Debug)]
 struct IncomingMessage {
     negotiated: Negotiated,
+    prdr: Option<PrdrRecipients>,
     decoder: ContentDecoder,
     phase: MessagePhase,
     header_size: u64,
@@ -53,6 +55,8 @@ enum MessagePhase {
 enum MessageRefusal {
     Fault(SessionFault),
     Host(Reply),
+    /// By the host, with this last reply of the session.
+    Close(Reply),
 }
 
 /// How the end of the octets is found: by the final dot, or by the length of a chunk.
@@ -73,27 +77,62 @@ enum FrameEnd {
     Message,
 }
 
-impl Receiving {
-    /// Starts receiving a message after DATA.
+/// The host decides whether a message may be sent.
+#[derive(Debug)]
+pub(crate) struct DataAsked {
+    addressed: RecipientsAccepted,
+    frame: FrameState,
+}
+
+impl DataAsked {
+    /// Asks the host about a message after DATA.
     pub(crate) fn data(addressed: RecipientsAccepted, core: &mut Core) -> SessionState {
-        core.reply(&replies::DATA);
-        let decoder = ContentDecoder::for_data(&core.config.leniency);
-        let incoming = IncomingMessage::new(addressed.into_negotiated(), decoder, core);
-        Self::boxed(incoming, FrameState::Dots)
+        core.ask(Question::Data);
+        Self { addressed, frame: FrameState::Dots }.into()
     }
 
-    /// Starts receiving a message with its first BDAT.
+    /// Asks the host about a message with its first BDAT.
     pub(crate) fn first_chunk(
         addressed: RecipientsAccepted,
         size: u64,
         last: bool,
         core: &mut Core,
     ) -> SessionState {
-        let decoder = ContentDecoder::for_chunks(&core.config.leniency);
-        let incoming = IncomingMessage::new(addressed.into_negotiated(), decoder, core);
-        Self::chunk(incoming, size, last)
+        core.ask(Question::Data);
+        Self { addressed, frame: FrameState::Chunk { size, left: size, last } }.into()
     }
 
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
+        match ruling {
+            AnswerKind::Accept(_) => self.begin(core),
+            AnswerKind::Refuse(wish) => self.refuse(MessageRefusal::Host(wish), core),
+            AnswerKind::Close(wish) => core.close_with(wish),
+            _ => {
+                let misuse = SessionFault::HostMisuse(Misuse::WrongAnswer);
+                self.refuse(MessageRefusal::Fault(misuse), core)
+            }
+        }
+    }
+
+    fn begin(self, core: &mut Core) -> SessionState {
+        if matches!(self.frame, FrameState::Dots) {
+            core.reply(&replies::DATA);
+        }
+        Receiving::boxed(IncomingMessage::new(self.addressed, self.frame, core), self.frame)
+    }
+
+    /// RFC 3030 section 2: the octets of a chunk follow even if it is refused, and the refusal is the reply to it.
+    fn refuse(self, refusal: MessageRefusal, core: &mut Core) -> SessionState {
+        let mut incoming = IncomingMessage::new(self.addressed, self.frame, core);
+        if matches!(self.frame, FrameState::Dots) {
+            return refusal.speak(incoming.negotiated, core);
+        }
+        incoming.phase = MessagePhase::Refused(refusal);
+        Receiving::boxed(incoming, self.frame)
+    }
+}
+
+impl Receiving {
     fn chunk(incoming: IncomingMessage, size: u64, last: bool) -> SessionState {
         Self::boxed(incoming, FrameState::Chunk { size, left: size, last })
     }
@@ -187,11 +226,17 @@ impl Receiving {
 }
 
 impl IncomingMessage {
-    fn new(negotiated: Negotiated, decoder: ContentDecoder, core: &Core) -> Self {
+    fn new(addressed: RecipientsAccepted, frame: FrameState, core: &Core) -> Self {
+        let decoder = match frame {
+            FrameState::Dots => ContentDecoder::for_data(&core.config.leniency),
+            FrameState::Chunk { .. } => ContentDecoder::for_chunks(&core.config.leniency),
+        };
+        let (negotiated, prdr) = addressed.into_parts();
         Self {
             limit: negotiated.message_limit(core),
             deadline: core.now.checked_add(core.config.timeouts.message),
             negotiated,
+            prdr,
             decoder,
             phase: MessagePhase::Header(HeaderReader::default()),
             header_size: 0,
@@ -255,7 +300,7 @@ impl IncomingMessage {
                     body_size: self.body_size,
                     has_8bit: self.decoder.has_8bit,
                 }));
-                MessageAsked { negotiated: self.negotiated }.into()
+                MessageAsked { negotiated: self.negotiated, prdr: self.prdr }.into()
             }
         }
     }
@@ -267,6 +312,7 @@ impl MessageRefusal {
         let next = match self {
             Self::Fault(fault) => core.fault(fault, Ready::new(negotiated)),
             Self::Host(reply) => core.refuse_with(reply, &replies::REFUSED_MESSAGE, Ready::new(negotiated)),
+            Self::Close(reply) => core.close_with(reply),
         };
         core.reset();
         next
@@ -295,9 +341,10 @@ impl HeadersAsked {
                 incoming.phase = MessagePhase::Body;
                 incoming.pass_on(self.rest, core);
             }
-            // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
+            // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it. So does the end of the
+            // session: a client whose connection breaks while it sends data does not read the reply, and tries for days.
             AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Refused(MessageRefusal::Host(wish)),
-            AnswerKind::Close(wish) => return core.close_with(wish),
+            AnswerKind::Close(wish) => incoming.phase = MessagePhase::Refused(MessageRefusal::Close(wish)),
             _ => incoming.condemn(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
         receiving.go_on(self.end, core)
@@ -308,10 +355,33 @@ impl HeadersAsked {
 #[derive(Debug)]
 pub(crate) struct MessageAsked {
     negotiated: Negotiated,
+    prdr: Option<PrdrRecipients>,
 }
 
 impl MessageAsked {
     pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
+        match ruling {
+            AnswerKind::DurableExcept(durable, refused) => {
+                self.ruled_for_each(refused, &durable.into_reply(), core)
+            }
+            AnswerKind::DiscardExcept(refused) => self.ruled_for_each(refused, &replies::DISCARDED, core),
+            ruling => self.ruled_for_all(ruling, core),
+        }
+    }
+
+    /// Replies for each recipient, and with `last` for the message.
+    fn ruled_for_each(self, refused: Vec<(u32, Reply)>, last: &Reply, core: &mut Core) -> SessionState {
+        let ready = Ready::new(self.negotiated);
+        let refusals = self.prdr.and_then(|recipients| recipients.refusals(refused));
+        core.end_transaction(refusals.is_some());
+        let Some(refusals) = refusals else {
+            return misuse(core, ready);
+        };
+        refusals.reply(last, core);
+        ready.into()
+    }
+
+    fn ruled_for_all(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         let accepted = matches!(ruling, AnswerKind::Durable(_) | AnswerKind::Discard(_));
         core.end_transaction(accepted);
         let ready = Ready::new(self.negotiated);

@@ -1,10 +1,13 @@
 //! MAIL: begins a transaction with a sender (RFC 5321 section 3.3).
 
+use pintle_mail::MailParams;
+
 use super::ehlo::{Before, hello};
 use super::rcpt::recipient;
 use super::{Commanded, Negotiated, Ready, SessionState, common, misuse};
 use crate::server::command::Command;
 use crate::server::fault::{Sequence, SessionFault};
+use crate::server::prdr::PrdrRecipients;
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
@@ -14,11 +17,13 @@ use crate::server::shared::Core;
 pub(crate) struct SenderAsked {
     negotiated: Negotiated,
     smtputf8: bool,
+    prdr: Option<PrdrRecipients>,
 }
 
 impl SenderAsked {
-    pub(crate) fn new(negotiated: Negotiated, smtputf8: bool) -> Self {
-        Self { negotiated, smtputf8 }
+    pub(crate) fn new(negotiated: Negotiated, params: &MailParams) -> Self {
+        let prdr = params.prdr.then(PrdrRecipients::default);
+        Self { negotiated, smtputf8: params.smtputf8, prdr }
     }
 
     pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
@@ -26,7 +31,8 @@ impl SenderAsked {
             AnswerKind::Accept(wish) => {
                 core.begin_transaction();
                 core.reply(&replies::positive(wish, &[250], &replies::SENDER));
-                SenderAccepted { negotiated: self.negotiated, smtputf8: self.smtputf8, next_id: 0 }.into()
+                let Self { negotiated, smtputf8, prdr } = self;
+                SenderAccepted { negotiated, smtputf8, prdr, next_id: 0 }.into()
             }
             AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
@@ -43,6 +49,8 @@ impl SenderAsked {
 pub(crate) struct SenderAccepted {
     pub(super) negotiated: Negotiated,
     pub(super) smtputf8: bool,
+    /// The accepted recipients, if the client requested a reply for each at the end of data.
+    pub(super) prdr: Option<PrdrRecipients>,
     pub(super) next_id: u32,
 }
 

@@ -4,14 +4,15 @@
 //! Connecting ─► ExpectHello ─► HelloAsked ─► Ready ─► SenderAsked ─► SenderAccepted
 //!     └► TurnedAway   ▲                       │                          │    ▲
 //!                     └────── Handshake ◄─────┤        RecipientAsked ◄──┘    └─ every recipient refused
-//!                                             │            └► RecipientsAccepted ─► RecipientAsked, Receiving
+//!                                             │            └► RecipientsAccepted ─► RecipientAsked, DataAsked
 //!             Ready ◄─ LoginAsked ◄─ Responding
 //!
+//! DataAsked ─► Receiving, Ready
 //! Receiving ─► HeadersAsked ─► Receiving ◄─► BetweenChunks        Receiving ─► MessageAsked ─► Ready
 //! ```
 //!
-//! DATA without recipients is ruled out by the types: only [`RecipientsAccepted`] becomes [`Receiving`], and it takes an
-//! accepted recipient to create it.
+//! DATA without recipients is ruled out by the types: only [`RecipientsAccepted`] becomes [`DataAsked`] and then
+//! [`Receiving`], and it takes an accepted recipient to create it.
 
 mod auth;
 mod data;
@@ -23,7 +24,7 @@ mod ready;
 mod starttls;
 
 pub(crate) use auth::{LoginAsked, Responding};
-pub(crate) use data::{BetweenChunks, DiscardingChunk, HeadersAsked, MessageAsked, Receiving};
+pub(crate) use data::{BetweenChunks, DataAsked, DiscardingChunk, HeadersAsked, MessageAsked, Receiving};
 pub(crate) use ehlo::{ExpectHello, HelloAsked};
 pub(crate) use greeting::{Connecting, TurnedAway};
 pub(crate) use mail::{SenderAccepted, SenderAsked};
@@ -56,6 +57,7 @@ pub(crate) enum SessionState {
     SenderAccepted(SenderAccepted),
     RecipientAsked(RecipientAsked),
     RecipientsAccepted(RecipientsAccepted),
+    DataAsked(DataAsked),
     Receiving(Box<Receiving>),
     HeadersAsked(HeadersAsked),
     MessageAsked(MessageAsked),
@@ -130,6 +132,7 @@ impl SessionState {
             Self::LoginAsked(state) => state.ruled(ruling, core),
             Self::SenderAsked(state) => state.ruled(ruling, core),
             Self::RecipientAsked(state) => state.ruled(ruling, core),
+            Self::DataAsked(state) => state.ruled(ruling, core),
             Self::HeadersAsked(state) => state.ruled(ruling, core),
             Self::MessageAsked(state) => state.ruled(ruling, core),
             // The session ended while the host was still deciding; the answer is ignored.
@@ -165,6 +168,7 @@ impl SessionState {
             | Self::LoginAsked(_)
             | Self::SenderAsked(_)
             | Self::RecipientAsked(_)
+            | Self::DataAsked(_)
             | Self::HeadersAsked(_)
             | Self::MessageAsked(_) => WhoseMove::Host,
             Self::Handshake(_) => WhoseMove::Handshake,
@@ -235,6 +239,7 @@ into_state!(
     SenderAccepted,
     RecipientAsked,
     RecipientsAccepted,
+    DataAsked,
     HeadersAsked,
     MessageAsked,
     BetweenChunks,

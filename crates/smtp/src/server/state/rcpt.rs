@@ -5,12 +5,13 @@ use std::num::NonZeroU32;
 use pintle_mail::Recipient;
 
 use super::mail::{InTransaction, SenderAccepted, in_transaction};
-use super::{Commanded, Negotiated, Receiving, SessionState, common, misuse};
+use super::{Commanded, DataAsked, Negotiated, SessionState, common, misuse};
 use crate::extension::Extension;
 use crate::server::command::Command;
 use crate::server::event::Question;
 use crate::server::fault::SessionFault;
 use crate::server::params::parse_rcpt;
+use crate::server::prdr::PrdrRecipients;
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
@@ -26,9 +27,9 @@ impl Commanded for RecipientsAccepted {
     fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
         match command {
             Command::Rcpt(argument) => recipient(self.sender, Some(self.recipients), argument, core),
-            Command::Data => Receiving::data(self, core),
+            Command::Data => DataAsked::data(self, core),
             Command::Bdat { size, last } if self.offers_chunking() => {
-                Receiving::first_chunk(self, size, last, core)
+                DataAsked::first_chunk(self, size, last, core)
             }
             Command::Bdat { .. } => common(self, command, core, SessionFault::NotImplemented),
             _ => in_transaction(self, command, core),
@@ -37,8 +38,8 @@ impl Commanded for RecipientsAccepted {
 }
 
 impl RecipientsAccepted {
-    pub(crate) fn into_negotiated(self) -> Negotiated {
-        self.sender.negotiated
+    pub(crate) fn into_parts(self) -> (Negotiated, Option<PrdrRecipients>) {
+        (self.sender.negotiated, self.sender.prdr)
     }
 
     fn offers_chunking(&self) -> bool {
@@ -48,7 +49,7 @@ impl RecipientsAccepted {
 
 impl InTransaction for RecipientsAccepted {
     fn leave(self) -> Negotiated {
-        self.into_negotiated()
+        self.sender.negotiated
     }
 }
 
@@ -66,13 +67,7 @@ pub(super) fn recipient(
     };
     match parsed {
         Ok((address, params)) => {
-            core.ask(Question::Recipient(Recipient {
-                id: sender.next_id,
-                address,
-                params,
-                original: None,
-                relay: false,
-            }));
+            core.ask(Question::Recipient(Recipient { params, ..Recipient::new(sender.next_id, address) }));
             RecipientAsked { sender, accepted }.into()
         }
         Err(fault) => {
@@ -100,9 +95,13 @@ pub(crate) struct RecipientAsked {
 
 impl RecipientAsked {
     pub(crate) fn ruled(mut self, ruling: AnswerKind, core: &mut Core) -> SessionState {
+        let id = self.sender.next_id;
         self.sender.next_id += 1;
         match ruling {
             AnswerKind::Accept(wish) => {
+                if let Some(prdr) = &mut self.sender.prdr {
+                    prdr.add(id);
+                }
                 core.reply(&replies::positive(wish, &[250, 251, 252], &replies::RECIPIENT));
                 let recipients = self.accepted.map_or(NonZeroU32::MIN, |count| count.saturating_add(1));
                 back(self.sender, Some(recipients))

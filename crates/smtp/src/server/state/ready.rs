@@ -38,9 +38,9 @@ impl Ready {
         match self.sender(argument, core) {
             Ok(_) if !core.has_message_left() => core.fail(SessionFault::TooManyMessages),
             Ok(sender) => {
-                let smtputf8 = sender.params.smtputf8;
+                let asked = SenderAsked::new(self.negotiated, &sender.params);
                 core.ask(Question::Sender(sender));
-                SenderAsked::new(self.negotiated, smtputf8).into()
+                asked.into()
             }
             Err(fault) => {
                 core.expect_consequences();

@@ -415,7 +415,7 @@ async fn a_torn_tail_is_no_damage() {
         drop(spool);
         let path = store.folder.join("segments/0000000000000001.log");
         let mut octets = fs::read(&path).unwrap();
-        let end = octets.iter().rposition(|octet| *octet != 0).unwrap().next_multiple_of(8);
+        let end = (octets.iter().rposition(|octet| *octet != 0).unwrap() + 1).next_multiple_of(8);
         octets.splice(end..(end + tail.len()).min(octets.len()), tail.iter().copied());
         fs::write(&path, octets).unwrap();
         for _ in 0..2 {

@@ -241,7 +241,7 @@ async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     let from = Extent { segment: 1, position: 64, length: record.length() };
     record.seal(1, 64, 9, 8);
     let raw = Bytes::from(record.pieces(5).concat());
-    let state = MessageState { hold: None, released: Some(LATER), states: Vec::new() };
+    let state = MessageState { released: Some(LATER), ..MessageState::default() };
     let (_, written, json) = copy_record(&raw, from, &state, 5).unwrap();
     let moved: serde_json::Value = serde_json::from_str(&json).unwrap();
     let expected = serde_json::to_value(LATER).unwrap();
@@ -253,6 +253,55 @@ async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     spool.close().await.unwrap();
 }
 
+/// Writes another format into the header of a segment.
+fn set_format(path: &Path, format: u32) {
+    let mut octets = fs::read(path).unwrap();
+    octets[8..12].copy_from_slice(&format.to_le_bytes());
+    let crc = crc32fast::hash(&octets[8..64]);
+    octets[4..8].copy_from_slice(&crc.to_le_bytes());
+    fs::write(path, &octets).unwrap();
+}
+
+/// The formats of the segments, oldest first.
+fn formats(store: &FolderStore) -> Vec<u32> {
+    let found = scan::find(&store.folder.join("segments")).unwrap();
+    found.values().filter_map(|found| Some(found.header?.format)).collect()
+}
+
+/// Versions of format 3 ignore groups, refusals and replaced contexts. So they must be refused a spool that may have some,
+/// while what they wrote is read.
+#[tokio::test]
+async fn a_segment_of_format_3_is_read_and_what_it_lacks_goes_to_segments_of_format_4() {
+    let (old, new) = (Sample::small(1), Sample::small(2));
+    let mut store = filled(&[old]).await;
+    let first = store.folder.join("segments/0000000000000001.log");
+    set_format(&first, 3);
+    let before = fs::read(&first).unwrap();
+    for with_index in [true, false] {
+        let spool = store.engine();
+        let context = Bytes::from(format!("replaced, {with_index}"));
+        spool.set_context(old.id(), context.clone()).await.unwrap();
+        if with_index {
+            let mut message = new.message(&*spool).await.unwrap();
+            message.entry.envelope.recipients[0].groups.insert("plugin".into(), "a".into());
+            message.entry.envelope.recipients[0].refused = Some(pintle_mail::Reply::plain(550, "no"));
+            spool.commit(message).await.unwrap();
+        }
+        spool.close().await.unwrap();
+        drop(spool);
+        let formats = formats(&store);
+        assert!(formats[0] == 3 && formats.len() > 1 && formats[1..].iter().all(|format| *format == 4));
+        // The room behind its records is cut off.
+        assert!(before.starts_with(&fs::read(&first).unwrap()), "something was added");
+        remove_index(&store);
+        let spool = store.engine();
+        assert_eq!(spool.load(old.id()).await.unwrap().entry.context, context);
+        let recipient = spool.load(new.id()).await.unwrap().entry.envelope.recipients.remove(0);
+        assert!(recipient.refused.is_some() && recipient.groups["plugin"] == "a");
+        spool.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_kind_of_record_or_a_format_of_a_later_version_is_refused_and_left_alone() {
     let samples = [Sample::small(1), Sample::small(2)];
@@ -260,7 +309,7 @@ async fn a_kind_of_record_or_a_format_of_a_later_version_is_refused_and_left_alo
         let mut store = filled(&samples).await;
         let path = store.folder.join("segments/0000000000000001.log");
         let before = fs::read(&path).unwrap();
-        let mut octets = if what == "kind" {
+        if what == "kind" {
             let forged = ForgedRecord::append(&store, LogRecordKind::Start, samples[0].id(), "{}");
             let seed = forged.seed;
             forged.write(|raw| {
@@ -268,16 +317,10 @@ async fn a_kind_of_record_or_a_format_of_a_later_version_is_refused_and_left_alo
                 let crc = seeded(seed, &raw[8..104]);
                 raw[4..8].copy_from_slice(&crc.to_le_bytes());
             });
-            fs::read(&path).unwrap()
         } else {
-            before.clone()
-        };
-        if what == "format" {
-            octets[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
-            let crc = crc32fast::hash(&octets[8..64]);
-            octets[4..8].copy_from_slice(&crc.to_le_bytes());
+            set_format(&path, FORMAT + 1);
         }
-        fs::write(&path, &octets).unwrap();
+        let octets = fs::read(&path).unwrap();
         for with_index in [true, false] {
             if !with_index {
                 remove_index(&store);

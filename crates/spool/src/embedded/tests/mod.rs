@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pintle_mail::{Body, BodyFuture, Bytes};
 use tempfile::TempDir;
 
+mod contexts;
 mod damage;
 mod downgrade;
 mod index_recovery;
@@ -103,7 +104,9 @@ impl Store for FolderStore {
         );
         let orphans =
             needed("SELECT hex(message) FROM recipient WHERE message NOT IN (SELECT id FROM message)");
-        let mut litter = orphans;
+        let contexts =
+            needed("SELECT hex(message) FROM context WHERE message NOT IN (SELECT id FROM message)");
+        let mut litter = [orphans, contexts].concat();
         litter.extend(names(&self.folder.join("bodies")).into_iter().filter(|name| !bodies.contains(name)));
         let mut logs = names(&self.folder.join("segments"));
         logs.sort();

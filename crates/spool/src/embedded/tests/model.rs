@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{DeliveryStatus, Disposition, Entry, Memory, Pending};
+use crate::{DeliveryStatus, Disposition, Entry, Memory, Pending, Stored};
 
 /// A reproducible source of random choices.
 struct Dice(u64);
@@ -59,12 +59,13 @@ impl ModelRun {
     }
 
     async fn step(&mut self) {
-        match self.dice.roll(10) {
+        match self.dice.roll(11) {
             0..=2 => self.commit().await,
             3..=5 => self.settle().await,
             6 => self.hold().await,
             7 => self.release().await,
             8 => self.reroute().await,
+            9 => self.set_context().await,
             _ => self.defer().await,
         }
     }
@@ -141,6 +142,14 @@ impl ModelRun {
         }
     }
 
+    async fn set_context(&mut self) {
+        let Some(sample) = self.choose() else { return };
+        let context = format!("{{\"session\":{},\"noted\":{}}}", sample.number, self.dice.roll(1_000));
+        for spool in [self.spool() as &dyn Spool, &self.model] {
+            spool.set_context(sample.id(), context.clone().into()).await.unwrap();
+        }
+    }
+
     async fn reroute(&mut self) {
         let Some(sample) = self.choose() else { return };
         let hop = (self.dice.roll(3) > 0).then(|| NextHop::Relay("inside".into()));
@@ -179,7 +188,9 @@ impl ModelRun {
         let mut seen = BTreeMap::new();
         for sample in &self.known {
             let stored = spool.load(sample.id()).await.unwrap();
-            sample.assert_same(&stored).await;
+            let context = sample.entry().context;
+            let as_committed = Entry { context, ..stored.entry.clone() };
+            sample.assert_same(&Stored { entry: as_committed, ..stored.clone() }).await;
             seen.insert(sample.number, (stored.entry, stored.recipients));
         }
         let claimed = spool.claim(None, 10_000).await.unwrap();
