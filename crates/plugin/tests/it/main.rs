@@ -9,6 +9,7 @@ mod faults;
 mod grants;
 mod hooks;
 mod hostile;
+mod languages;
 mod leases;
 mod load;
 mod reading;
