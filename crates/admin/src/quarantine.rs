@@ -64,6 +64,9 @@ pub struct Quarantined {
     pub by: Option<String>,
     /// The stage at which it was quarantined.
     pub stage: Option<String>,
+    /// The reason that the plugin gave, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The sum of all points.
     pub score: f64,
     /// The points with their reasons.

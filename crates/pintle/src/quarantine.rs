@@ -146,6 +146,7 @@ fn view(parts: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
         received_ms: entry.received,
         by: quarantine.by.clone(),
         stage: quarantine.stage.clone(),
+        reason: quarantine.reason.clone(),
         score: transaction.map_or(0.0, Transaction::score),
         rules: transaction.map(rules).unwrap_or_default(),
         facts,

@@ -220,6 +220,9 @@ fn why(message: &Quarantined) -> String {
     if let Some(stage) = &message.stage {
         parts[0] += &format!(" at {stage}");
     }
+    if let Some(reason) = &message.reason {
+        parts[0] += &format!(": {reason}");
+    }
     if !message.rules.is_empty() {
         let rules: Vec<String> =
             message.rules.iter().map(|rule| format!("{} {}", rule.rule, rule.points)).collect();
@@ -290,7 +293,9 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(why(&message), "by spoof-guard at message; spoof-guard.found: own-domain; spf=none");
-        message.by = Some("guard".to_owned());
+        message.reason = Some("it poses as us".to_owned());
+        assert!(why(&message).starts_with("by spoof-guard at message: it poses as us; spoof-guard.found"));
+        (message.by, message.reason) = (Some("guard".to_owned()), None);
         assert_eq!(why(&message), "by guard at message; spf: none; spoof-guard.found: own-domain; spf=none");
     }
 

@@ -93,8 +93,8 @@ fn tell_domains() -> Result<(), HostError> {
     let domains = domains.map(str::to_owned);
     transaction::set_fact("registered", &format!("{:?}", names::registered_domains(&domains)?))?;
     let long = format!("{}.example", "\u{fc}.".repeat(1_000));
-    assert_eq!(names::registered_domains(&[long.clone()])?, [None]);
-    assert_eq!(names::to_unicode(&[long.clone()])?, [long]);
+    assert_eq!(names::registered_domains(std::slice::from_ref(&long))?, [None]);
+    assert_eq!(names::to_unicode(std::slice::from_ref(&long))?, [long]);
     let ascii = ["Xn--Bcher-Kva.example".to_owned(), "Evil\u{ff20}ours".to_owned()];
     transaction::set_fact("unicode", &format!("{:?}", names::to_unicode(&ascii)?))?;
     let skeletons = names::skeletons(&["paypal", "p\u{430}ypal", "hours"].map(str::to_owned))?;
