@@ -78,8 +78,9 @@ impl std::error::Error for TooManyQuarantines {}
 /// The requests of all judges for one message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fates {
-    of_all: Option<RequestedFate>,
-    of_one: BTreeMap<u32, RequestedFate>,
+    of_all: Option<Arc<RequestedFate>>,
+    /// Shared, since one request may concern thousands of recipients, with a reply of two thousand octets.
+    of_one: BTreeMap<u32, Arc<RequestedFate>>,
     /// The quarantines that were named so far, also by requests that others precede.
     quarantines: BTreeSet<String>,
 }
@@ -113,19 +114,22 @@ impl Fates {
         {
             self.quarantines.insert(name.clone());
         }
+        let requested = Arc::new(requested.clone());
         if recipients.is_empty() {
-            let before = self.of_all.take();
-            self.of_all = Some(stronger(before, requested));
+            match &mut self.of_all {
+                Some(before) => strengthen(before, &requested),
+                none => *none = Some(Arc::clone(&requested)),
+            }
         }
         for id in recipients {
-            let before = self.of_one.remove(id);
-            self.of_one.insert(*id, stronger(before, requested));
+            let before = self.of_one.entry(*id).or_insert_with(|| Arc::clone(&requested));
+            strengthen(before, &requested);
         }
     }
 
     /// Sets the fate of all recipients for which no judge has requested one.
     pub fn request_for_rest(&mut self, requested: RequestedFate) {
-        self.of_all.get_or_insert(requested);
+        self.of_all.get_or_insert_with(|| Arc::new(requested));
     }
 
     /// Forgets what was requested for this recipient, which is removed.
@@ -136,13 +140,7 @@ impl Fates {
     /// The fate of this recipient; none if it receives the message.
     #[must_use]
     pub fn of(&self, recipient: u32) -> Option<&RequestedFate> {
-        self.of_one.get(&recipient).or(self.of_all.as_ref())
-    }
-
-    /// The fate of the recipients that no request names.
-    #[must_use]
-    pub fn of_all(&self) -> Option<&RequestedFate> {
-        self.of_all.as_ref()
+        self.of_one.get(&recipient).or(self.of_all.as_ref()).map(|requested| &**requested)
     }
 
     /// Whether there are no requests.
@@ -152,10 +150,10 @@ impl Fates {
     }
 }
 
-fn stronger(before: Option<RequestedFate>, requested: &RequestedFate) -> RequestedFate {
-    match before {
-        Some(before) if before.fate.rank() >= requested.fate.rank() => before,
-        _ => requested.clone(),
+/// Replaces a request by another one that precedes it.
+fn strengthen(before: &mut Arc<RequestedFate>, requested: &Arc<RequestedFate>) {
+    if requested.fate.rank() > before.fate.rank() {
+        *before = Arc::clone(requested);
     }
 }
 
